@@ -1,0 +1,180 @@
+"""The command `albef`: parses and calls. Heavy modules are imported inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from albef import __version__
+from albef.config import SIZES, UserError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; exits with 0, or 2 for a mistake that the user can mend, or 130 after Ctrl-C."""
+    parser = build_parser()
+    # `--section.key=value` belongs to the recipe, which knows its keys; everything else must be known here.
+    given, settings = parser.parse_known_args(arguments)
+    if settings and given.command is not train:
+        parser.error(f"unknown argument: {settings[0]}")
+    try:
+        given.command(given, settings) if given.command is train else given.command(given)
+    except UserError as error:
+        print(f"albef: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    parser = argparse.ArgumentParser(prog="albef", description="Align before fuse: vision and language together.")
+    parser.add_argument("--version", action="version", version=f"albef {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "train",
+        help="train a recipe, evaluate it and write its report",
+        description="Any setting of the recipe can be overridden: --section.key=value.",
+    )
+    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    command.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/NAME_OF_RECIPE)")
+    command.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
+    command.set_defaults(command=train)
+
+    command = commands.add_parser("evaluate", help="recalls and foil accuracies of a run or model")
+    command.add_argument("model", metavar="RUN_OR_MODEL")
+    command.add_argument("--data", default="pictograms", help="pictograms, an annotation file or a folder")
+    command.add_argument("--split", action="append", help="test, unseen_vendor, … (repeatable)")
+    command.add_argument("--seed", type=int, default=1, help="of the generated gallery")
+    command.add_argument("--count", type=int, default=500, help="pictures in the gallery")
+    command.add_argument("--num-nouns", type=int, default=None, help="default: as the run was trained, else 24")
+    command.add_argument("--top-k", type=int, default=64, help="candidates that ITM re-ranks")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    command.set_defaults(command=evaluate)
+
+    command = commands.add_parser("info", help="parameters, names and sizes of a model")
+    command.add_argument("model", metavar="SIZE_OR_MODEL", help=f"{', '.join(SIZES)}, or a run or model directory")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(command=info)
+
+    command = commands.add_parser("data", help="the embedded data set")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    command = actions.add_parser("export", help="write pictures and the published JSON")
+    command.add_argument("name", choices=["pictograms"])
+    command.add_argument("--split", default="train")
+    command.add_argument("--count", type=int, default=1000)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--num-nouns", type=int, default=24)
+    command.add_argument("--image-size", type=int, default=128, help="pixels a side")
+    command.add_argument("--out", type=Path, required=True)
+    command.set_defaults(command=export)
+
+    command = commands.add_parser("index", help="make pictures searchable")
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURES", help="files and folders")
+    command.add_argument("--out", type=Path, required=True, metavar="IDX")
+    command.set_defaults(command=index)
+
+    command = commands.add_parser("search", help="find pictures by a sentence, or by a picture")
+    command.add_argument("index", type=Path, metavar="IDX")
+    command.add_argument("query", help='a sentence such as "two foxes above a red car", or a picture')
+    command.add_argument("-k", type=int, default=12, help="hits to show")
+    command.add_argument("--out", type=Path, metavar="PNG", help="contact sheet (default: search.png in IDX)")
+    command.set_defaults(command=search)
+    return parser
+
+
+def train(given: argparse.Namespace, settings: list[str]) -> None:
+    """`albef train`"""
+    from albef.recipe import dump_config, load_recipe
+
+    config = load_recipe(given.recipe, settings)
+    if given.print_config:
+        print(dump_config(config), end="")
+        return
+    from albef.run import run
+    from albef.train.loop import Interrupted
+
+    out = given.out or Path("runs") / given.recipe.stem
+    try:
+        run(config, out)
+    except Interrupted as stop:
+        print(f"albef: {stop} Go on with the same command.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def evaluate(given: argparse.Namespace) -> None:
+    """`albef evaluate`"""
+    from rich.console import Console
+
+    from albef.config import DataConfig
+    from albef.data.sources import open_source
+    from albef.engine import Engine
+    from albef.evaluation.evaluate import evaluate_pairs, evaluate_pictograms, metrics_table, write_metrics
+    from albef.run import trained_nouns
+
+    engine = Engine.load(given.model)
+    if given.data == "pictograms":
+        num_nouns = given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns
+        splits = given.split or ["test", "unseen_vendor"]
+        metrics = dict(
+            evaluate_pictograms(engine, splits, given.seed, given.count, num_nouns, given.top_k)
+        )
+    else:
+        source = open_source(DataConfig(source=given.data), "test", given.seed)
+        metrics = dict(evaluate_pairs(engine, source, given.top_k))
+    Console().print(metrics_table(metrics))
+    if given.json:
+        write_metrics(given.json, metrics)
+
+
+def info(given: argparse.Namespace) -> None:
+    """`albef info`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.info import model_facts
+
+    facts = model_facts(given.model)
+    if given.json:
+        print(json.dumps(facts, indent=1))
+        return
+    table = Table(show_header=False, title=given.model)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+def export(given: argparse.Namespace) -> None:
+    """`albef data export`"""
+    from albef.data.pictograms.export import export_pictograms
+
+    annotations = export_pictograms(
+        given.out, given.split, given.count, given.seed, given.num_nouns, given.image_size
+    )
+    print(f"{given.count} pictures in {given.out / 'images'}, captions in {annotations}")
+
+
+def index(given: argparse.Namespace) -> None:
+    """`albef index`"""
+    from albef.engine import Engine
+    from albef.search.index import build_index, find_pictures
+
+    count = build_index(Engine.load(given.model), find_pictures(given.pictures), given.out)
+    print(f"{count} pictures indexed in {given.out}")
+
+
+def search(given: argparse.Namespace) -> None:
+    """`albef search`"""
+    from rich.console import Console
+
+    from albef.search.search import search_and_show
+
+    sheet = given.out or given.index / "search.png"
+    Console().print(search_and_show(given.index, given.query, given.k, sheet))
+    print(f"Contact sheet: {sheet}")

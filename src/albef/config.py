@@ -1,0 +1,208 @@
+"""Every setting of a run, as frozen dataclasses whose defaults are the paper's values and the robust behaviour."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: the message names the file or setting, the problem and the remedy."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Widths and depths of the model, and what it expects of its input. Defaults: the published `base` model."""
+
+    size: str = "base"
+    image_size: int = 256  # pixels a side
+    patch_size: int = 16
+    image_width: int = 768
+    image_depth: int = 12
+    image_heads: int = 12
+    image_mlp_width: int = 3072
+    text_width: int = 768
+    text_depth: int = 6
+    fusion_depth: int = 6
+    text_heads: int = 12
+    text_mlp_width: int = 3072
+    feature_width: int = 256
+    # "trained": a vocabulary of at most `vocab_size` pieces is learnt from the run's own captions.
+    vocabulary: Literal["bert", "trained"] = "bert"
+    vocab_size: int = 30522
+    max_positions: int = 512
+    dropout: float = 0.1  # text and fusion encoder: hidden states and attention probabilities
+    initial_temperature: float = 0.07
+    # Learnt position embeddings start as 2-D sines and cosines of the patch's place instead of noise (published).
+    sine_positions: bool = False
+    max_tokens: int = 25  # including [CLS]
+    max_words: int = 30
+    append_sep: bool = False  # the published text is `[CLS] tokens`; LAVIS's models were trained with a closing [SEP]
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, as published
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise UserError(
+                f"model.image_size {self.image_size} is not divisible by model.patch_size {self.patch_size}: "
+                f"choose {self.image_size // self.patch_size * self.patch_size or self.patch_size} "
+                f"or another multiple of the patch."
+            )
+        for encoder, width, heads in (
+            ("image", self.image_width, self.image_heads),
+            ("text", self.text_width, self.text_heads),
+        ):
+            if width % heads:
+                raise UserError(
+                    f"model.{encoder}_width {width} is not divisible by model.{encoder}_heads {heads}: "
+                    f"every head needs the same width, so change one of the two."
+                )
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the picture."""
+        return self.image_size // self.patch_size
+
+
+SIZES: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(
+        size="tiny",
+        image_size=48,
+        patch_size=12,
+        image_width=96,
+        image_depth=4,
+        image_heads=3,
+        image_mlp_width=384,
+        text_width=96,
+        text_depth=2,
+        fusion_depth=2,
+        text_heads=3,
+        text_mlp_width=384,
+        feature_width=64,
+        vocabulary="trained",
+        vocab_size=512,
+        max_positions=64,
+        dropout=0.0,
+        sine_positions=True,
+    ),
+    "small": ModelConfig(
+        size="small",
+        image_width=384,
+        image_heads=6,
+        image_mlp_width=1536,
+        text_width=384,
+        text_heads=6,
+        text_mlp_width=1536,
+    ),
+    "base": ModelConfig(),
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where image–text pairs come from and what is drawn from them. Defaults: the published pre-training."""
+
+    source: str = "pictograms"  # or an annotation file, or a folder of pictures with a .txt beside each
+    image_root: str = ""  # put before relative picture paths; empty: the annotation file's folder
+    count: int = 20_000  # pictograms: pairs in an epoch (every epoch draws new scenes)
+    num_nouns: int = 24  # pictograms
+    validation: str = ""  # annotation file or folder that the finished model is evaluated on; pictograms need none
+    caption_noise: float = 0.2  # pictograms: share of training captions that are like noisy web text
+    twin_share: float = 0.5  # pictograms: share of neighbouring scenes that differ in one thing only
+    crop_scale: tuple[float, float] = (0.2, 1.0)  # area of the random crop; (1, 1): no crop, the whole picture
+    flip: bool = True  # mirror half of the pictures; wrong where captions say left and right
+    randaugment: bool = True
+    mlm_probability: float = 0.15
+    obey_exif: bool = True  # turn pictures as their EXIF says; False for published data sets
+    max_bad_fraction: float = 0.01  # unreadable pictures and empty captions that a run tolerates
+    workers: int = 0  # data-loading processes per training process
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What is learnt: the losses, the teacher and the queue."""
+
+    name: Literal["pretrain"] = "pretrain"
+    losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
+    alpha: float = 0.4  # weight of the teacher's soft targets (momentum distillation)
+    alpha_ramp_steps: int = 0  # alpha grows from 0 over so many steps; 0: over the first epoch, as published
+    momentum: float = 0.995
+    queue_size: int = 65_536
+    align_first: float = 0.0  # share of the steps with the contrastive loss alone
+    hardness_ramp: float = 0.0  # share of the fusion's steps over which ITM negatives go from uniform to hard
+    # Published quirks (spec Q4, Q8, Q10); `compat: official` sets them all.
+    teacher_dropout: bool = False  # the teacher keeps dropout on
+    random_queue: bool = False  # the queue starts full of random unit vectors that count as negatives
+    mask_same_pairs: bool = True  # the same picture or the same caption is never a negative
+    compat: Literal["", "official"] = ""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is learnt: optimizer, schedule, machine, records of the run."""
+
+    seed: int = 42
+    steps: int = 100_000
+    batch_size: int = 512  # pairs in an optimizer step, over all processes
+    lr: float = 1e-4
+    min_lr: float = 1e-5
+    warmup_lr: float = 1e-5
+    warmup_steps: int = 2000
+    schedule: Literal["cosine", "published"] = "cosine"  # by step, or in epochs after hundreds of warm-up steps
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay_embeddings: bool = False  # published: True, which decays the temperature too
+    temperature_lr_scale: float = 1.0
+    clip_norm: float = 1.0  # 0: never clip, as published
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    processes: int = 1  # training processes on this machine's CPU
+    threads: int = 0  # CPU threads of each process; 0: the cores shared out
+    log_every_steps: int = 20
+    checkpoint_every_steps: int = 1000
+    keep_checkpoints: int = 2
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What a run measures of its model at its end."""
+
+    splits: tuple[str, ...] = ("test", "unseen_vendor")
+    count: int = 500  # pictures in a gallery
+    seed: int = 1
+    top_k: int = 64  # candidates of the contrastive ranking that ITM re-ranks
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run. A recipe is this in YAML, with only what differs from the defaults."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+# What `compat: official` means, setting by setting: the published behaviour wherever our default is another one.
+OFFICIAL: dict[str, object] = {
+    "task.teacher_dropout": True,
+    "task.random_queue": True,
+    "task.mask_same_pairs": False,
+    "train.schedule": "published",
+    "train.decay_embeddings": True,
+    "train.clip_norm": 0.0,
+    "data.obey_exif": False,
+}
+
+
+def with_compat(config: Config) -> Config:
+    """The configuration with `task.compat` expanded into the settings it stands for."""
+    if config.task.compat != "official":
+        return config
+    sections = {name: getattr(config, name) for name in ("model", "data", "task", "train", "evaluate")}
+    for key, value in OFFICIAL.items():
+        section, name = key.split(".")
+        sections[section] = dataclasses.replace(sections[section], **{name: value})
+    return Config(**sections)

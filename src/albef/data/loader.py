@@ -1,0 +1,255 @@
+"""Records to an endless stream of batches in which step n is a function of n alone."""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from albef.config import DataConfig, ModelConfig, UserError
+from albef.data.collate import collate
+from albef.data.pictures import BadPicture, open_picture
+from albef.data.records import Batch, Example, Record, stable_id
+from albef.data.sources import Source
+from albef.data.text import Tokenizer, clean_caption, mask_tokens
+from albef.data.transforms import train_transform
+
+# First words of the random keys, so that no two purposes ever share a stream.
+_ORDER, _EXAMPLE = 1, 2
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A record that cannot be trained on, and why."""
+
+    index: int
+    origin: str
+    reason: str
+
+
+class TooManyBadSamples(UserError):
+    """More unusable records than `data.max_bad_fraction` tolerates."""
+
+
+class ExampleSet:
+    """Training examples by (index, epoch), drawn by the key (seed, epoch, index, attempt).
+
+    A record that cannot be used (unreadable picture, no caption left after cleaning) is replaced by another
+    one of the source and kept in `bad`.
+    """
+
+    def __init__(
+        self, source: Source, tokenizer: Tokenizer, data: DataConfig, model: ModelConfig, seed: int
+    ) -> None:
+        self.source, self.tokenizer, self.data, self.model, self.seed = source, tokenizer, data, model, seed
+        self.bad: dict[int, BadSample] = {}  # by index; what this process has met
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def max_bad(self) -> int:
+        """How many distinct bad records are tolerated.
+
+        `max_bad_fraction` of the source, rounded down; but one if the fraction is not 0 (a single broken file
+        among fifty should not end a run), and never all of them.
+        """
+        fraction = self.data.max_bad_fraction
+        return min(max(int(fraction * len(self)), 1 if fraction > 0 else 0), len(self) - 1)
+
+    def example(self, index: int, epoch: int) -> Example:
+        """The example of record `index`, or of one drawn in its place; raises `TooManyBadSamples`."""
+        for attempt in count():
+            rng = np.random.default_rng([_EXAMPLE, self.seed, epoch, index, attempt])
+            chosen = index if attempt == 0 else int(rng.integers(len(self)))
+            if chosen not in self.bad:
+                record = self.source.record(chosen, epoch)
+                try:
+                    return self._draw(record, chosen, rng)
+                except (BadPicture, _NoCaption) as error:
+                    self.bad[chosen] = BadSample(chosen, record.origin, str(error))
+            if len(self.bad) > self.max_bad:
+                raise TooManyBadSamples(f"{len(self.bad)} of {len(self)} records cannot be used.")
+        raise AssertionError("the attempts are endless")
+
+    def _draw(self, record: Record, index: int, rng: np.random.Generator) -> Example:
+        number, caption, ids = self._caption(record, rng)
+        image = record.image
+        if not isinstance(image, np.ndarray):
+            image = open_picture(image, obey_exif=self.data.obey_exif)
+        pixels = train_transform(
+            image, self.data, self.model.image_size, self.model.mean, self.model.std, rng
+        )
+        masked_ids, mlm_mask = mask_tokens(ids, self.data.mlm_probability, self.tokenizer, rng)
+        return Example(
+            pixels=pixels,
+            ids=ids,
+            masked_ids=masked_ids,
+            mlm_mask=mlm_mask,
+            image_id=-(index + 1) if record.image_id is None else record.image_id,
+            caption_id=stable_id(caption) if record.caption_ids is None else record.caption_ids[number],
+            index=index,
+        )
+
+    def _caption(self, record: Record, rng: np.random.Generator) -> tuple[int, str, np.ndarray]:
+        """Number, cleaned text and ids of the first caption, in random order, that has any words."""
+        for number in rng.permutation(len(record.captions)):
+            caption = clean_caption(record.captions[number], self.model.max_words)
+            ids = self.tokenizer.encode(caption, self.model.max_tokens, self.model.append_sep)
+            if len(ids) > 1 + self.model.append_sep:
+                return int(number), caption, ids
+        raise _NoCaption("the caption is empty" if record.captions else "there is no caption")
+
+
+class _NoCaption(Exception):
+    pass
+
+
+def order(num_records: int, seed: int, epoch: int, couple: int) -> np.ndarray:
+    """A random order of the records, int64 [num_records]; with `couple` 2, records 2k and 2k+1 stay together.
+
+    The last of an odd number of records has no neighbour and comes last.
+    """
+    rng = np.random.default_rng([_ORDER, seed, epoch])
+    couples = rng.permutation(num_records // couple) * couple
+    rest = np.arange(num_records - num_records % couple, num_records)
+    return np.concatenate([(couples[:, None] + np.arange(couple)).ravel(), rest])
+
+
+def step_records(
+    num_records: int, batch_size: int, step: int, seed: int, couple: int
+) -> list[tuple[int, int]]:
+    """The (index, epoch) of each row of step `step`'s batch.
+
+    An epoch's rest that fills no batch is left out. A data set smaller than a batch goes on into the next.
+    """
+    epoch_length = num_records // batch_size * batch_size or num_records
+    places = (divmod(place, epoch_length) for place in range(step * batch_size, (step + 1) * batch_size))
+    return [(int(_order(num_records, seed, epoch, couple)[place]), epoch) for epoch, place in places]
+
+
+_order = functools.lru_cache(maxsize=2)(order)
+
+
+def batches(
+    examples: ExampleSet,
+    batch_size: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    bad_samples: Path | None = None,
+) -> Iterator[Batch]:
+    """This process's share of each step's batch, from `first_step` on, without end.
+
+    `batch_size` counts all `world_size` processes; each gets a contiguous, equal part. Neither `workers`
+    (loading processes; 0 = load here) nor `world_size` changes what a step contains. Bad records are appended
+    to the JSONL file `bad_samples`, each once; raises `TooManyBadSamples` when this run has met too many.
+    """
+    if batch_size % world_size:
+        raise UserError(
+            f"train.batch_size {batch_size} is not divisible by the {world_size} processes: "
+            f"choose {batch_size // world_size * world_size or world_size}."
+        )
+    log = _BadSampleLog(examples, bad_samples)
+    log.add(list(examples.bad.values()))  # met in an earlier stream of the same examples
+    steps = _Steps(examples, batch_size, rank, world_size)
+    loader = DataLoader(
+        steps,
+        batch_size=None,
+        sampler=count(first_step),
+        num_workers=workers,
+        multiprocessing_context=_context() if workers else None,
+        worker_init_fn=_start_worker if workers else None,
+        generator=torch.Generator(),  # else the loader would draw from the process's generator
+    )
+    for batch, bad in loader:
+        log.add(bad)
+        assert batch is not None
+        yield batch
+
+
+class _Steps(Dataset[tuple[Batch | None, list[BadSample]]]):
+    """Step number to this rank's batch (None when too many records are bad) and the bad records newly met."""
+
+    def __init__(self, examples: ExampleSet, batch_size: int, rank: int, world_size: int) -> None:
+        self.examples, self.batch_size = examples, batch_size
+        self.rows = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+
+    def __getitem__(self, step: int) -> tuple[Batch | None, list[BadSample]]:
+        examples = self.examples
+        records = step_records(len(examples), self.batch_size, step, examples.seed, examples.source.couple)
+        known = len(examples.bad)
+        try:
+            drawn = [examples.example(index, epoch) for index, epoch in records[self.rows]]
+            batch = collate(drawn, examples.tokenizer.pad_id)
+        except TooManyBadSamples:
+            batch = None  # the training process, which sees what all workers met, tells the user
+        return batch, list(examples.bad.values())[known:]
+
+
+class _BadSampleLog:
+    """Counts the bad records of this run over all its workers and processes, and lists them in a file."""
+
+    def __init__(self, examples: ExampleSet, file: Path | None) -> None:
+        self.examples, self.file = examples, file
+        self.found: set[int] = set()  # in this run
+        self.listed: set[int] = set()  # in the file, by this or an earlier run or by another process
+        self.read_bytes = 0
+        self._read()
+        self.listed_before = frozenset(self.listed)
+
+    def add(self, bad: list[BadSample]) -> None:
+        """Lists what is new; raises `TooManyBadSamples` beyond the tolerated number."""
+        if not bad:
+            return
+        self._read()
+        self.found.update(sample.index for sample in bad)
+        new = [sample for sample in bad if sample.index not in self.listed]
+        if self.file and new:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in new)
+        self.listed.update(sample.index for sample in new)
+        total = len(self.found | (self.listed - self.listed_before))
+        if total > self.examples.max_bad:
+            where = f"see {self.file}, and mend or remove them" if self.file else "mend or remove them"
+            raise TooManyBadSamples(
+                f"{total} of {len(self.examples)} records cannot be used, more than data.max_bad_fraction = "
+                f"{self.examples.data.max_bad_fraction} tolerates; {where}. One of them: "
+                f"{bad[-1].origin}: {bad[-1].reason}"
+            )
+
+    def _read(self) -> None:
+        """Takes in the lines that have been added since the last time, by whichever process."""
+        if self.file is None or not self.file.exists():
+            return
+        with self.file.open("rb") as file:
+            file.seek(self.read_bytes)
+            for line in file:
+                if not line.endswith(b"\n"):  # another process is writing it
+                    break
+                self.read_bytes += len(line)
+                self.listed.add(json.loads(line)["index"])
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """How workers start: not as forks of this process, since its threads would not survive that."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once for all workers
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism

@@ -1,0 +1,279 @@
+"""Where records come from: annotation files, folders of pictures with texts, the embedded pictograms."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from albef.config import DataConfig, UserError
+from albef.data.pictures import SUFFIXES
+from albef.data.records import Record, stable_id
+
+KEYS = ("image", "caption")
+_NOT_SPACE = re.compile(r"\S")
+
+
+class Source(Protocol):
+    """Records by number; the same (index, epoch) gives the same record in every process."""
+
+    couple: int  # 2 when records 2k and 2k + 1 belong side by side in a batch, else 1
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int, epoch: int) -> Record: ...
+
+
+def open_source(config: DataConfig, split: str, seed: int, image_size: int = 64) -> Source:
+    """The records that `config.source` names.
+
+    "pictograms" is drawn from (split, seed), `image_size` pixels a side; anything else is a file or a folder
+    of the user's, which is one split by itself. Raises `UserError` when there is nothing usable.
+    """
+    if config.source == "pictograms":
+        return PictogramSource(config, split, seed, image_size)
+    path = Path(config.source).expanduser()
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.is_file():
+        raise UserError(
+            f'{path}: no such file or folder; data.source is "pictograms", an annotation file '
+            f"({', '.join(_READERS)}) or a folder of pictures with a .txt beside each."
+        )
+    return AnnotationSource(path, config.image_root)
+
+
+class AnnotationSource:
+    """The rows of a JSON, JSONL, CSV or TSV file, each with `image`, `caption` and perhaps `image_id`."""
+
+    couple = 1
+
+    def __init__(self, path: Path, image_root: str = "") -> None:
+        if path.suffix.lower() not in _READERS:
+            raise UserError(
+                f"{path}: unknown kind of annotation file; give it one of the endings {', '.join(_READERS)}."
+            )
+        root = Path(image_root).expanduser() if image_root else path.parent
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder; correct data.image_root.")
+        rows = _READERS[path.suffix.lower()](path)
+        try:
+            self._table = _table(_columns(row, f"{path}, {place}", place) for place, row in rows)
+        except (UnicodeDecodeError, UnicodeEncodeError) as error:
+            raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.") from None
+        if not len(self):
+            raise UserError(f'{path}: holds no rows; each needs "image" and "caption".')
+        self._name, self._root = path.name, root
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def record(self, index: int, epoch: int) -> Record:
+        """Row `index`, the same in every epoch."""
+        row = {name: self._table[name][index].as_py() for name in _SCHEMA.names}
+        return Record(
+            image=self._root / row["image"],
+            captions=tuple(row["captions"]),
+            image_id=row["image_id"],
+            caption_ids=None,
+            origin=f"{self._name}, {row['place']}",
+        )
+
+
+class FolderSource:
+    """The pictures in a folder and below it; each line of the .txt beside a picture is a caption of it."""
+
+    couple = 1
+
+    def __init__(self, folder: Path) -> None:
+        pictures = sorted(
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
+        if not any((folder / name).with_suffix(".txt").is_file() for name in pictures):
+            raise UserError(
+                f"{folder}: none of its {len(pictures)} pictures has a .txt beside it; "
+                "write the captions of cat.jpg into cat.txt, one a line."
+            )
+        self._folder, self._pictures = folder, pa.array(pictures, pa.large_string())
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def record(self, index: int, epoch: int) -> Record:
+        """Picture `index` in the order of the names; without captions when its .txt is missing."""
+        name = self._pictures[index].as_py()
+        picture = self._folder / name
+        try:
+            lines = picture.with_suffix(".txt").read_text("utf-8-sig", errors="replace").splitlines()
+        except FileNotFoundError:
+            lines = []
+        return Record(
+            image=picture,
+            captions=tuple(line for line in lines if line.strip()),
+            image_id=None,
+            caption_ids=None,
+            origin=name,
+        )
+
+
+class PictogramSource:
+    """The embedded scenes: new pictures in every epoch, often in couples that differ in one thing."""
+
+    couple = 2
+
+    def __init__(self, config: DataConfig, split: str, seed: int, image_size: int) -> None:
+        # Imported here: users of their own data need not load the drawings.
+        from albef.data.pictograms.gallery import Pictograms
+
+        self._split, self._seed = split, seed
+        self._pairs = Pictograms(
+            split=split,
+            seed=seed,
+            count=config.count,
+            num_nouns=config.num_nouns,
+            image_size=image_size,
+            caption_noise=config.caption_noise if split == "train" else 0.0,
+            twin_share=config.twin_share,
+        )
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def record(self, index: int, epoch: int) -> Record:
+        """Scene `index` of that epoch, with one caption."""
+        item = self._pairs.item(index, epoch)
+        origin = f"pictograms, {self._split}, seed {self._seed}, epoch {epoch}, scene {index}"
+        return Record(
+            image=item.image,
+            captions=(item.caption,),
+            image_id=stable_id(origin),  # the next epoch's scene of this number is another picture
+            caption_ids=(item.meaning,),
+            origin=origin,
+        )
+
+
+# Rows are kept in Arrow columns: millions of them as Python objects would take gigabytes in every process.
+_SCHEMA = pa.schema(
+    [
+        ("place", pa.large_string()),
+        ("image", pa.large_string()),
+        ("captions", pa.large_list(pa.large_string())),
+        ("image_id", pa.int64()),
+    ]
+)
+
+
+def _table(rows: Iterable[dict[str, object]]) -> pa.Table:
+    rows, batches = iter(rows), []
+    while chunk := list(islice(rows, 65_536)):
+        batches.append(pa.RecordBatch.from_pylist(chunk, _SCHEMA))
+    return pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
+
+
+def _columns(row: object, where: str, place: str) -> dict[str, object]:
+    """The row as `_SCHEMA` has it; raises `UserError` when it is no pair of a picture and captions."""
+    if not isinstance(row, dict):
+        raise UserError(f'{where}: expected an object with "image" and "caption", found {_kind(row)}.')
+    _require_keys(row, where)
+    image, captions = row["image"], row["caption"]
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(image, str):
+        raise UserError(f'{where}: "image" must be the path of a picture, found {_kind(image)}.')
+    if not (isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)):
+        raise UserError(f'{where}: "caption" must be a text or a list of texts, found {_kind(captions)}.')
+    image_id = row.get("image_id")
+    return {
+        "place": place,
+        "image": image,
+        "captions": captions,
+        "image_id": None if image_id in (None, "") else stable_id(str(image_id)),
+    }
+
+
+def _require_keys(keys: Iterable[str], where: str) -> None:
+    keys = list(keys)
+    for key in KEYS:
+        if key not in keys:
+            nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            found = f'rename "{nearest[0]}"' if nearest else f"found only {', '.join(keys) or 'nothing'}"
+            raise UserError(f'{where}: the key "{key}" is missing; {found}.')
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
+    """Row by row, so that the whole list never exists as Python objects."""
+    text = path.read_text("utf-8-sig")
+    decode = json.JSONDecoder().raw_decode
+    position = _skip(text, 0)
+    if text[position : position + 1] != "[":
+        raise UserError(
+            f'{path}: not a list of objects; write [{{"image": "a.jpg", "caption": "…"}}, …], '
+            "or call the file .jsonl if it has an object a line."
+        )
+    position = _skip(text, position + 1)
+    number, end = 0, text[position : position + 1] == "]"
+    try:
+        while not end:
+            row, position = decode(text, position)
+            number += 1
+            yield f"row {number}", row
+            position = _skip(text, position)
+            end = text[position : position + 1] == "]"
+            if not end:
+                if text[position : position + 1] != ",":
+                    raise json.JSONDecodeError("a comma or ] is missing", text, position)
+                position = _skip(text, position + 1)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}); correct it.") from None
+
+
+def _skip(text: str, position: int) -> int:
+    """The place of the next character that is not white space."""
+    found = _NOT_SPACE.search(text, position)
+    return found.start() if found else len(text)
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, dialect=csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel)
+        try:
+            if reader.fieldnames:
+                _require_keys(reader.fieldnames, f"{path}, header")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: not as many fields as the header has; "
+                        "put captions that contain the separator in double quotes."
+                    )
+                yield f"line {reader.line_num}", row
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: broken table ({error}); correct it.") from None
+
+
+_READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".tsv": _csv_rows}

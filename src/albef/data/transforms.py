@@ -1,0 +1,171 @@
+"""RGB pictures to normalised model input: augmented with OpenCV to train, resized with Pillow to evaluate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from albef.config import DataConfig
+
+# RandAugment with 2 operations of magnitude 7 of 10, as published.
+_NUM_OPERATIONS, _APPLY_PROBABILITY = 2, 0.5
+_ENHANCE = 0.7 * 1.8 + 0.1  # brightness and sharpness: factor
+_SHEAR = 0.7 * 0.3  # pixels per pixel
+_SHIFT = 0.7 * 10  # pixels
+_DEGREES = 0.7 * 30
+_FILL = (128, 128, 128)
+
+
+def train_transform(
+    image: np.ndarray,
+    config: DataConfig,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """A random view of the picture (uint8 [H, W, 3], RGB) as float32 [3, S, S], S = `image_size`.
+
+    Random resized crop (`config.crop_scale`; (1, 1) squeezes the whole picture into the square), mirror
+    image in one of two cases if `config.flip`, RandAugment if `config.randaugment`, then normalisation.
+    """
+    if tuple(config.crop_scale) != (1, 1):
+        top, left, height, width = _crop(image.shape[0], image.shape[1], config.crop_scale, rng)
+        image = image[top : top + height, left : left + width]
+    if image.shape[:2] != (image_size, image_size):
+        shrinks = image.shape[0] * image.shape[1] > image_size**2
+        # Only INTER_AREA averages over the pixels it drops.
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        image = cv2.resize(image, (image_size, image_size), interpolation=method)
+    if config.flip and rng.random() < 0.5:
+        image = image[:, ::-1]
+    if config.randaugment:
+        image = _randaugment(np.ascontiguousarray(image), rng)
+    return normalise(image, mean, std)
+
+
+def evaluation_transform(
+    image: np.ndarray, image_size: int, mean: Sequence[float], std: Sequence[float]
+) -> np.ndarray:
+    """The whole picture (uint8 [H, W, 3], RGB) as float32 [3, S, S]: antialiased bicubic, squeezed square."""
+    if image.shape[:2] != (image_size, image_size):
+        image = np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC))
+    return normalise(image, mean, std)
+
+
+def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """(image / 255 − mean) / std, from uint8 [H, W, 3] to contiguous float32 [3, H, W]."""
+    scale = 1 / (255 * np.asarray(std, dtype=np.float32))
+    shift = np.asarray(mean, dtype=np.float32) * 255 * scale
+    pixels: np.ndarray = np.ascontiguousarray(image.transpose(2, 0, 1)) * scale[:, None, None]
+    pixels -= shift[:, None, None]
+    return pixels
+
+
+def _crop(
+    height: int, width: int, scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop with a random share of the area and a ratio of 3:4 to 4:3."""
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top, left = rng.integers(height - crop_height + 1), rng.integers(width - crop_width + 1)
+            return int(top), int(left), crop_height, crop_width
+    # A long, narrow picture: the largest allowed crop in its middle.
+    crop_width = min(width, max(round(height * 4 / 3), 1))
+    crop_height = min(height, max(round(width * 4 / 3), 1))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _randaugment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    for operation in rng.integers(len(_OPERATIONS), size=_NUM_OPERATIONS):
+        apply, sign = rng.random() < _APPLY_PROBABILITY, 1 if rng.random() < 0.5 else -1
+        if apply:
+            image = _OPERATIONS[operation](image, sign)
+    return image
+
+
+def _autocontrast(image: np.ndarray, sign: int) -> np.ndarray:
+    """Each channel stretched to 0–255."""
+    low, high = (reduce(image, axis=(0, 1)).astype(np.float64) for reduce in (np.min, np.max))
+    scale = np.where(high > low, 255 / np.maximum(high - low, 1), 1.0)
+    low = np.where(high > low, low, 0.0)
+    return _look_up(image, (np.arange(256)[:, None] - low) * scale)
+
+
+def _equalize(image: np.ndarray, sign: int) -> np.ndarray:
+    """Each channel's histogram flattened, as Pillow's `ImageOps.equalize` does."""
+    tables = np.empty((256, 3))
+    for channel in range(3):
+        counts = np.bincount(image[..., channel].ravel(), minlength=256)
+        step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
+        below = np.concatenate([[0], counts[:-1].cumsum()])
+        tables[:, channel] = (below + step // 2) // step if step else np.arange(256)
+    return _look_up(image, tables)
+
+
+def _brighten(image: np.ndarray, sign: int) -> np.ndarray:
+    return _look_up(image, np.repeat(np.arange(256)[:, None] * _ENHANCE, 3, axis=1))
+
+
+def _sharpen(image: np.ndarray, sign: int) -> np.ndarray:
+    """Away from the smoothed picture; the outermost pixels stay."""
+    smooth = cv2.filter2D(image, -1, np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13)
+    sharp = image.copy()
+    sharp[1:-1, 1:-1] = cv2.addWeighted(image, _ENHANCE, smooth, 1 - _ENHANCE, 0)[1:-1, 1:-1]
+    return sharp
+
+
+def _shear_x(image: np.ndarray, sign: int) -> np.ndarray:
+    return _warp(image, np.array([[1, sign * _SHEAR, 0], [0, 1, 0]]))
+
+
+def _shear_y(image: np.ndarray, sign: int) -> np.ndarray:
+    return _warp(image, np.array([[1, 0, 0], [sign * _SHEAR, 1, 0]]))
+
+
+def _translate_x(image: np.ndarray, sign: int) -> np.ndarray:
+    return _warp(image, np.array([[1, 0, sign * _SHIFT], [0, 1, 0]]))
+
+
+def _translate_y(image: np.ndarray, sign: int) -> np.ndarray:
+    return _warp(image, np.array([[1, 0, 0], [0, 1, sign * _SHIFT]]))
+
+
+def _rotate(image: np.ndarray, sign: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    return _warp(image, cv2.getRotationMatrix2D((width / 2, height / 2), sign * _DEGREES, 1))
+
+
+def _identity(image: np.ndarray, sign: int) -> np.ndarray:
+    return image
+
+
+def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The picture with each value replaced by its channel's column of `table` [256, 3], cut to 0–255."""
+    return cv2.LUT(image, table.clip(0, 255).astype(np.uint8)[None])
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=_FILL)
+
+
+_OPERATIONS: tuple[Callable[[np.ndarray, int], np.ndarray], ...] = (
+    _identity,
+    _autocontrast,
+    _equalize,
+    _brighten,
+    _sharpen,
+    _shear_x,
+    _shear_y,
+    _translate_x,
+    _translate_y,
+    _rotate,
+)

@@ -1,0 +1,386 @@
+"""A model directory ready to use: pictures and strings in, NumPy arrays out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import xxhash
+from jaxtyping import Bool, Float, Int
+from rich.console import Console
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from albef.config import ModelConfig, UserError
+from albef.data.pictures import BadPicture, open_picture
+from albef.data.text import MASK, Tokenizer, clean_caption
+from albef.data.transforms import evaluation_transform
+from albef.model.albef import ALBEF, Encoding
+from albef.model.text_encoder import Memory
+
+FORMAT_VERSION = 1
+RESIZE = "bicubic-antialiased-stretch"
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "README.md",
+)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+Picture = Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
+T = TypeVar("T")
+
+
+def save_model(folder: Path, model: ALBEF, tokenizer: Tokenizer, card: str) -> None:
+    """Writes a model directory that `Engine.load` reads: configuration, weights, tokenizer and model card.
+
+    It is complete or absent, never half-written. A model that was there is replaced; raises `UserError` when
+    the folder holds anything else.
+    """
+    heads = [name for name in ("itm", "mlm") if getattr(model, f"{name}_head") is not None]
+    facts = {"format_version": FORMAT_VERSION, "heads": heads, "resize": RESIZE}
+    config = facts | dataclasses.asdict(model.config)
+    with whole_folder(folder, FILES) as temporary:
+        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        tokenizer.save(temporary / TOKENIZER_FILE)
+        (temporary / CARD_FILE).write_text(card, "utf-8")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, known: Iterable[str]) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place once the block has ended well.
+
+    What was there is removed, if it holds `known` files alone: somebody's pictures are not what to replace.
+    """
+    others = sorted({entry.name for entry in folder.iterdir()} - set(known)) if folder.is_dir() else []
+    if others or folder.is_file():
+        what = f"holds {others[0]}" if others else "is a file"
+        raise UserError(f"{folder}: {what}, which would be overwritten; choose a new or an empty folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("writing", "old"))
+    for left in (temporary, old):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.is_dir():
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Engine:
+    """A model with its tokenizer, for users: encodes and matches pictures and texts, and fills in words.
+
+    Everything is computed in the precision of the weights (fp32 when loaded). `quiet` hides progress bars,
+    which are shown on terminals only. The model is put into evaluation mode.
+    """
+
+    def __init__(self, model: ALBEF, tokenizer: Tokenizer, name: str = "", quiet: bool = False) -> None:
+        self.model, self.tokenizer, self.config = model.eval(), tokenizer, model.config
+        self.name = name  # what `load` takes to load it again, empty for a model that is in memory only
+        self.quiet = quiet
+        self.device = model.temperature.device
+
+    @classmethod
+    def load(cls, source: str | Path, device: str = "auto", quiet: bool = False) -> Engine:
+        """The model in a folder (a model directory, or a run that has one), else of a Hugging Face hub id.
+
+        `device`: "auto" takes a GPU if there is one. Raises `UserError` when a file is missing or unreadable,
+        when the weights don't fit the configuration, and when the format is a newer one.
+        """
+        folder, name = find_model(source)
+        for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
+            if not (folder / file).is_file():
+                raise UserError(f"{folder}: no {file}; a model directory has {', '.join(FILES[:3])}.")
+        config, heads = read_config(folder / CONFIG_FILE)
+        tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise UserError(
+                f"{folder / TOKENIZER_FILE}: has {tokenizer.vocab_size} pieces, but the model knows "
+                f"{config.vocab_size}; use the tokenizer that was saved with the model."
+            )
+        with torch.device("meta"):  # no time spent on initial weights
+            model = ALBEF(config, heads)
+        model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
+        return cls(model.requires_grad_(False).to(choose_device(device)), tokenizer, name, quiet)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights: what was computed by another model has another one."""
+        digest = xxhash.xxh3_128()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @property
+    def temperature(self) -> float:
+        """What similarities are divided by to be logits."""
+        return float(self.model.temperature)
+
+    @property
+    def can_match(self) -> bool:
+        """Whether the model was trained with image–text matching."""
+        return self.model.itm_head is not None
+
+    def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+        """The items, with a progress bar on a terminal."""
+        console = Console(stderr=True)
+        hidden = self.quiet or not sys.stderr.isatty()
+        yield from track(items, label, total, console=console, disable=hidden, transient=True)
+
+    def pixels(self, picture: Picture) -> Float[Tensor, "3 size size"]:
+        """A picture as the model takes it, on the CPU; raises `BadPicture` for a file that is none."""
+        image = picture if isinstance(picture, np.ndarray) else open_picture(picture, obey_exif=True)
+        config = self.config
+        return torch.from_numpy(evaluation_transform(image, config.image_size, config.mean, config.std))
+
+    def pixel_batches(
+        self, images: Sequence[Picture], batch_size: int, bad: dict[int, BadPicture] | None = None
+    ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
+        """Pixels of the pictures in their order, batch by batch, on the model's device.
+
+        With `bad`, pictures that cannot be read are left out and noted there under their number; without, the
+        first one raises.
+        """
+        for start in range(0, len(images), batch_size):
+            rows = []
+            for number in range(start, min(start + batch_size, len(images))):
+                try:
+                    rows.append(self.pixels(images[number]))
+                except BadPicture as error:
+                    if bad is None:
+                        raise
+                    bad[number] = error
+            if rows:
+                yield torch.stack(rows).to(self.device)
+
+    def image_encodings(
+        self, images: Sequence[Picture], batch_size: int = 64, bad: dict[int, BadPicture] | None = None
+    ) -> Iterator[Encoding]:
+        """Tokens and features of the pictures in order, batch by batch; `bad` as for `pixel_batches`."""
+        for pixels in self.pixel_batches(images, batch_size, bad):
+            with torch.inference_mode():
+                encoding = self.model.encode_image(pixels)
+            yield encoding
+
+    def text_tokens(
+        self, texts: Sequence[str]
+    ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
+        """Ids of the cleaned texts, padded to the longest, and which are real; on the model's device."""
+        rows = [
+            self.tokenizer.encode(
+                clean_caption(text, self.config.max_words), self.config.max_tokens, self.config.append_sep
+            )
+            for text in texts
+        ]
+        ids = np.full((len(rows), max(map(len, rows), default=1)), self.tokenizer.pad_id, dtype=np.int64)
+        mask = np.zeros(ids.shape, dtype=bool)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)], mask[number, : len(row)] = row, True
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def text_encodings(self, texts: Sequence[str], batch_size: int = 256) -> Iterator[Encoding]:
+        """Tokens (before fusion), masks and features of the texts in their order, batch by batch."""
+        for start in range(0, len(texts), batch_size):
+            with torch.inference_mode():
+                encoding = self.model.encode_text(*self.text_tokens(texts[start : start + batch_size]))
+            yield encoding
+
+    def encode_images(
+        self, images: Sequence[Picture], batch_size: int = 64, bad: dict[int, BadPicture] | None = None
+    ) -> np.ndarray:
+        """Features of the pictures, float32 [N, F], of unit length; files are turned as their EXIF says.
+
+        A file that is no picture raises `BadPicture`; with `bad` it has no row, and is noted there instead.
+        """
+        batches = self.image_encodings(images, batch_size, bad)
+        return self._features(batches, "reading pictures", -(-len(images) // batch_size))
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        """Features of the texts, float32 [N, F], of unit length; times a picture's: the similarity."""
+        batches = self.text_encodings(texts, batch_size)
+        return self._features(batches, "reading texts", -(-len(texts) // batch_size))
+
+    def _features(self, batches: Iterator[Encoding], label: str, total: int) -> np.ndarray:
+        found = [np.zeros((0, self.config.feature_width), np.float32)]
+        found += [encoding.feature.cpu().numpy() for encoding in self.track(batches, label, total)]
+        return np.concatenate(found)
+
+    def match(self, images: Sequence[Picture], texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """Probability that text n describes picture n, float32 [N].
+
+        Raises `UserError` for unequal numbers, and for a model that was trained without matching.
+        """
+        if len(images) != len(texts):
+            raise UserError(f"{len(images)} pictures and {len(texts)} texts are no pairs: give as many.")
+        found = [np.zeros(0, np.float32)]
+        encodings = zip(
+            self.image_encodings(images, batch_size), self.text_encodings(texts, batch_size), strict=True
+        )
+        for image, text in encodings:
+            assert text.mask is not None
+            with torch.inference_mode():
+                memory = self.model.image_memory(image)
+            found.append(1 / (1 + np.exp(-self.match_logits(text.tokens, text.mask, memory))))
+        return np.concatenate(found)
+
+    def match_logits(
+        self,
+        tokens: Float[Tensor, "pairs length width"],
+        mask: Bool[Tensor, "pairs length"],
+        memory: Memory,
+        image_index: Int[Tensor, " pairs"] | None = None,
+    ) -> np.ndarray:
+        """Log-odds that each text matches its picture, float32 [pairs]: logit of "match" minus "no match"."""
+        if not self.can_match:
+            raise UserError("This model was trained without image–text matching (task.losses has no itm).")
+        with torch.inference_mode():
+            logits = self.model.match(tokens, mask, memory, image_index).float()
+        return (logits[:, 1] - logits[:, 0]).cpu().numpy()
+
+    def fill_mask(self, text: str, image: Picture, k: int = 5) -> list[list[tuple[str, float]]]:
+        """For each "[MASK]" in the text the `k` likeliest word pieces and their probabilities, best first.
+
+        Nothing else in the text is special. Raises `UserError` for a text without "[MASK]" or too long, and
+        for a model that was trained without masked words.
+        """
+        if self.model.mlm_head is None:
+            raise UserError("This model was trained without masked words (task.losses has no mlm).")
+        config, tokenizer = self.config, self.tokenizer
+        ids = [tokenizer.cls_id]
+        for number, part in enumerate(text.split(MASK)):
+            ids += [tokenizer.mask_id] if number else []
+            cleaned = clean_caption(part, config.max_words)
+            ids += tokenizer.encode(cleaned, config.max_positions, append_sep=False)[1:].tolist()
+        ids += [tokenizer.sep_id] if config.append_sep else []
+        positions = [place for place, number in enumerate(ids) if number == tokenizer.mask_id]
+        if not positions:
+            raise UserError(f'"{text}" has no {MASK}: put it where a word is to be filled in.')
+        if len(ids) > config.max_tokens:
+            raise UserError(f"The text has {len(ids)} tokens, the limit is {config.max_tokens}: shorten it.")
+        row = torch.tensor([ids], device=self.device)
+        place = torch.tensor(positions, device=self.device)
+        specials = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
+        with torch.inference_mode():
+            (encoding,) = self.image_encodings([image])
+            memory = self.model.image_memory(encoding)
+            logits = self.model.predict_tokens(row, torch.ones_like(row, dtype=torch.bool), memory, place)
+            # Embeddings beyond the vocabulary have no piece.
+            chances = logits.float().softmax(1)[:, : tokenizer.vocab_size]
+            chances[:, specials] = -1.0  # last
+            best = chances.topk(min(k, chances.shape[1] - len(specials)))
+        return [
+            list(zip(tokenizer.pieces(pieces), values, strict=True))
+            for pieces, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"Device {name!r} can't be used here ({reason}): try auto.") from None
+    return torch.device(name)
+
+
+def find_model(source: str | Path) -> tuple[Path, str]:
+    """The model directory that a user means, and the name by which it is found again."""
+    path = Path(source).expanduser()
+    for folder in (path / "model", path):
+        if folder.is_dir():
+            return folder, str(folder.resolve())
+    # A path below a folder that exists is a path with a mistake, and nothing to ask the network for.
+    if not HUB_ID.fullmatch(str(source)) or path.parent.is_dir():
+        raise UserError(
+            f"{source}: no such folder; give a run, a model directory or a Hugging Face hub id (owner/name)."
+        )
+    return Path(download(str(source))), str(source)
+
+
+def download(hub_id: str) -> str:
+    """The local copy of a model on the Hugging Face hub."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(hub_id, allow_patterns=list(FILES))
+    except (OSError, ValueError) as error:  # what its own errors derive from
+        reason = next(iter(str(error).split("\n")), "").strip().rstrip(".") or type(error).__name__
+        raise UserError(
+            f"{hub_id}: no such folder, and no model could be fetched from the Hugging Face hub ({reason})."
+        ) from None
+
+
+def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The configuration in a `config.json`, and the heads that the model has."""
+    try:
+        stored: Any = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not readable as JSON ({error}); save the model again.") from None
+    version = stored.get("format_version") if isinstance(stored, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{file}: format_version is {version!r}, but this albef reads {FORMAT_VERSION}; "
+            f"update albef, or save the model again with this one."
+        )
+    if stored.get("resize") != RESIZE:
+        raise UserError(f"{file}: resize is {stored.get('resize')!r}, but this albef has only {RESIZE!r}.")
+    fields = {field.name for field in dataclasses.fields(ModelConfig)}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    heads = values.pop("heads", ())
+    del values["format_version"], values["resize"]
+    if lacking := sorted(fields - set(values)):
+        raise UserError(f"{file}: lacks {lacking[0]}; save the model again.")
+    if unknown := sorted(set(values) - fields):
+        near = difflib.get_close_matches(unknown[0], fields, 1)
+        hint = f"did you mean {near[0]}?" if near else "remove it."
+        raise UserError(f"{file}: unknown key {unknown[0]}; {hint}")
+    try:
+        return ModelConfig(**values), heads
+    except TypeError as error:  # a text where a number belongs
+        raise UserError(f"{file}: a value has the wrong type ({error}); save the model again.") from None
+
+
+def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file in fp32, when they have the expected names and shapes."""
+    try:
+        found = load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file}: not a readable safetensors file ({error}); copy it again.") from None
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unknown" for name in found if name not in expected]
+    problems += [
+        f"{name} is {list(found[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"{file}: the weights don't fit config.json ({'; '.join(problems[:3])}{more}); "
+            f"take both from the same model."
+        )
+    return {name: tensor.float() for name, tensor in found.items()}

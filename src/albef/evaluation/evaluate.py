@@ -1,0 +1,174 @@
+"""What a model reaches: recalls and foil accuracies, by contrast, by matching and by both."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from albef.config import UserError
+from albef.data.pictures import BadPicture
+from albef.data.sources import Source
+from albef.data.text import clean_caption
+from albef.engine import Engine, Picture
+from albef.evaluation.metrics import bootstrap_interval, preferences, ranks
+from albef.evaluation.ranking import combine, in_order, match_scores, rerank, similarities
+
+SCORES = ("itc", "itm", "sum")  # contrast; matching of the best by contrast; both added
+FOILS = ("noun", "count", "size", "background", "location", "relation")
+RECALLS = (1, 5, 10)
+
+Metric = tuple[str, float]
+
+
+def evaluate_pictograms(
+    engine: Engine, splits: Iterable[str], seed: int, count: int, num_nouns: int, top_k: int
+) -> Iterator[Metric]:
+    """Names such as "test/itm/t2i_r1" with values in 0–1, for a gallery of each split drawn from `seed`.
+
+    Recalls by identity, since each caption is true of its own scene only, and accuracies of preferring it to
+    its foils (chance 0.5). Beside R@1 and foils stand the ends of their 95 % intervals, "…_low" and "…_high".
+    """
+    # Imported here: users of their own data need not load the drawings.
+    from albef.data.pictograms.gallery import foils, gallery
+
+    for split in splits:
+        drawn = gallery(split, seed, count, num_nouns, engine.config.image_size)
+        images, captions = list(drawn.images), drawn.captions
+        false = foils(drawn, seed)
+        texts = [*captions, *(foil.caption for foil in false)]
+        similarity = similarities(engine, images, texts)
+        own = list(range(len(images)))
+        yield from recalls(
+            engine, split, images, captions, similarity[:, : len(captions)], own, own, top_k, seed
+        )
+
+        shown = np.array([foil.index for foil in false], dtype=np.int64)
+        foil_pairs = np.stack([shown, len(captions) + np.arange(len(false))], axis=1)
+        pairs = np.concatenate([np.stack([own, own], axis=1), foil_pairs])
+        by = {"itc": similarity[pairs[:, 0], pairs[:, 1]]}
+        if engine.can_match:
+            by["itm"] = match_scores(engine, images, texts, pairs)
+            by["sum"] = combine(by["itc"], by["itm"], engine.temperature)
+        for score, values in by.items():
+            preferred = preferences(values[shown], values[len(captions) :])
+            for kind in FOILS:
+                chosen = np.array([foil.kind == kind for foil in false], dtype=bool)
+                if chosen.any():
+                    yield from with_interval(f"{split}/{score}/foil_{kind}", preferred[chosen], seed)
+
+
+def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data") -> Iterator[Metric]:
+    """Names such as "data/itm/t2i_r1" with values in 0–1, for the pictures and captions of a source.
+
+    A caption belongs to its own picture alone, though it may describe others; rows with the same image id are
+    one picture. "data/pictures", "data/captions" and "data/skipped" (unreadable pictures) are numbers of
+    things. Raises `UserError` when nothing is left.
+    """
+    images: list[Picture] = []
+    captions: list[list[str]] = []
+    number_of: dict[int, int] = {}
+    for index in range(len(source)):
+        record = source.record(index, 0)
+        number = len(images)
+        if record.image_id is not None:
+            number = number_of.setdefault(record.image_id, number)
+        if number == len(images):
+            images.append(record.image)
+            captions.append([])
+        captions[number] += [c for c in record.captions if clean_caption(c, engine.config.max_words)]
+    bad: dict[int, BadPicture] = {}
+    features = engine.encode_images(images, bad=bad)
+    kept = [number for number in range(len(images)) if number not in bad]
+    texts = [text for number in kept for text in captions[number]]
+    if not texts:
+        reason = f" ({next(iter(bad.values()))})" if bad else ""
+        raise UserError(f"No readable picture with a caption is left to evaluate{reason}.")
+    of_text = [row for row, number in enumerate(kept) for _ in captions[number]]
+    of_image: list[list[int]] = [[] for _ in kept]
+    for text, row in enumerate(of_text):
+        of_image[row].append(text)
+    yield f"{name}/pictures", float(len(kept))
+    yield f"{name}/captions", float(len(texts))
+    yield f"{name}/skipped", float(len(bad))
+    similarity = features @ engine.encode_texts(texts).T
+    pictures = [images[number] for number in kept]
+    yield from recalls(engine, name, pictures, texts, similarity, of_image, of_text, top_k, seed=0)
+
+
+def recalls(
+    engine: Engine,
+    split: str,
+    images: Sequence[Picture],
+    texts: Sequence[str],
+    similarity: np.ndarray,
+    of_image: Sequence[int | Sequence[int]],
+    of_text: Sequence[int],
+    top_k: int,
+    seed: int,
+) -> Iterator[Metric]:
+    """R@1, R@5 and R@10 in both directions by every score, where `of_image` and `of_text` say what is right.
+
+    Pictures without a text are candidates, but no queries.
+    """
+    by = {"itc": (similarity, similarity.T)}
+    if engine.can_match:
+        by["itm"] = rerank(engine, images, texts, similarity, top_k)
+        i2t, t2i = by["itm"]
+        by["sum"] = (
+            combine(similarity, i2t, engine.temperature),
+            combine(similarity.T, t2i, engine.temperature),
+        )
+    asking = [row for row, correct in enumerate(of_image) if correct != []]
+    for score, (i2t, t2i) in by.items():
+        found = {
+            "t2i": ranks(in_order(t2i, similarity.T), of_text),
+            "i2t": ranks(in_order(i2t, similarity)[asking], [of_image[row] for row in asking]),
+        }
+        for direction, rank in found.items():
+            yield from with_interval(f"{split}/{score}/{direction}_r1", rank < 1, seed)
+            for k in RECALLS[1:]:
+                yield f"{split}/{score}/{direction}_r{k}", float((rank < k).mean())
+
+
+def with_interval(name: str, values: np.ndarray, seed: int) -> Iterator[Metric]:
+    """The mean of the values, and the ends of its 95 % interval."""
+    low, high = bootstrap_interval(values, seed)
+    yield name, float(values.mean())
+    yield f"{name}_low", low
+    yield f"{name}_high", high
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Writes `metrics.json`, one flat object, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(json.dumps({name: float(value) for name, value in metrics.items()}, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def metrics_table(metrics: Mapping[str, float]) -> Table:
+    """Recalls and foil accuracies in percent, a row per split and score; blank where nothing was measured."""
+    columns = [f"{direction}_r{k}" for direction in ("t2i", "i2t") for k in RECALLS]
+    columns += [f"foil_{kind}" for kind in FOILS]
+    rows = {tuple(name.split("/")[:2]) for name in metrics if name.count("/") == 2}
+    used = [column for column in columns if any(f"{split}/{by}/{column}" in metrics for split, by in rows)]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("%")
+    table.add_column("by")
+    for column in used:
+        group, _, name = column.partition("_")
+        above = {"t2i": "text→", "i2t": "pic→"}.get(group, "foil")
+        table.add_column(f"{above}\n{name.replace('r', '@') if group != 'foil' else name}", justify="right")
+    splits = list(dict.fromkeys(name.split("/")[0] for name in metrics))
+    for split in splits:
+        for score in SCORES:
+            if (split, score) in rows:
+                values = [metrics.get(f"{split}/{score}/{column}") for column in used]
+                cells = ["" if value is None else f"{100 * value:.1f}" for value in values]
+                table.add_row(split.replace("_", " "), score, *cells)
+    return table

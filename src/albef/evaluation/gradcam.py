@@ -1,0 +1,40 @@
+"""Which patches of a picture a word relies on: Grad-CAM of image–text matching (paper §6.5; spec §1.10)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from albef.model.albef import ALBEF
+
+
+def word_maps(
+    model: ALBEF,
+    pixels: Float[Tensor, "pairs 3 height width"],
+    ids: Int[Tensor, "pairs length"],
+    mask: Bool[Tensor, "pairs length"],
+    layer: int | None = None,
+) -> np.ndarray:
+    """A map per token of pair p (picture p, text p), float32 [pairs, length, grid, grid], nowhere negative.
+
+    Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` and S the matching
+    logit. Padding gets zeros. The default layer is the published one of six, or the one in the same place of
+    another depth. In the last layer matching reads [CLS] alone, so there only its map is not zero.
+    """
+    if layer is None:
+        layer = (model.config.fusion_depth - 1) // 2
+    with torch.no_grad():
+        tokens = model.encode_text(ids, mask).tokens
+        memory = model.image_memory(model.encode_image(pixels))
+    with torch.enable_grad():
+        # The attention carries a gradient even where the model's own weights are frozen.
+        fused = model.fuse(tokens.requires_grad_(), mask, memory, keep_attention=True)
+        assert model.itm_head is not None
+        score = model.itm_head(fused.tokens[:, 0])[:, 1].sum()
+        attention = fused.attention[layer]
+        (gradient,) = torch.autograd.grad(score, attention)
+    maps = (attention.detach() * gradient.clamp(min=0)).mean(1) * mask[..., None]
+    grid = model.config.grid
+    return maps[..., 1:].unflatten(-1, (grid, grid)).float().cpu().numpy()

@@ -1,0 +1,110 @@
+"""The model: an image encoder and a text encoder, aligned before a fusion encoder joins them (paper §3.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from albef.config import ModelConfig
+from albef.model.heads import MLMHead
+from albef.model.image_encoder import ImageEncoder
+from albef.model.text_encoder import Fused, FusionEncoder, Memory, TextEncoder, cls, init_bert
+
+TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+class Encoding(NamedTuple):
+    """One modality encoded: all tokens, which of them are real (None: all), and the unit-length feature."""
+
+    tokens: Float[Tensor, "batch length width"]
+    mask: Bool[Tensor, "batch length"] | None
+    feature: Float[Tensor, "batch feature_width"]
+
+
+class ALBEF(nn.Module):
+    """Encoders, projections and the heads of image–text matching and masked language modelling.
+
+    `heads` names the heads to build beside the projections, out of "itm" and "mlm".
+    """
+
+    def __init__(self, config: ModelConfig, heads: tuple[str, ...] = ("itm", "mlm")) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = ImageEncoder(config)
+        self.text_encoder = TextEncoder(config)
+        self.fusion_encoder = FusionEncoder(config)
+        self.image_projection = nn.Linear(config.image_width, config.feature_width)
+        self.text_projection = nn.Linear(config.text_width, config.feature_width)
+        # Shape [1], not [], since sharding refuses parameters without dimensions.
+        self.temperature = nn.Parameter(torch.full((1,), config.initial_temperature))
+        self.itm_head = nn.Linear(config.text_width, 2) if "itm" in heads else None
+        self.mlm_head = MLMHead(self.text_encoder.words) if "mlm" in heads else None
+        self.text_encoder.apply(init_bert)
+        self.fusion_encoder.apply(init_bert)
+        if self.mlm_head is not None:
+            self.mlm_head.apply(init_bert)
+
+    def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Encoding:
+        """Tokens and feature of normalised pictures."""
+        tokens = self.image_encoder(pixels)
+        return Encoding(tokens, None, unit(self.image_projection(cls(tokens))))
+
+    def encode_text(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Encoding:
+        """Tokens (before fusion) and feature of texts."""
+        tokens = self.text_encoder(ids, mask)
+        return Encoding(tokens, mask, unit(self.text_projection(cls(tokens))))
+
+    def image_memory(self, image: Encoding) -> Memory:
+        """Keys and values of the images for every fusion layer: computed once, used for any number of texts."""
+        return self.fusion_encoder.remember(image.tokens, image.mask)
+
+    def fuse(
+        self,
+        text_tokens: Float[Tensor, "pairs length width"],
+        text_mask: Bool[Tensor, "pairs length"],
+        memory: Memory,
+        image_index: Int[Tensor, " pairs"] | None = None,
+        keep_attention: bool = False,
+    ) -> Fused:
+        """Text tokens that have seen their image: row `image_index[p]` of the memory, or row p without an index."""
+        memory = memory if image_index is None else memory.select(image_index)
+        return self.fusion_encoder(text_tokens, text_mask, memory, keep_attention=keep_attention)
+
+    def match(
+        self,
+        text_tokens: Float[Tensor, "pairs length width"],
+        text_mask: Bool[Tensor, "pairs length"],
+        memory: Memory,
+        image_index: Int[Tensor, " pairs"] | None = None,
+    ) -> Float[Tensor, "pairs 2"]:
+        """Logits of [no match, match] for pairs of a text and an image."""
+        assert self.itm_head is not None
+        memory = memory if image_index is None else memory.select(image_index)
+        fused = self.fusion_encoder(text_tokens, text_mask, memory, first_only=True)
+        return self.itm_head(cls(fused.tokens))
+
+    def predict_tokens(
+        self,
+        masked_ids: Int[Tensor, "batch length"],
+        mask: Bool[Tensor, "batch length"],
+        memory: Memory,
+        positions: Int[Tensor, " masked"],
+    ) -> Float[Tensor, "masked vocabulary"]:
+        """Logits of the words at `positions` (flat indices into batch × length), read off text and image."""
+        assert self.mlm_head is not None
+        tokens = self.fusion_encoder(self.text_encoder(masked_ids, mask), mask, memory).tokens
+        return self.mlm_head(tokens.flatten(0, 1)[positions], self.text_encoder.words.weight)
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Keeps the temperature within the published range."""
+        self.temperature.clamp_(*TEMPERATURE_RANGE)
+
+
+def unit(vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+    """The vectors at unit length, in fp32: similarities are divided by small temperatures."""
+    return F.normalize(vectors.float(), dim=-1)

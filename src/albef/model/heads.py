@@ -1,0 +1,27 @@
+"""What reads the encoders' states: masked words here; matching and the projections are single linear layers."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from albef.model.text_encoder import NORM_EPS
+
+
+class MLMHead(nn.Module):
+    """Scores of every word piece at a position; the output weights are the word embeddings."""
+
+    def __init__(self, words: nn.Embedding) -> None:
+        super().__init__()
+        width = words.embedding_dim
+        self.transform = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
+
+    def forward(
+        self, states: Float[Tensor, "positions width"], words: Float[Tensor, "vocabulary width"]
+    ) -> Float[Tensor, "positions vocabulary"]:
+        """Logits over the vocabulary."""
+        return F.linear(self.norm(F.gelu(self.transform(states))), words, self.bias)

@@ -1,0 +1,149 @@
+"""One BERT used as two: its lower layers encode text, its upper layers fuse text with the image (paper §3.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from albef.config import ModelConfig
+from albef.model.layers import CrossAttention, FeedForward, SelfAttention
+
+NORM_EPS = 1e-12
+
+
+class Memory(NamedTuple):
+    """Cross-attention keys and values of every fusion layer, computed once per image."""
+
+    layers: tuple[Float[Tensor, "images patches both"], ...]
+    mask: Bool[Tensor, "images patches"] | None
+
+    def select(self, image_index: Int[Tensor, " pairs"]) -> Memory:
+        """The memory of one image per pair."""
+        mask = None if self.mask is None else self.mask[image_index]
+        return Memory(tuple(layer[image_index] for layer in self.layers), mask)
+
+
+class Fused(NamedTuple):
+    """Text tokens after fusion, and the cross-attention of each layer where it was to be kept."""
+
+    tokens: Float[Tensor, "pairs length width"]
+    attention: tuple[Float[Tensor, "pairs heads length patches"], ...]
+
+
+class TextLayer(nn.Module):
+    """A post-norm BERT layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.text_width
+        self.attention = SelfAttention(width, config.text_heads, config.dropout)
+        self.attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = FeedForward(width, config.text_mlp_width)
+        self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, tokens: Float[Tensor, "batch length width"], mask: Bool[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
+        """The tokens after self-attention and feed-forward."""
+        tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, mask)))
+        return self.mlp_norm(tokens + self.dropout(self.mlp(tokens)))
+
+
+class FusionLayer(TextLayer):
+    """A BERT layer with cross-attention to the image between self-attention and feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.cross_attention = CrossAttention(
+            config.text_width, config.image_width, config.text_heads, config.dropout
+        )
+        self.cross_attention_norm = nn.LayerNorm(config.text_width, eps=NORM_EPS)
+
+    def fuse(
+        self,
+        tokens: Float[Tensor, "pairs length width"],
+        mask: Bool[Tensor, "pairs length"],
+        memory: Float[Tensor, "pairs patches both"],
+        memory_mask: Bool[Tensor, "pairs patches"] | None,
+        first_only: bool,
+        keep_attention: bool,
+    ) -> tuple[Float[Tensor, "pairs queries width"], Float[Tensor, "pairs heads queries patches"] | None]:
+        """The tokens (or [CLS] alone) after both attentions and feed-forward, and the cross-attention if kept."""
+        read = tokens[:, :1] if first_only else tokens
+        read = self.attention_norm(read + self.dropout(self.attention(tokens, mask, first_only)))
+        seen, attention = self.cross_attention(read, memory, memory_mask, keep_attention)
+        read = self.cross_attention_norm(read + self.dropout(seen))
+        return self.mlp_norm(read + self.dropout(self.mlp(read))), attention
+
+
+class TextEncoder(nn.Module):
+    """Word, position and type embeddings followed by the text layers."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.words = nn.Embedding(config.vocab_size, config.text_width)
+        self.positions = nn.Embedding(config.max_positions, config.text_width)
+        # Published weights carry two types; every token here is of the first.
+        self.types = nn.Embedding(2, config.text_width)
+        self.norm = nn.LayerNorm(config.text_width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.text_depth))
+
+    def forward(
+        self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
+    ) -> Float[Tensor, "batch length width"]:
+        """Text tokens that have not seen an image."""
+        tokens = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0]
+        tokens = self.dropout(self.norm(tokens))
+        for layer in self.layers:
+            tokens = layer(tokens, mask)
+        return tokens
+
+
+class FusionEncoder(nn.Module):
+    """The fusion layers (the paper's multimodal encoder)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_depth))
+
+    def remember(
+        self, tokens: Float[Tensor, "images patches width"], mask: Bool[Tensor, "images patches"] | None
+    ) -> Memory:
+        """Keys and values of the image tokens for every layer."""
+        return Memory(tuple(layer.cross_attention.remember(tokens) for layer in self.layers), mask)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "pairs length width"],
+        mask: Bool[Tensor, "pairs length"],
+        memory: Memory,
+        first_only: bool = False,
+        keep_attention: bool = False,
+    ) -> Fused:
+        """The fused tokens; with `first_only` the last layer computes nothing but [CLS], which is all ITM reads."""
+        kept = []
+        last = len(self.layers) - 1
+        for depth, (layer, layer_memory) in enumerate(zip(self.layers, memory.layers, strict=True)):
+            tokens, attention = layer.fuse(
+                tokens, mask, layer_memory, memory.mask, first_only and depth == last, keep_attention
+            )
+            kept.append(attention)
+        return Fused(tokens, tuple(kept) if keep_attention else ())
+
+
+def init_bert(module: nn.Module) -> None:
+    """BERT's initial weights: normal(0, 0.02), biases zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def cls(tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch width"]:
+    """The first token's state, which stands for the whole sequence."""
+    return torch.select(tokens, 1, 0)

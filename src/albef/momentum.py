@@ -1,0 +1,89 @@
+"""The momentum teacher and the queue of its features (paper §3.2–3.3)."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+class MomentumTeacher(nn.Module):
+    """An exponential moving average of a module, θ_teacher ← m·θ_teacher + (1 − m)·θ_student."""
+
+    def __init__(self, module: nn.Module, momentum: float, dropout: bool = False) -> None:
+        super().__init__()
+        self.momentum, self.dropout = momentum, dropout
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> MomentumTeacher:
+        """Itself; the teacher's dropout follows its own setting instead of the student's (spec Q10)."""
+        super().train(mode)
+        self.module.train(mode and self.dropout)
+        return self
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Moves every weight towards the student's, in place."""
+        torch._foreach_lerp_(list(self.module.parameters()), list(student.parameters()), 1 - self.momentum)
+
+
+class Keys(NamedTuple):
+    """Teacher features of pairs, and what tells which pairs are the same."""
+
+    image: Float[Tensor, "pairs width"]
+    text: Float[Tensor, "pairs width"]
+    image_id: Int[Tensor, " pairs"]
+    caption_id: Int[Tensor, " pairs"]
+
+
+class FeatureQueue(nn.Module):
+    """A ring of the teacher's most recent features; entries never written don't count as negatives.
+
+    Any batch size fits any queue size, 0 included. `random=True` fills it with random unit vectors that do count,
+    as published (spec Q8).
+    """
+
+    image: Tensor
+    text: Tensor
+    image_id: Tensor
+    caption_id: Tensor
+    pointer: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, width: int, random: bool = False) -> None:
+        super().__init__()
+        self.size = size
+        for name in ("image", "text"):
+            features = torch.randn(size, width) if random else torch.zeros(size, width)
+            self.register_buffer(name, nn.functional.normalize(features, dim=1))
+        # No real pair has this id, so that what was never written equals nothing.
+        for name in ("image_id", "caption_id"):
+            self.register_buffer(name, torch.full((size,), torch.iinfo(torch.long).min))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
+        self.register_buffer("count", torch.full((1,), size if random else 0))
+
+    @torch.no_grad()
+    def push(self, keys: Keys) -> None:
+        """Writes pairs over the oldest ones; of more pairs than places only the last stay."""
+        pushed = len(keys.image_id)
+        kept = min(pushed, self.size)
+        if kept == 0:
+            return
+        places = (self.pointer + pushed - kept + torch.arange(kept, device=self.pointer.device)) % self.size
+        for name, values in keys._asdict().items():
+            buffer = getattr(self, name)
+            buffer.index_copy_(0, places, values[pushed - kept :].to(buffer.dtype))
+        self.pointer.add_(pushed).remainder_(self.size)
+        self.count.add_(pushed).clamp_(max=self.size)
+
+    def keys(self) -> Keys:
+        """All places of the queue."""
+        return Keys(self.image, self.text, self.image_id, self.caption_id)
+
+    def empty(self) -> Bool[Tensor, " size"]:
+        """Which places hold nothing yet."""
+        return torch.arange(self.size, device=self.count.device) >= self.count

@@ -1,0 +1,133 @@
+"""The equations of the paper, one pure function each (Li et al., NeurIPS 2021, §3.2–3.4 and §4).
+
+Nothing here is random except what is called `sample_`. Shapes: `rows` are the pairs of this process, `bank` is
+every candidate of the other modality (the global batch, then the queue).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def similarity(
+    features: Float[Tensor, "rows width"],
+    bank: Float[Tensor, "bank width"],
+    temperature: Float[Tensor, "1"],
+    excluded: Bool[Tensor, "rows bank"] | None = None,
+) -> Float[Tensor, "rows bank"]:
+    """Logits s = fᵀ g / τ; excluded candidates get the lowest finite number, so that their probability is 0 (§3.2)."""
+    logits = features @ bank.T / temperature
+    return logits if excluded is None else logits.masked_fill(excluded, torch.finfo(logits.dtype).min)
+
+
+def hard_targets(positive: Bool[Tensor, "rows bank"]) -> Float[Tensor, "rows bank"]:
+    """Probabilities spread evenly over the true candidates of each row (one, or all captions of a picture)."""
+    return positive / positive.sum(1, keepdim=True)
+
+
+def soft_targets(
+    teacher_logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows bank"], alpha: float
+) -> Float[Tensor, "rows bank"]:
+    """Pseudo-targets of momentum distillation: α·softmax(teacher) + (1 − α)·hard (§3.3, eq. 6)."""
+    return alpha * teacher_logits.softmax(1) + (1 - alpha) * hard
+
+
+def cross_entropy(
+    logits: Float[Tensor, "rows bank"], targets: Float[Tensor, "rows bank"]
+) -> Float[Tensor, " rows"]:
+    """H(targets, softmax(logits)) of each row, −Σ y·log p."""
+    return -(targets * logits.log_softmax(1)).sum(1)
+
+
+def itc_loss(
+    i2t_logits: Float[Tensor, "rows bank"],
+    t2i_logits: Float[Tensor, "rows bank"],
+    i2t_targets: Float[Tensor, "rows bank"],
+    t2i_targets: Float[Tensor, "rows bank"],
+) -> Float[Tensor, ""]:
+    """Image–text contrastive loss, ½·E[H(y_i2t, p_i2t) + H(y_t2i, p_t2i)] (§3.2, eq. 2)."""
+    return (cross_entropy(i2t_logits, i2t_targets).mean() + cross_entropy(t2i_logits, t2i_targets).mean()) / 2
+
+
+def negative_probabilities(
+    logits: Float[Tensor, "rows candidates"], allowed: Bool[Tensor, "rows candidates"], hardness: float
+) -> Float[Tensor, "rows candidates"]:
+    """Chances of drawing each candidate as a negative, softmax(hardness·s) over the allowed ones (§3.2).
+
+    Hardness 1 is the paper's rule, 0 draws evenly. The mask comes before the softmax, so a row can't lose all its
+    mass to rounding. A row that allows nothing gets even chances: its draw must not be used.
+    """
+    scores = (hardness * logits).masked_fill(~allowed, torch.finfo(logits.dtype).min)
+    return scores.softmax(1)
+
+
+def sample_negatives(
+    probabilities: Float[Tensor, "rows candidates"], generator: torch.Generator | None = None
+) -> Int[Tensor, " rows"]:
+    """One candidate per row, drawn with the given chances."""
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+
+
+def itm_loss(
+    logits: Float[Tensor, "pairs 2"], matched: Int[Tensor, " pairs"], weight: Float[Tensor, " pairs"]
+) -> Float[Tensor, ""]:
+    """Image–text matching loss, the mean of H(y, p_itm) over pairs of weight 1 (§3.2, eq. 4).
+
+    Weight 0 leaves out negatives that don't exist (every candidate shows the same picture or says the same).
+    """
+    losses = F.cross_entropy(logits.float(), matched, reduction="none")
+    return (losses * weight).sum() / weight.sum()
+
+
+def mlm_loss(
+    logits: Float[Tensor, "masked vocabulary"],
+    teacher_logits: Float[Tensor, "masked vocabulary"] | None,
+    labels: Int[Tensor, " masked"],
+    alpha: float,
+    count: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Masked language modelling with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / max(count, 1) (§3.2–3.3, eq. 3, 7).
+
+    `count` is the number of masked tokens that the mean is over; without a teacher only the first term is left.
+    """
+    log_probabilities = logits.float().log_softmax(1)
+    loss = F.nll_loss(log_probabilities, labels, reduction="sum")
+    if teacher_logits is not None:
+        distilled = -(teacher_logits.float().softmax(1) * log_probabilities).sum()
+        loss = (1 - alpha) * loss + alpha * distilled
+    return loss / count.clamp(min=1)
+
+
+def infonce_bound(
+    logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows bank"]
+) -> Float[Tensor, ""]:
+    """Lower bound on the mutual information of the two modalities in nats, E[log K − L] (§4, eq. 8).
+
+    K is the number of candidates that a row may choose from, L its contrastive loss against the true pair.
+    """
+    candidates = (logits > torch.finfo(logits.dtype).min).sum(1)
+    return (candidates.log() - cross_entropy(logits, hard)).mean()
+
+
+def mlm_bound(
+    logits: Float[Tensor, "masked vocabulary"], labels: Int[Tensor, " masked"]
+) -> Float[Tensor, ""]:
+    """Lower bound on the information that context and picture give about a masked token, log V − L in nats (§4, eq. 9).
+
+    0 where nothing is masked.
+    """
+    loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+    return math.log(logits.shape[1]) * min(len(labels), 1) - loss / max(len(labels), 1)
+
+
+def disagreement(
+    teacher_logits: Float[Tensor, "rows bank"], positive: Bool[Tensor, "rows bank"]
+) -> Float[Tensor, ""]:
+    """Share of rows whose most likely pseudo-target is not the given pair: the noise that the teacher sees."""
+    best = teacher_logits.argmax(1, keepdim=True)
+    return 1 - positive.gather(1, best).float().mean()

@@ -1,0 +1,208 @@
+"""What the report shows of a model, before it is drawn: rankings, maps of words, pairs that the teacher doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from albef.config import Config
+from albef.data.pictures import BadPicture, open_picture
+from albef.data.records import stable_id
+from albef.data.sources import open_source
+from albef.data.text import CLS, SEP, clean_caption
+from albef.engine import Engine
+from albef.evaluation.gradcam import word_maps
+from albef.evaluation.ranking import candidates, combine, in_order, match_scores, similarities
+from albef.model.albef import ALBEF
+
+# Words that no picture shows: they get no map of their own.
+FUNCTION_WORDS = frozenset(
+    "a an the this that these those it its there here and or but with without of to for from by at on in into as is "
+    "are was were be being been has have had do does his her their some any very while who which what you we they he "
+    "she i".split()
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture with a caption; `clean` is the caption before noise was put in, where the data know that."""
+
+    image: np.ndarray  # uint8 [H, W, 3], RGB
+    caption: str
+    meaning: int  # the same for captions that say the same
+    clean: str | None = None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the data say that the caption was replaced by a noisy one."""
+        return self.clean is not None and self.clean != self.caption
+
+
+def gallery_pairs(config: Config, split: str) -> list[Pair]:
+    """The gallery of a pictograms split that the run was evaluated on: each caption is true of its own picture only."""
+    # Imported where pictograms are used: users of their own data need not load the drawings.
+    from albef.data.pictograms.gallery import gallery
+
+    drawn = gallery(
+        split, config.evaluate.seed, config.evaluate.count, config.data.num_nouns, config.model.image_size
+    )
+    pairs = zip(drawn.images, drawn.captions, strict=True)
+    return [Pair(image, caption, number) for number, (image, caption) in enumerate(pairs)]
+
+
+def training_pairs(config: Config, limit: int) -> list[Pair]:
+    """Up to `limit` pairs of the training data as the first epoch had them, spread evenly over users' own data.
+
+    Of users' own data each picture and each caption comes once, and what cannot be read is left out.
+    """
+    if config.data.source == "pictograms":
+        return list(_pictogram_pairs(config, limit))
+    source = open_source(config.data, "train", config.train.seed, config.model.image_size)
+    found: list[Pair] = []
+    seen: set[object] = set()
+    for index in range(0, len(source), max(1, len(source) // limit)):
+        record = source.record(index, 0)
+        texts = [text for text in record.captions if clean_caption(text, config.model.max_words)]
+        picture = record.image if record.image_id is None else record.image_id
+        meaning = stable_id(clean_caption(texts[0], config.model.max_words)) if texts else None
+        if meaning is None or picture in seen or meaning in seen:
+            continue
+        seen |= {picture, meaning}
+        try:
+            image = open_picture(record.image, obey_exif=config.data.obey_exif)
+        except BadPicture:
+            continue
+        found.append(Pair(image, texts[0], meaning))
+    return found[:limit]
+
+
+def _pictogram_pairs(config: Config, limit: int) -> Iterator[Pair]:
+    from albef.data.pictograms.gallery import Pictograms
+
+    data = config.data
+    pairs = Pictograms(
+        split="train",
+        seed=config.train.seed,
+        count=data.count,
+        num_nouns=data.num_nouns,
+        image_size=config.model.image_size,
+        caption_noise=data.caption_noise,
+        twin_share=data.twin_share,
+    )
+    for index in range(min(limit, len(pairs))):
+        item = pairs.item(index)
+        yield Pair(item.image, item.caption, item.meaning, item.clean_caption if item.noisy else item.caption)
+
+
+class Ranking(NamedTuple):
+    """What a query found: candidates from best to worst, and the place of the right one among them (0 = first)."""
+
+    query: int
+    order: np.ndarray
+    truth: int
+
+
+def rank(
+    engine: Engine, gallery: Sequence[Pair], top_k: int, captions: Sequence[int], pictures: Sequence[int]
+) -> tuple[list[Ranking], list[Ranking]]:
+    """The gallery's pictures ranked for these of its captions, and its captions for these of its pictures.
+
+    By similarity / temperature + log-odds of matching for the `top_k` most similar candidates; the others follow in
+    the order of their similarity, as do all where the model was trained without matching.
+    """
+    images, texts = [pair.image for pair in gallery], [pair.caption for pair in gallery]
+    similarity = similarities(engine, images, texts)
+
+    def ranked(queries: Sequence[int], rows: np.ndarray, columns_of_pair: tuple[int, int]) -> list[Ranking]:
+        scores = rows / engine.temperature
+        if engine.can_match:
+            query, candidate = np.nonzero(candidates(rows, top_k))
+            pairs = np.stack([np.array(queries)[query], candidate], axis=1)[:, columns_of_pair]
+            matching = np.full(rows.shape, -np.inf, dtype=np.float32)
+            matching[query, candidate] = match_scores(engine, images, texts, pairs)
+            scores = in_order(combine(rows, matching, engine.temperature), rows)
+        orders = np.argsort(-scores, axis=1, kind="stable")
+        return [
+            Ranking(number, order, int(np.flatnonzero(order == number)[0]))
+            for number, order in zip(queries, orders, strict=True)
+        ]
+
+    # `match_scores` takes pairs of a picture and a text.
+    return ranked(captions, similarity.T[captions], (1, 0)), ranked(pictures, similarity[pictures], (0, 1))
+
+
+@dataclass(frozen=True)
+class WordMap:
+    """A word of a caption, and where in the picture matching looks for it: [grid, grid], 1 at the caption's peak."""
+
+    word: str
+    attention: np.ndarray
+
+
+def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
+    """A map for each word of the caption that a picture can show, in the caption's order."""
+    ids, mask = engine.text_tokens([pair.caption])
+    pixels = engine.pixels(pair.image)[None].to(engine.device)
+    maps = word_maps(engine.model, pixels, ids, mask)[0]
+    groups = [group for group in words(engine.tokenizer.pieces(ids[0].tolist())) if group[0] not in FUNCTION_WORDS]
+    found = [(word, maps[places].mean(0)) for word, places in groups]
+    peak = max((attention.max() for _, attention in found), default=0.0) or 1.0
+    return [WordMap(word, attention / peak) for word, attention in found]
+
+
+def words(pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """The words that the word pieces spell, each with the places of its pieces; special tokens are none."""
+    found: list[tuple[str, list[int]]] = []
+    for place, piece in enumerate(pieces):
+        if piece in (CLS, SEP):
+            continue
+        if piece.startswith("##") and found:
+            word, places = found[-1]
+            found[-1] = (word + piece[2:], [*places, place])
+        else:
+            found.append((piece, [place]))
+    return found
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A training pair whose likeliest pseudo-target is another caption: the teacher's choices and their chances."""
+
+    pair: Pair
+    chance_given: float
+    choices: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What the teacher makes of `total` training pairs: `found` are its doubts, the surest first."""
+
+    total: int
+    noisy: int  # of all pairs
+    found: list[Doubt]
+
+
+def doubts(engine: Engine, teacher: ALBEF, pairs: Sequence[Pair], num_choices: int = 3) -> Doubts:
+    """The pairs of which the teacher would rather have another caption, out of those of all pairs given.
+
+    Captions that mean the same count as one. The chances are the teacher's part of the pseudo-targets,
+    softmax(similarity / temperature) over the captions.
+    """
+    judge = Engine(teacher, engine.tokenizer, quiet=True)
+    meanings = list({pair.meaning: number for number, pair in reversed(list(enumerate(pairs)))}.values())[::-1]
+    column = {pairs[number].meaning: place for place, number in enumerate(meanings)}
+    texts = judge.encode_texts([pairs[number].caption for number in meanings])
+    images = judge.encode_images([pair.image for pair in pairs])
+    chances = torch.from_numpy(images @ texts.T / engine.temperature).softmax(1).numpy()
+    found = []
+    for pair, row in zip(pairs, chances, strict=True):
+        best = np.argsort(-row, kind="stable")[:num_choices]
+        if best[0] != column[pair.meaning]:
+            choices = [(pairs[meanings[place]].caption, float(row[place])) for place in best]
+            found.append(Doubt(pair, float(row[column[pair.meaning]]), choices))
+    found.sort(key=lambda doubt: doubt.chance_given - doubt.choices[0][1])
+    return Doubts(len(pairs), sum(pair.noisy for pair in pairs), found)

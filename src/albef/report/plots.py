@@ -1,0 +1,129 @@
+"""Curves of a run as SVG, and pictures lit where a word looks."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+LogLine = dict[str, float]
+
+_INK = "#010203"  # replaced by the page's text colour, which depends on the reader's light or dark setting
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "albef",  # the same log gives the same file
+    "font.size": 10,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.12,
+    "legend.frameon": False,
+    "legend.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_BLUE, _ORANGE, _GREEN = "#3b82f6", "#f08c1a", "#17a673"
+
+
+class Panel(NamedTuple):
+    """One pair of axes: its title, the lowest and highest value that must fit, and label and colour by log key."""
+
+    title: str
+    span: tuple[float, float | None]
+    series: dict[str, tuple[str, str]]
+
+
+LOSSES = Panel(
+    "Losses",
+    (0, None),
+    {"itc": ("contrast (ITC)", _BLUE), "itm": ("matching (ITM)", _ORANGE), "mlm": ("masked words (MLM)", _GREEN)},
+)
+INFORMATION = Panel(
+    "Mutual information, at least (nats)",
+    (0, None),
+    {
+        "mi_i2t": ("of a text, in its image", _BLUE),
+        "mi_t2i": ("of an image, in its text", _ORANGE),
+        "mi_mlm": ("of a masked word, in the rest", _GREEN),
+    },
+)
+SHARES = Panel(
+    "Shares",
+    (0, 1),
+    {
+        "itm_accuracy": ("matching pairs told apart", _ORANGE),
+        "disagreement": ("teacher prefers another caption", _BLUE),
+    },
+)
+
+
+def curves(log: Sequence[LogLine], panels: Sequence[Panel]) -> str:
+    """An `<svg>` with the panels side by side over the pairs seen; faint as logged, strong smoothed.
+
+    Keys that no line of the log has are left out. A dashed line marks where the fusion encoder joined in.
+    """
+    fuses = [line["pairs"] for line in log if "itm" in line or "mlm" in line]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
+        for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+            _draw(axes, log, panel)
+            if fuses and fuses[0] > log[0]["pairs"]:
+                axes.axvline(fuses[0] / 1000, color=_INK, alpha=0.5, linewidth=1, linestyle=(0, (4, 3)))
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(file.getvalue())
+
+
+def _draw(axes: Axes, log: Sequence[LogLine], panel: Panel) -> None:
+    for key, (label, colour) in panel.series.items():
+        points = [(line["pairs"] / 1000, line[key]) for line in log if key in line]
+        if points:
+            pairs, values = np.array(points).T
+            axes.plot(pairs, values, color=colour, linewidth=1, alpha=0.3)
+            axes.plot(pairs, smoothed(values), color=colour, linewidth=2, label=label)
+    axes.set_title(panel.title)
+    axes.set_xlabel("pairs seen (thousands)")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, panel.span[0]), high if panel.span[1] is None else max(high, panel.span[1]))
+    if axes.lines:
+        axes.legend(fontsize=9)
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """The mean of each value and its neighbours: 4 % of all of them, three at least."""
+    width = max(1, len(values) // 50)
+    window = np.ones(2 * width + 1)
+    weights = np.convolve(np.ones(len(values)), window)
+    return (np.convolve(values, window) / weights)[width : width + len(values)]
+
+
+def _inline(svg: str) -> str:
+    """The drawing as an element of an HTML page: no prologue, no metadata, no fixed size, the page's ink."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", svg))
+    return svg.replace(_INK, "currentColor").strip()
+
+
+def lit(image: np.ndarray, attention: np.ndarray, side: int) -> np.ndarray:
+    """The picture (uint8 [H, W, 3]) at `side` pixels, lit and warm where `attention` [grid, grid] is 1, dim where 0."""
+    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    light = cv2.resize(attention.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    light = light.clip(0, 1)[..., None]
+    grey = image.mean(2, keepdims=True) * 0.45 + 20
+    warm = image * 0.8 + np.float32([255, 150, 30]) * 0.2
+    return (grey + (warm - grey) * light).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,323 @@
+"""The report of a run: what was trained, how it went, what the model finds, where it looks, what it doubts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from albef.config import Config
+from albef.engine import Engine
+from albef.model.albef import ALBEF
+from albef.report import page
+from albef.report.findings import Pair, Ranking, caption_maps, doubts, gallery_pairs, rank, training_pairs
+from albef.report.plots import INFORMATION, LOSSES, SHARES, LogLine, curves, lit
+
+Metrics = Mapping[str, float]
+
+REPORT_FILE = "report.html"
+SCORES = {"itc": "ITC", "itm": "ITM", "sum": "ITC + ITM"}
+RECALLS = {
+    f"{way}_r{k}": f"{name} R@{k}"
+    for way, name in (("t2i", "text→image"), ("i2t", "image→text"))
+    for k in (1, 5, 10)
+}
+FOILS = {f"foil_{kind}": kind for kind in ("noun", "count", "size", "background", "location", "relation")}
+NUM_CAPTIONS, NUM_PICTURES, NUM_MAPPED, NUM_DOUBTS = 12, 10, 6, 5
+TOP_PICTURES, TOP_CAPTIONS, MOST_MAPS = 5, 3, 7
+OWN_GALLERY = 200  # pairs of users' data that stand in for a test gallery
+DOUBTED_PAIRS = 256  # training pairs that the teacher judges at once
+_SHOWN_SIDE, _MAP_SIDE = 224, 96  # pixels that a picture and a map are stored with
+
+
+def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Config) -> Path:
+    """The path of `report.html` in the run folder: one file that needs no other and no network.
+
+    Curves are read from the run's `log.jsonl`, recalls and foils from its `metrics.json`; everything else is asked of
+    the model now. Of data that are not pictograms, training pairs stand in for the test gallery. Parts that a run
+    cannot have (no log, no teacher, no matching) are left out with a sentence.
+    """
+    log = read_log(run / "log.jsonl")
+    metrics = json.loads((run / "metrics.json").read_text("utf-8")) if (run / "metrics.json").is_file() else {}
+    embedded = config.data.source == "pictograms"
+    if embedded:
+        gallery = gallery_pairs(config, config.evaluate.splits[0])
+    else:
+        gallery = training_pairs(config, OWN_GALLERY)
+    # No query is chosen: the first captions, then the next pictures, then captions with maps.
+    captions = range(len(gallery))[:NUM_CAPTIONS]
+    pictures = range(len(gallery))[NUM_CAPTIONS:][:NUM_PICTURES] or captions
+    found, named = rank(engine, gallery, config.evaluate.top_k, captions, pictures)
+    score = "the sum of ITC and ITM" if engine.can_match else "ITC"
+    body = [
+        headline(engine, config, log, metrics, run),
+        course(log),
+        results(metrics, config),
+        found_pictures(gallery, found, score, embedded),
+        found_captions(gallery, named, score),
+        attention(engine, gallery),
+        doubted(engine, teacher, config),
+        f"<footer>Written by albef from {page.text(str(run.name))}: log.jsonl, metrics.json and the model.</footer>",
+    ]
+    path = run / REPORT_FILE
+    path.write_text(page.page(f"What {run.name} learned", body), "utf-8")
+    return path
+
+
+def read_log(path: Path) -> list[LogLine]:
+    """The logged steps; none if there is no such file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+
+
+def headline(engine: Engine, config: Config, log: Sequence[LogLine], metrics: Metrics, run: Path) -> str:
+    """What was trained on what, for how long, and the recall at 1 that came out."""
+    data = config.data
+    embedded = data.source == "pictograms"
+    pairs = log[-1]["pairs"] if log else config.train.batch_size * config.train.steps
+    seconds = metrics.get("train/seconds", log[-1]["seconds"] if log else 0.0)
+    figures = [(f"{pairs:,.0f}", "image–text pairs seen")]
+    if seconds:
+        figures = [(duration(seconds), "of training"), *figures, (f"{pairs / seconds:,.0f}", "pairs a second")]
+    if embedded:
+        figures += [(f"{data.num_nouns}", "nouns"), (f"{data.caption_noise:.0%}", "of training captions noisy")]
+    figures += [
+        (f"{sum(parameter.numel() for parameter in engine.model.parameters()):,}", "parameters"),
+        (f"{engine.config.image_size} px", f"a side, in {engine.config.grid} × {engine.config.grid} patches"),
+        (precision(config, run), "precision of training"),
+    ]
+    return (
+        f"<h1>An ALBEF “{page.text(engine.config.size)}” model, trained on {page.text(Path(data.source).name)}</h1>"
+        f'<p class="soft">{page.text(promise(metrics, config))}</p>{page.tiles(figures)}{recall_bars(metrics)}'
+    )
+
+
+def promise(metrics: Metrics, config: Config) -> str:
+    """The result in a sentence, as far as it was measured."""
+    for split in splits(metrics):
+        found = [(metrics[name], score) for score in SCORES if (name := f"{split}/{score}/t2i_r1") in metrics]
+        if found and config.data.source == "pictograms":
+            value, score = max(found)
+            count = config.evaluate.count
+            return (
+                f"Asked for one of {count} pictures it has never seen by a caption, it names the right one first in "
+                f"{value:.0%} of cases (by {SCORES[score]}, split {title(split)}); by chance that would be "
+                f"{1 / count:.1%}."
+            )
+        if found:
+            value, score = max(found)
+            return f"Asked for a picture by its caption, it names the right one first in {value:.0%} of cases."
+    return "This run was not evaluated: no recalls are in its metrics.json."
+
+
+def recall_bars(metrics: Metrics) -> str:
+    """Recall at 1 from text to image, as bars, per split and score."""
+    lines = []
+    for split in splits(metrics):
+        for score, name in SCORES.items():
+            key = f"{split}/{score}/t2i_r1"
+            if key in metrics:
+                lines.append(page.bar(title(split), name, metrics[key], *interval(metrics, key)))
+    if not lines:
+        return ""
+    note = (
+        "Recall at 1, text to image. The thin line is the 95 % interval. ITC compares one vector of the text with one of "
+        "the image; ITM reads both together and re-ranks the candidates of ITC; the last adds the two."
+    )
+    return f'<h3>The right picture first</h3><p class="soft">{note}</p><div class="bars">{"".join(lines)}</div>'
+
+
+def course(log: Sequence[LogLine]) -> str:
+    """Losses and bounds on mutual information over training."""
+    if not log:
+        return page.section("How training went", "This run folder has no log.jsonl, so there are no curves.")
+    fused = [line for line in log if "itm" in line or "mlm" in line]
+    lead = "Faint: as logged; strong: smoothed."
+    if fused and fused[0] is not log[0]:
+        lead += " At the dashed line the fusion encoder joined, with matching and masked words; until there the two "
+        lead += "encoders were aligned by contrast alone."
+    if any("mi_i2t" in line for line in log):
+        lead += (
+            " In the middle, what the losses say in the paper's terms: each is a lower bound on mutual information. The "
+            "contrastive ones cannot exceed the logarithm of the number of candidates, which is the batch and the queue."
+        )
+    return page.section("How training went", lead, f'<div class="chart">{curves(log, (LOSSES, INFORMATION, SHARES))}</div>')
+
+
+def results(metrics: Metrics, config: Config) -> str:
+    """Tables of recalls and of foil accuracies, with what chance would give."""
+    found = [(split, score) for split in splits(metrics) for score in SCORES]
+    found = [pair for pair in found if any(name.startswith("/".join(pair) + "/") for name in metrics)]
+    if not found:
+        return page.section("What it scores", "This run was not evaluated: its metrics.json holds no scores.")
+    lead = "Shares of 1, with 95 % intervals where they were computed."
+    embedded = config.data.source == "pictograms"
+    if embedded:
+        lead += f" Each split is a gallery of {config.evaluate.count} scenes drawn for testing; each caption is true of "
+        lead += "its own scene only. A foil is the caption with one thing changed, so that it is false: its accuracy says "
+        lead += "how often the true caption gets the higher score."
+    chance = {metric: min(1.0, int(metric[5:]) / config.evaluate.count) for metric in RECALLS} if embedded else {}
+    body = "<h3>Recall</h3>" + score_table(metrics, found, RECALLS, chance)
+    if any(name.rpartition("/")[2] in FOILS for name in metrics):
+        body += "<h3>Foils</h3>" + score_table(metrics, found, FOILS, dict.fromkeys(FOILS, 0.5))
+    return page.section("What it scores", lead, body)
+
+
+def score_table(
+    metrics: Metrics, found: Sequence[tuple[str, str]], names: Mapping[str, str], chance: Mapping[str, float]
+) -> str:
+    """Rows of split and score, columns of metrics, and chance as the last row."""
+    rows = []
+    for split, score in found:
+        keys = [f"{split}/{score}/{metric}" for metric in names]
+        cells = [page.value_cell(metrics.get(key), *interval(metrics, key)) for key in keys]
+        begins = not rows or rows[-1][0].split(" · ")[0] != title(split)
+        rows.append((f"{title(split)} · {SCORES[score]}", cells, begins))
+    if chance:
+        cells = [f'<td class="soft">{chance[metric]:.3f}</td>' for metric in names]
+        rows.append(("chance", cells, True))
+    return page.table(["", *names.values()], rows)
+
+
+def found_pictures(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: str, embedded: bool) -> str:
+    """Captions with the pictures that the model would show for them."""
+    cards = []
+    for number, order, truth in rankings:
+        shown = [*order[:TOP_PICTURES].tolist(), *([number] if truth >= TOP_PICTURES else [])]
+        figures = []
+        for place, candidate in enumerate(shown):
+            right, late = candidate == number, place == TOP_PICTURES
+            label = "✓ " * right + ordinal(truth if late else place)
+            image = page.img(pairs[candidate].image, pairs[candidate].caption, _SHOWN_SIDE)
+            figures.append(page.figure(image, label, "right late" if late else "right" if right else ""))
+        cards.append(page.card(pairs[number].caption, f'<div class="row">{"".join(figures)}</div>'))
+    where = "the test gallery" if embedded else f"{len(pairs)} pictures of the training data"
+    lead = (
+        f"The first {len(cards)} captions of {where}, not chosen, each with the five pictures that rank highest among all "
+        f"{len(pairs)} by {score}. The right one is framed; where it is not among the five, it stands at the end, framed "
+        "with dashes, with its rank."
+    )
+    return page.section("From words to pictures", lead, f'<div class="cards">{"".join(cards)}</div>')
+
+
+def found_captions(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: str) -> str:
+    """Pictures with the captions that the model would choose for them."""
+    cards = []
+    for number, order, truth in rankings:
+        lines = []
+        for candidate in order[:TOP_CAPTIONS].tolist():
+            mark = (' class="right"', " ✓") if candidate == number else ("", "")
+            lines.append(f"<li{mark[0]}>{page.text(pairs[candidate].caption)}{mark[1]}</li>")
+        if truth >= TOP_CAPTIONS:
+            lines.append(f'<li class="right late">{page.text(pairs[number].caption)} (right, {ordinal(truth)})</li>')
+        image = page.img(pairs[number].image, pairs[number].caption, _SHOWN_SIDE)
+        cards.append(f'<div class="card side">{image}<ol>{"".join(lines)}</ol></div>')
+    lead = f"{len(cards)} more of the same gallery, with the captions that fit best among all {len(pairs)} by {score}."
+    return page.section("From pictures to words", lead, f'<div class="cards">{"".join(cards)}</div>')
+
+
+def attention(engine: Engine, gallery: Sequence[Pair]) -> str:
+    """For the words of a few captions, where in the picture matching looks."""
+    heading = "Where it looks for a word"
+    if not engine.can_match or engine.config.fusion_depth < 2:
+        return page.section(heading, "This model has no maps of words: they need matching and two fusion layers or more.")
+    first = NUM_CAPTIONS + NUM_PICTURES if len(gallery) > NUM_CAPTIONS + NUM_PICTURES else 0
+    cards = []
+    for pair in gallery[first:]:
+        maps = caption_maps(engine, pair)
+        if not 3 <= len(maps) <= MOST_MAPS:
+            continue
+        images = [page.img(stretched(pair.image), pair.caption)]
+        images += [page.img(lit(pair.image, found.attention, _MAP_SIDE), found.word) for found in maps]
+        labels = ["picture", *(found.word for found in maps)]
+        figures = "".join(page.figure(image, label) for image, label in zip(images, labels, strict=True))
+        cards.append(page.card(pair.caption, f'<div class="row maps">{figures}</div>'))
+        if len(cards) == NUM_MAPPED:
+            break
+    lead = (
+        "Grad-CAM of the matching score: the places that a word attends to in the fusion encoder, as far as they "
+        "speak for a match. Bright is much, grey is little, measured against the caption's strongest place, so a word "
+        "that stays grey hardly matters. These are the next captions of the gallery with three to seven words to show."
+    )
+    if not cards:
+        lead = "No caption of the gallery has three to seven words that a picture can show."
+    return page.section(heading, lead, f'<div class="cards">{"".join(cards)}</div>')
+
+
+def stretched(image: np.ndarray) -> np.ndarray:
+    """The picture as a square, as the model takes it, in the size of the maps beside it."""
+    return cv2.resize(image, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
+
+
+def doubted(engine: Engine, teacher: ALBEF | None, config: Config) -> str:
+    """Training pairs whose likeliest pseudo-target is another caption."""
+    heading = "Which captions the teacher doubts"
+    if teacher is None or config.task.alpha == 0:
+        return page.section(heading, "This run has no momentum teacher to ask (none was kept, or task.alpha is 0).")
+    pairs = training_pairs(config, DOUBTED_PAIRS)
+    judged = doubts(engine, teacher, pairs)
+    lead = (
+        f"Momentum distillation trains on the given caption and, with weight {config.task.alpha:g}, on what the teacher "
+        f"would choose among the captions at hand. Of {judged.total} training pairs the teacher would choose another "
+        f"caption for {len(judged.found)}."
+    )
+    if judged.noisy:
+        right = sum(doubt.pair.noisy for doubt in judged.found)
+        lead += (
+            f" {judged.noisy} of the {judged.total} captions were made noisy on purpose; "
+            f"of the doubted ones, {right} are."
+        )
+    lead += " Here are those that it is surest of, with the chances of its first three choices."
+    cards = []
+    for doubt in judged.found[:NUM_DOUBTS]:
+        image = page.img(doubt.pair.image, doubt.pair.caption, _SHOWN_SIDE)
+        given = f'<p class="given"><span class="chance">{doubt.chance_given:.0%}</span>given: {page.text(doubt.pair.caption)}</p>'
+        choices = "".join(
+            f'<li><span class="chance">{chance:.0%}</span>{page.text(caption)}</li>' for caption, chance in doubt.choices
+        )
+        clean = f'<p class="soft">before the noise: {page.text(doubt.pair.clean)}</p>' if doubt.pair.noisy else ""
+        cards.append(f'<div class="card side">{image}<div>{given}<ol class="choices">{choices}</ol>{clean}</div></div>')
+    if not cards:
+        lead = f"Of {judged.total} training pairs there is none for which the teacher would choose another caption."
+    return page.section(heading, lead, f'<div class="cards">{"".join(cards)}</div>')
+
+
+def splits(metrics: Metrics) -> list[str]:
+    """The splits that the metrics are of, in their order."""
+    return list(dict.fromkeys(name.split("/")[0] for name in metrics if name.count("/") == 2))
+
+
+def interval(metrics: Metrics, key: str) -> tuple[float | None, float | None]:
+    """The ends of a metric's interval, where it has one."""
+    return metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+
+
+def precision(config: Config, run: Path) -> str:
+    """What the run computed in: as its newest checkpoint says, else as set."""
+    states = sorted((run / "checkpoints").glob("step-*/state.json"))
+    return str(json.loads(states[-1].read_text("utf-8"))["precision"]) if states else config.train.precision
+
+
+def title(split: str) -> str:
+    """A split's name for readers."""
+    return split.replace("_", " ")
+
+
+def ordinal(place: int) -> str:
+    """1st, 2nd, … of places that count from 0."""
+    number = place + 1
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """A time in the two largest units that it needs."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

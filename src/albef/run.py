@@ -1,0 +1,138 @@
+"""A whole run: prepare its folder, train, export the model, evaluate, report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+
+from albef.config import Config, UserError
+from albef.data.sources import Source, open_source
+from albef.data.text import Tokenizer, clean_caption
+from albef.engine import Engine, save_model
+from albef.evaluation.evaluate import evaluate_pairs, evaluate_pictograms, metrics_table, write_metrics
+from albef.model.albef import ALBEF
+from albef.recipe import dump_config, load_recipe
+from albef.report.report import write_report
+from albef.tasks.pretrain import Pretrain
+from albef.train.checkpoint import checkpoints_in, load_task
+from albef.train.loop import TOKENIZER_FILE, train
+
+CONFIG_FILE = "config.yaml"
+VOCABULARY_CAPTIONS = 5000
+
+
+def run(config: Config, folder: Path) -> None:
+    """Trains a configuration in a run folder, going on where an earlier attempt stopped, then evaluates and reports.
+
+    Raises `UserError` if the folder holds a run of another configuration.
+    """
+    console = Console()
+    config = prepare(config, folder)
+    train(config, folder)
+    console.print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
+    task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
+    assert isinstance(task, Pretrain)
+    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    save_model(folder / "model", task.student, tokenizer, model_card(config))
+    engine = Engine.load(folder / "model")
+    metrics = evaluate(engine, config)
+    seconds, steps = float(facts["seconds"]), config.train.steps
+    metrics |= {
+        "train/seconds": seconds,
+        "train/pairs_per_second": steps * config.train.batch_size / max(seconds, 1e-9),
+        "train/steps": steps,
+        "train/skipped_steps": int(facts["skipped"]),
+    }
+    write_metrics(folder / "metrics.json", metrics)
+    console.print(metrics_table(metrics))
+    teacher = task.teacher.module
+    assert isinstance(teacher, ALBEF)
+    report = write_report(folder, engine, teacher, config)
+    console.print(f"Report: {report}")
+
+
+def prepare(config: Config, folder: Path) -> Config:
+    """The configuration with its final vocabulary, written into a run folder that is new or holds this very run."""
+    tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
+    if tokenizer_file.exists():
+        tokenizer = Tokenizer.load(tokenizer_file)
+    else:
+        source = open_source(config.data, "train", config.train.seed, config.model.image_size)
+        tokenizer = choose_tokenizer(config, source)
+    model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    config = dataclasses.replace(config, model=model)
+    if config_file.exists():
+        if load_recipe(config_file) != config:
+            raise UserError(
+                f"{folder} holds another run (see its {CONFIG_FILE}): choose another folder with --out, "
+                f"or delete this one."
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(tokenizer_file)
+    config_file.write_text(dump_config(config), "utf-8")
+    return config
+
+
+def choose_tokenizer(config: Config, source: Source) -> Tokenizer:
+    """BERT's vocabulary, or one learnt from the first captions of the source."""
+    if config.model.vocabulary == "bert":
+        return Tokenizer.bert()
+    records = (source.record(index, 0) for index in range(len(source)))
+    captions = (caption for record in islice(records, VOCABULARY_CAPTIONS) for caption in record.captions)
+    cleaned = [clean_caption(caption, config.model.max_words) for caption in captions]
+    return Tokenizer.train(cleaned, config.model.vocab_size)
+
+
+def evaluate(engine: Engine, config: Config) -> dict[str, float]:
+    """What the recipe's `evaluate` section asks for; nothing for own data without `data.validation`."""
+    wanted, data = config.evaluate, config.data
+    if data.source == "pictograms":
+        return dict(
+            evaluate_pictograms(engine, wanted.splits, wanted.seed, wanted.count, data.num_nouns, wanted.top_k)
+        )
+    if not data.validation:
+        return {}
+    source = open_source(dataclasses.replace(data, source=data.validation), "test", wanted.seed)
+    return dict(evaluate_pairs(engine, source, wanted.top_k))
+
+
+def trained_nouns(folder: Path) -> int | None:
+    """How many nouns of the pictograms a run was trained with; None if the folder is no run."""
+    for candidate in (folder, folder.parent):
+        with contextlib.suppress(UserError):
+            return load_recipe(candidate / CONFIG_FILE).data.num_nouns
+    return None
+
+
+def model_card(config: Config) -> str:
+    """What a stranger should know of the model."""
+    data, train_config = config.data, config.train
+    trained_on = (
+        f"{data.num_nouns} nouns of the embedded pictograms (generated scenes, caption noise {data.caption_noise})"
+        if data.source == "pictograms"
+        else data.source
+    )
+    return f"""---
+library_name: albef
+license: apache-2.0
+---
+# An ALBEF model ({config.model.size})
+
+Trained with `albef` on {trained_on}: {train_config.steps} steps of {train_config.batch_size} pairs,
+seed {train_config.seed}, pictures of {config.model.image_size} pixels.
+
+```python
+from albef import Engine
+engine = Engine.load("path/to/this/folder")
+engine.match(["picture.jpg"], ["two foxes above a red car"])
+```
+
+Method: Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",
+NeurIPS 2021. Nobody has examined this model for bias or for use beyond the data it was trained on.
+"""

@@ -1,0 +1,150 @@
+"""Pictures for a sentence in two stages: every picture by contrast, then the best of them by matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from albef.config import UserError
+from albef.data.pictures import BadPicture, open_picture
+from albef.engine import Engine
+from albef.evaluation.ranking import combine, pairs_at_once
+from albef.model.albef import Encoding
+from albef.search.index import Index
+
+# Of the contact sheet, in pixels and RGB.
+TILE, GAP, COLUMNS, LINE, LETTER = 192, 16, 4, 20, 14
+PAPER, INK, PALE = (250, 250, 248), (30, 30, 30), (225, 225, 222)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A picture that was found. Hits are sorted by `score`, which compares hits of one search only."""
+
+    path: Path
+    itc: float  # cosine of its feature and the query's
+    itm: float | None  # log-odds that it matches the text; None where only features were compared
+    score: float  # itc / temperature + itm, or itc alone
+
+
+def search(index: Index, engine: Engine, query: str | Path, k: int = 12, rerank: int = 64) -> list[Hit]:
+    """The `k` best pictures for a text, or the most similar ones for a picture file; the best first.
+
+    All pictures are compared by their features. For a text the best `rerank` of them (at least `k`; 0: none)
+    are then ordered by that and by matching together. Raises `UserError` when another model made the index,
+    and when the query says nothing or is no picture.
+    """
+    if engine.fingerprint != index.weights:
+        raise UserError(
+            f"The index was made by other weights than these (by {index.model or 'a model in memory'}): "
+            f"load that model, or make the index again."
+        )
+    if isinstance(query, Path):
+        feature = engine.encode_images([query])[0]
+    elif query.strip():
+        feature = engine.encode_texts([query])[0]
+    else:
+        raise UserError("The query is empty: describe a picture, or name a picture file.")
+    itc = index.features @ feature
+    if isinstance(query, Path) or not rerank or not engine.can_match:
+        best = np.argsort(-itc, kind="stable")[:k]
+        return [Hit(index.paths[row], float(itc[row]), None, float(itc[row])) for row in best]
+    best = np.argsort(-itc, kind="stable")[: max(rerank, k)]
+    itm = match_rows(index, engine, query, best)
+    scores = combine(itc[best], itm, engine.temperature)
+    return [
+        Hit(index.paths[best[place]], float(itc[best[place]]), float(itm[place]), float(scores[place]))
+        for place in np.argsort(-scores, kind="stable")[:k]
+    ]
+
+
+def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray) -> np.ndarray:
+    """Matching log-odds of one text with the indexed pictures of those rows, float32 [rows]."""
+    (query,) = engine.text_encodings([text])
+    assert query.mask is not None
+    found = []
+    at_once = pairs_at_once(engine)
+    for start in range(0, len(rows), at_once):
+        stored = index.tokens[rows[start : start + at_once]].astype(np.float32)
+        tokens = torch.from_numpy(stored).to(engine.device)
+        with torch.inference_mode():
+            memory = engine.model.image_memory(Encoding(tokens, None, tokens[:, 0]))
+        shape = (len(tokens), -1, -1)
+        found.append(engine.match_logits(query.tokens.expand(shape), query.mask.expand(shape[:2]), memory))
+    return np.concatenate(found)
+
+
+def hits_table(hits: Sequence[Hit]) -> Table:
+    """Rank, similarity, chance of a match and file of each hit."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("#", "similarity", "match"):
+        table.add_column(name, justify="right")
+    table.add_column("picture", overflow="fold")
+    for rank, hit in enumerate(hits, 1):
+        table.add_row(str(rank), f"{hit.itc:.3f}", percent(hit.itm), Text(str(hit.path)))
+    return table
+
+
+def percent(log_odds: float | None) -> str:
+    """The probability of a match, as a text; empty where nothing was matched."""
+    return "" if log_odds is None else f"{100 / (1 + np.exp(-log_odds)):.1f} %"
+
+
+def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None:
+    """Writes a PNG of the hits in reading order, each with rank, scores and file name, under the query.
+
+    A query that is a picture is shown above its hits. Pictures that are gone leave an empty frame.
+    """
+    sheet_columns = max(1, min(COLUMNS, len(hits)))
+    lines = -(-len(hits) // sheet_columns)
+    width = GAP + COLUMNS * (TILE + GAP)
+    top = GAP + (TILE + GAP if isinstance(query, Path) else 0) + LINE + GAP
+    tile_height = TILE + 2 * LINE + GAP
+    sheet = Image.new("RGB", (width, top + max(lines, 1) * tile_height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    small, large = ImageFont.load_default(LETTER), ImageFont.load_default(LETTER + 4)
+    title = query.name if isinstance(query, Path) else query
+    if isinstance(query, Path):
+        paste(sheet, query, GAP, GAP)
+    draw.text((GAP, top - LINE - GAP), fitting(title, large, width - 2 * GAP), INK, large)
+    for place, hit in enumerate(hits):
+        x = GAP + place % sheet_columns * (TILE + GAP)
+        y = top + place // sheet_columns * tile_height
+        paste(sheet, hit.path, x, y)
+        match = f"   match {percent(hit.itm)}" if hit.itm is not None else ""
+        draw.text((x, y + TILE + 4), f"{place + 1}.  {hit.itc:.2f}{match}", INK, small)
+        draw.text((x, y + TILE + 4 + LINE), fitting(hit.path.name, small, TILE), (110, 110, 110), small)
+    if not hits:
+        draw.text((GAP, top), "nothing found", INK, small)
+    sheet.save(out_png, "PNG")
+
+
+def paste(sheet: Image.Image, path: Path, x: int, y: int) -> None:
+    """The picture in the middle of a square tile."""
+    ImageDraw.Draw(sheet).rectangle((x, y, x + TILE - 1, y + TILE - 1), fill=PALE)
+    try:
+        picture = Image.fromarray(open_picture(path, obey_exif=True))
+    except BadPicture:
+        return
+    scale = TILE / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.resize(size, Image.Resampling.LANCZOS)
+    sheet.paste(picture, (x + (TILE - size[0]) // 2, y + (TILE - size[1]) // 2))
+
+
+def fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text on one line, with its end cut to "..." where it is wider than `width` pixels."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

@@ -1,0 +1,114 @@
+"""Align, then match: what pre-training, retrieval and grounding share (paper §3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from albef import objectives
+from albef.data.records import Batch
+from albef.model.albef import ALBEF, Encoding
+from albef.momentum import FeatureQueue, Keys
+from albef.tasks.base import Negatives, Stage
+
+
+class Aligned(NamedTuple):
+    """Both modalities encoded and contrasted."""
+
+    loss: Float[Tensor, ""]
+    image: Encoding
+    text: Encoding
+    i2t_logits: Float[Tensor, "batch bank"]  # the first columns are the global batch
+    t2i_logits: Float[Tensor, "batch bank"]
+    same: Bool[Tensor, "batch bank"]  # shows the same picture or says the same: never a negative
+    measures: dict[str, Float[Tensor, ""]]
+
+
+def align(
+    student: ALBEF,
+    queue: FeatureQueue,
+    batch: Batch,
+    keys: Keys,
+    first_row: int,
+    stage: Stage,
+    mask_same_pairs: bool,
+) -> Aligned:
+    """The student's encodings, contrasted with the teacher's features of the global batch and the queue (§3.2–3.3).
+
+    `keys` are the teacher's features of the global batch, whose rows from `first_row` on are this batch. Pairs of
+    the same picture are all positives; with `mask_same_pairs` pairs of the same caption are left out.
+    """
+    image = student.encode_image(batch.pixels)
+    text = student.encode_text(batch.ids, batch.mask)
+    bank = Keys(*(torch.cat(parts) for parts in zip(keys, queue.keys(), strict=True)))
+    rows = slice(first_row, first_row + len(batch))
+
+    own = torch.zeros(len(batch), len(bank.image_id), dtype=torch.bool, device=image.feature.device)
+    own[:, rows].fill_diagonal_(True)
+    positive, same = own, own
+    absent = torch.cat([own.new_zeros(len(keys.image_id)), queue.empty()]).expand_as(own)
+    excluded = absent
+    if mask_same_pairs:
+        positive = own | (batch.image_id[:, None] == bank.image_id)
+        same = positive | (batch.caption_id[:, None] == bank.caption_id)
+        excluded = absent | (same & ~positive)
+
+    def logits(query: Tensor, candidates: Tensor) -> Tensor:
+        return objectives.similarity(query, candidates, student.temperature, excluded)
+
+    i2t, t2i = logits(image.feature, bank.text), logits(text.feature, bank.image)
+    with torch.no_grad():
+        teacher_i2t = logits(keys.image[rows], bank.text)
+        teacher_t2i = logits(keys.text[rows], bank.image)
+        hard = objectives.hard_targets(positive)
+        measures = {
+            "mi_i2t": objectives.infonce_bound(i2t, hard),
+            "mi_t2i": objectives.infonce_bound(t2i, hard),
+            "disagreement": objectives.disagreement(teacher_i2t, positive),
+        }
+    loss = objectives.itc_loss(
+        i2t,
+        t2i,
+        objectives.soft_targets(teacher_i2t, hard, stage.alpha),
+        objectives.soft_targets(teacher_t2i, hard, stage.alpha),
+    )
+    return Aligned(loss, image, text, i2t, t2i, same, measures)
+
+
+def draw_negatives(aligned: Aligned, first_row: int, hardness: float) -> tuple[Negatives, Bool[Tensor, "batch 2"]]:
+    """A negative image for each text and a negative text for each image out of this batch (§3.2, hard negatives).
+
+    The second result says which draws are usable: a row whose candidates are all the same pair has none.
+    """
+    batch = len(aligned.same)
+    columns = slice(first_row, first_row + batch)
+    allowed = ~aligned.same[:, columns]
+
+    def draw(logits: Tensor) -> Int[Tensor, " batch"]:
+        chances = objectives.negative_probabilities(logits.detach()[:, columns], allowed, hardness)
+        return objectives.sample_negatives(chances)
+
+    usable = allowed.any(1)[:, None].expand(-1, 2)
+    return Negatives(image=draw(aligned.t2i_logits), text=draw(aligned.i2t_logits)), usable
+
+
+def match(
+    student: ALBEF, aligned: Aligned, memory: object, first_row: int, stage: Stage, negatives: Negatives | None
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """ITM loss over positives and one negative of either modality, in one fusion pass; and its accuracy (§3.2)."""
+    drawn, usable = draw_negatives(aligned, first_row, stage.hardness)
+    negatives = negatives or drawn
+    tokens, mask, _ = aligned.text
+    assert mask is not None
+    each = torch.arange(len(tokens), device=tokens.device)
+    # Pairs: (text, its image), (text, another image), (another text, image).
+    text_index = torch.cat([each, each, negatives.text])
+    image_index = torch.cat([each, negatives.image, each])
+    logits = student.match(tokens[text_index], mask[text_index], memory, image_index)
+    matched = torch.cat([torch.ones_like(each), torch.zeros_like(each), torch.zeros_like(each)])
+    weight = torch.cat([torch.ones_like(usable[:, 0]), usable[:, 0], usable[:, 1]]).float()
+    correct = ((logits.argmax(1) == matched) * weight).sum() / weight.sum()
+    return objectives.itm_loss(logits, matched, weight), correct.detach()

@@ -1,0 +1,263 @@
+"""The training loop of every task: step, log, checkpoint, resume."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from albef import distributed
+from albef.config import Config, UserError
+from albef.data.loader import ExampleSet, batches
+from albef.data.records import Batch
+from albef.data.sources import open_source
+from albef.data.text import Tokenizer
+from albef.tasks.base import Output, Task
+from albef.tasks.pretrain import Pretrain
+from albef.train.checkpoint import Facts, checkpoints_in, load_checkpoint, save_checkpoint
+from albef.train.logging import RunLog
+from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
+from albef.train.precision import choose_device, choose_precision
+
+MAX_SKIPPED_IN_A_ROW = 20
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class Interrupted(Exception):
+    """The user stopped the run; a checkpoint holds everything up to here."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished run leaves in memory."""
+
+    task: Task
+    facts: Facts
+
+
+def train(config: Config, run: Path) -> None:
+    """Trains to the last step of `config`, going on from the newest checkpoint in the run folder if there is one.
+
+    At the end the newest checkpoint is that of the last step. Raises `Interrupted` after Ctrl-C.
+    """
+    processes = config.train.processes
+    if config.train.batch_size % processes:
+        raise UserError(
+            f"train.batch_size {config.train.batch_size} can't be cut into {processes} equal slices: "
+            f"make it a multiple of train.processes."
+        )
+    if processes == 1:
+        train_process(config, run)
+        return
+    errors = multiprocessing.get_context("spawn").SimpleQueue()
+    with tempfile.TemporaryDirectory() as meeting:
+        # Children get Ctrl-C themselves and save; the parent only waits for them.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            multiprocessing.start_processes(
+                run_child, (config, run, f"file://{meeting}/store", errors), nprocs=processes, start_method="spawn"
+            )
+        finally:
+            signal.signal(signal.SIGINT, previous)
+    if not errors.empty():
+        kind, message = errors.get()
+        raise Interrupted(message) if kind == "interrupted" else UserError(message)
+
+
+def run_child(
+    rank: int,
+    config: Config,
+    run: Path,
+    store: str,
+    errors: "multiprocessing.SimpleQueue[tuple[str, str]]",  # noqa: UP037
+) -> None:
+    """One of several training processes; what stops it is handed to the parent as a sentence."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=config.train.processes)
+    try:
+        train_process(config, run)
+    except UserError as error:
+        errors.put(("user", str(error)))
+        os._exit(0)  # the others may be waiting inside a collective: they fail when this process is gone
+    except Interrupted as error:
+        if rank == 0:
+            errors.put(("interrupted", str(error)))
+    dist.destroy_process_group()
+
+
+def train_process(config: Config, run: Path) -> None:
+    """Trains in this process, alone or as one of a group."""
+    device = choose_device(config.train.device)
+    torch.set_num_threads(config.train.threads or max(1, (os.cpu_count() or 1) // config.train.processes))
+    checkpoints = checkpoints_in(run / "checkpoints")
+    torch.manual_seed(config.train.seed)
+    task = Pretrain(config).to(device)
+    optimizer = build_optimizer(task.student, config.train)
+    facts: Facts = {}
+    first_step = 0
+    if checkpoints:
+        facts = load_checkpoint(checkpoints[-1], task, optimizer)
+        first_step = int(facts.pop("step"))
+        precision, reason = str(facts["precision"]), f"precision {facts['precision']}, as before the interruption"
+    else:
+        precision, reason = agree(*choose_precision(config, device))
+    facts = {"precision": precision, "seconds": 0.0, "skipped": 0, "torch": torch.__version__, **facts}
+    if first_step >= config.train.steps:
+        return
+
+    source = open_source(config.data, "train", config.train.seed, config.model.image_size)
+    tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
+    examples = ExampleSet(source, tokenizer, config.data, config.model, config.train.seed)
+    steps_per_epoch = max(1, len(source) // config.train.batch_size)
+    log = RunLog(run, first_step, config.train.steps) if distributed.rank() == 0 else None
+    if log is not None:
+        parameters = sum(parameter.numel() for parameter in task.student.parameters())
+        log.say(f"{parameters:,} parameters on {device}; {reason}")
+
+    forward: nn.Module = task
+    if distributed.in_group():
+        forward = DistributedDataParallel(
+            task, broadcast_buffers=False, find_unused_parameters=config.task.align_first > 0
+        )
+    task.train()
+    loop = Loop(config, run, task, forward, optimizer, device, precision, steps_per_epoch, facts, log)
+    stream = batches(
+        examples,
+        config.train.batch_size,
+        first_step,
+        distributed.rank(),
+        distributed.world_size(),
+        config.data.workers,
+        run / "bad_samples.jsonl",
+    )
+    if log is None:
+        loop.run(stream, first_step)
+    else:
+        with log:
+            loop.run(stream, first_step)
+
+
+def agree(precision: str, reason: str) -> tuple[str, str]:
+    """Rank 0's choice for everyone: processes that measure for themselves might choose differently."""
+    if distributed.in_group():
+        choice = [precision, reason]
+        dist.broadcast_object_list(choice)
+        precision, reason = choice
+    return precision, reason
+
+
+@dataclass
+class Loop:
+    """The step, and what happens between steps."""
+
+    config: Config
+    run_folder: Path
+    task: Task
+    forward: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    precision: str
+    steps_per_epoch: int
+    facts: Facts
+    log: RunLog | None
+    interrupted: bool = False
+
+    def run(self, stream: Iterator[Batch], first_step: int) -> None:
+        """Every step from the first to the last."""
+        config, student = self.config.train, self.task.student
+        previous = signal.signal(signal.SIGINT, self.note_interrupt)
+        clip_norm = config.clip_norm or math.inf
+        seconds_before = float(self.facts["seconds"])
+        started, skipped_in_a_row = time.perf_counter(), 0
+        window_started, window_step = started, first_step
+        try:
+            for step in range(first_step, config.steps):
+                batch = next(stream).to(self.device, non_blocking=True)
+                distributed.seed_step(config.seed, step)
+                set_lr(self.optimizer, lr_at(step, config, self.steps_per_epoch))
+                stage = stage_at(step, self.config, self.steps_per_epoch)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    output: Output = self.forward(batch, self.task.prepare(batch, stage), stage)
+                loss = torch.stack(list(output.losses.values())).sum()
+                loss.backward()
+                grad_norm = clip_grad_norm_(student.parameters(), clip_norm)
+                good, stop = self.everywhere(loss, grad_norm)
+                if good:
+                    self.optimizer.step()
+                    self.task.update(output)
+                    skipped_in_a_row = 0
+                else:
+                    self.facts["skipped"] = int(self.facts["skipped"]) + 1
+                    skipped_in_a_row += 1
+                self.optimizer.zero_grad()
+
+                now = time.perf_counter()
+                self.facts["seconds"] = seconds_before + now - started
+                last = step + 1 == config.steps
+                if self.log is not None:
+                    self.log.advance(step)
+                    if step % config.log_every_steps == 0 or last:
+                        rate = (step + 1 - window_step) * config.batch_size / (now - window_started)
+                        window_started, window_step = now, step + 1
+                        self.log.write(step, self.scalars(step, output, grad_norm, rate))
+                if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                    raise UserError(
+                        f"Step {step}: loss or gradient was NaN or infinite {MAX_SKIPPED_IN_A_ROW} times in a row. "
+                        f"The last good checkpoint is in {self.run_folder / 'checkpoints'}; a lower train.lr or "
+                        f"train.precision=fp32 may help."
+                    )
+                due = (step + 1) % config.checkpoint_every_steps == 0
+                if (due and not skipped_in_a_row) or last or stop:
+                    self.save(step + 1)
+                if stop and not last:
+                    raise Interrupted(f"Stopped after step {step + 1} of {config.steps}; the checkpoint is saved.")
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def note_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Asks for a stop after this step; a second Ctrl-C stops at once."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+    def everywhere(self, loss: Tensor, grad_norm: Tensor) -> tuple[bool, bool]:
+        """Whether every process got a finite step, and whether any was asked to stop: one synchronisation."""
+        bad = ~(loss.isfinite() & grad_norm.isfinite())
+        flags = torch.stack([bad.float(), torch.tensor(float(self.interrupted), device=bad.device)])
+        bad_count, stop_count = distributed.all_sum(flags).tolist()
+        return bad_count == 0, stop_count > 0
+
+    def scalars(self, step: int, output: Output, grad_norm: Tensor, rate: float) -> dict[str, float]:
+        """The figures of a logged step."""
+        stage = stage_at(step, self.config, self.steps_per_epoch)
+        tensors = {**output.losses, **output.measures, "grad_norm": grad_norm}
+        values = {name: float(tensor.detach()) for name, tensor in tensors.items()}
+        return values | {
+            "temperature": float(self.task.student.temperature.detach()),
+            "lr": lr_at(step, self.config.train, self.steps_per_epoch),
+            "alpha": stage.alpha,
+            "hardness": stage.hardness,
+            "pairs": (step + 1) * self.config.train.batch_size,
+            "seconds": float(self.facts["seconds"]),
+            "pairs_per_second": rate,
+            "skipped": int(self.facts["skipped"]),
+        }
+
+    def save(self, step: int) -> None:
+        """A checkpoint after `step` steps, by the first process."""
+        if distributed.rank() == 0:
+            keep = self.config.train.keep_checkpoints
+            save_checkpoint(self.run_folder / "checkpoints", step, self.task, self.optimizer, self.facts, keep)

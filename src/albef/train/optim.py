@@ -1,0 +1,91 @@
+"""The optimizer and every schedule, all of them functions of the step (paper §3.5, spec §1.5)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from albef.config import Config, TrainConfig
+from albef.model.albef import ALBEF
+from albef.tasks.base import Stage
+
+
+def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
+    """Whether weight decay applies: to matrices; to embeddings, positions and temperature only as published (Q11)."""
+    if name.endswith("temperature"):
+        return decay_embeddings
+    if parameter.ndim <= 1 or name.endswith(".bias"):
+        return False
+    embeds = any(part in name for part in ("words", "positions", "types", "class_token"))
+    return decay_embeddings or not embeds
+
+
+def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the student: decayed, not decayed, and the temperature with a learning rate of its own."""
+    decayed, plain, temperature = [], [], []
+    for name, parameter in student.named_parameters():
+        if name.endswith("temperature"):
+            temperature.append(parameter)
+        elif is_decayed(name, parameter, config.decay_embeddings):
+            decayed.append(parameter)
+        else:
+            plain.append(parameter)
+    decay = config.weight_decay
+    groups = [
+        {"params": decayed, "weight_decay": decay, "lr_scale": 1.0},
+        {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
+        {
+            "params": temperature,
+            "weight_decay": decay if config.decay_embeddings else 0.0,
+            "lr_scale": config.temperature_lr_scale,
+        },
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+
+
+def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
+    """The learning rate of a step: linear warm-up, then a cosine to `min_lr`."""
+    if config.schedule == "published":
+        return published_lr(step, config, steps_per_epoch)
+    if step < config.warmup_steps:
+        return config.warmup_lr + (config.lr - config.warmup_lr) * step / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def published_lr(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
+    """The published schedule: in the first epoch a warm-up in stairs of 100 steps, then a cosine in epochs (Q12)."""
+    epoch, inner = divmod(step, steps_per_epoch)
+    if epoch:
+        epochs = math.ceil(config.steps / steps_per_epoch)
+        return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    stairs = config.warmup_steps // 100
+    # The scheduler moves after the optimizer, so step 100·k still has the rate of the stair below.
+    stair = max(inner - 1, 0) // 100
+    if stairs == 0 or stair >= stairs:
+        return config.lr
+    return config.warmup_lr + (config.lr - config.warmup_lr) * stair / stairs
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Gives every parameter group its rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def stage_at(step: int, config: Config, steps_per_epoch: int) -> Stage:
+    """Weight of the pseudo-targets, hardness of negatives and which losses take part, at a step."""
+    task = config.task
+    ramp = task.alpha_ramp_steps or steps_per_epoch
+    alpha = task.alpha * min(1.0, step / ramp)
+    first = round(task.align_first * config.train.steps)
+    ramped = round(task.hardness_ramp * (config.train.steps - first))
+    hardness = min(1.0, (step - first) / ramped) if ramped else 1.0
+    return Stage(alpha=alpha, hardness=max(hardness, 0.0), fuse=step >= first)
+
+
+def parameters_of(model: ALBEF) -> list[nn.Parameter]:
+    """Every trained parameter."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

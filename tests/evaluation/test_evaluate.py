@@ -1,0 +1,181 @@
+"""Evaluation: names and values of the metrics, users' own pairs, the file and the table."""
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from albef.config import ModelConfig, UserError
+from albef.data.pictograms.gallery import gallery
+from albef.data.records import Record
+from albef.data.text import Tokenizer
+from albef.engine import Engine
+from albef.evaluation import evaluate
+from albef.evaluation.evaluate import evaluate_pairs, evaluate_pictograms, metrics_table, write_metrics
+from albef.model.albef import ALBEF
+
+CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house", "a fox"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        size="toy",
+        image_size=16,
+        patch_size=8,
+        image_width=16,
+        image_depth=1,
+        image_heads=2,
+        image_mlp_width=32,
+        text_width=16,
+        text_depth=1,
+        fusion_depth=2,
+        text_heads=2,
+        text_mlp_width=32,
+        feature_width=8,
+        vocab_size=120,
+        max_positions=32,
+    )
+    model = ALBEF(config)
+    with torch.no_grad():  # initial weights hardly tell pictures apart
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return Engine(model, Tokenizer.train(CAPTIONS, 120))
+
+
+@dataclass
+class Listed:
+    """A source of given records."""
+
+    records: list[Record]
+    couple: int = field(default=1)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def record(self, index: int, epoch: int) -> Record:
+        return self.records[index]
+
+
+def record(image: np.ndarray | Path, *captions: str, image_id: int | None = None) -> Record:
+    return Record(image, captions, image_id, None, "somewhere")
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
+
+
+def oracle(engine: Engine, monkeypatch: pytest.MonkeyPatch, of_text: dict[str, int]) -> None:
+    """Features, and matching, of a model that knows which text belongs to which picture."""
+
+    def features(numbers: list[int]) -> np.ndarray:
+        return np.eye(64, dtype=np.float32)[numbers]
+
+    def encode_images(images: list[np.ndarray], batch_size: int = 64, bad: object = None) -> np.ndarray:
+        return features(list(range(len(images))))
+
+    monkeypatch.setattr(engine, "encode_images", encode_images)
+    monkeypatch.setattr(engine, "encode_texts", lambda texts: features([of_text.get(t, 63) for t in texts]))
+
+    def match_scores(engine: Engine, images: object, texts: list[str], pairs: np.ndarray) -> np.ndarray:
+        return np.array([4.0 if of_text.get(texts[text]) == image else -4.0 for image, text in pairs])
+
+    for module in (evaluate, evaluate.rerank.__globals__):
+        target = module if isinstance(module, dict) else vars(module)
+        monkeypatch.setitem(target, "match_scores", match_scores)
+
+
+def test_an_oracle_reaches_everything(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = gallery("test", 5, 40, 24, engine.config.image_size)
+    oracle(engine, monkeypatch, {caption: number for number, caption in enumerate(drawn.captions)})
+    metrics = dict(evaluate_pictograms(engine, ["test"], 5, 40, 24, top_k=8))
+    assert metrics and set(metrics.values()) == {1.0}
+    recalls = {f"{direction}_r{k}" for direction in ("t2i", "i2t") for k in (1, 5, 10)}
+    kinds = {f"foil_{kind}" for kind in ("noun", "count", "size", "background", "location", "relation")}
+    for score in ("itc", "itm", "sum"):
+        names = {name.split("/")[2] for name in metrics if name.startswith(f"test/{score}/")}
+        bounded = {"t2i_r1", "i2t_r1"} | kinds
+        assert names == recalls | kinds | {f"{name}_{end}" for name in bounded for end in ("low", "high")}
+
+
+def test_a_random_model_is_near_chance_and_in_range(engine: Engine) -> None:
+    pairs = list(evaluate_pictograms(engine, ["test", "unseen_vendor"], 1, 60, 24, top_k=5))
+    metrics = dict(pairs)
+    assert len(metrics) == len(pairs) and all(0 <= value <= 1 for value in metrics.values())
+    assert {name.split("/")[0] for name in metrics} == {"test", "unseen_vendor"}
+    for split in ("test", "unseen_vendor"):
+        for score in ("itc", "itm", "sum"):
+            name = f"{split}/{score}/t2i_r1"
+            assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"] and metrics[name] < 0.2
+    assert metrics == dict(evaluate_pictograms(engine, ["test", "unseen_vendor"], 1, 60, 24, top_k=5))
+
+
+def test_a_model_that_cannot_match_is_measured_by_contrast(engine: Engine) -> None:
+    engine.model.itm_head = None
+    metrics = dict(evaluate_pictograms(engine, ["test"], 1, 20, 24, top_k=5))
+    assert {name.split("/")[1] for name in metrics} == {"itc"}
+
+
+def test_rows_with_one_image_id_are_one_picture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = pictures(3)
+    source = Listed(
+        [
+            record(first, "a fox", image_id=7),
+            record(second, "two red cars in the snow", "cars"),
+            record(first, "fox on grass", image_id=7),
+            record(third),
+        ]
+    )
+    oracle(engine, monkeypatch, {"a fox": 0, "fox on grass": 0, "two red cars in the snow": 1, "cars": 1})
+    metrics = dict(evaluate_pairs(engine, source, top_k=2, name="mine"))
+    assert metrics["mine/pictures"] == 3 and metrics["mine/captions"] == 4 and metrics["mine/skipped"] == 0
+    assert {value for name, value in metrics.items() if name.count("/") == 2} == {1.0}
+
+
+def test_unreadable_pictures_are_left_out(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"<html>")
+    good = [record(image, caption) for image, caption in zip(pictures(3), CAPTIONS, strict=False)]
+    broken = record(tmp_path / "broken.jpg", "a fox")
+    metrics = dict(evaluate_pairs(engine, Listed([good[0], broken, *good[1:]]), top_k=2))
+    assert metrics.pop("data/skipped") == 1
+    expected = dict(evaluate_pairs(engine, Listed(good), top_k=2))
+    assert expected.pop("data/skipped") == 0 and metrics == expected
+    with pytest.raises(UserError, match=r"No readable picture .*broken\.jpg"):
+        list(evaluate_pairs(engine, Listed([broken]), top_k=2))
+
+
+def test_captions_of_nothing_are_left_out(engine: Engine) -> None:
+    first, second = pictures(2)
+    metrics = dict(evaluate_pairs(engine, Listed([record(first, "a fox", "..."), record(second, "cars")]), 2))
+    assert metrics["data/captions"] == 2
+    with pytest.raises(UserError, match="No readable picture with a caption"):
+        list(evaluate_pairs(engine, Listed([record(first, "!?")]), 2))
+
+
+def test_the_file_is_flat_and_whole(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "metrics.json", {"test/itc/t2i_r1": np.float64(0.5), "train/steps": 3})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/itc/t2i_r1": 0.5, "train/steps": 3.0}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_the_table_has_a_row_per_split_and_score() -> None:
+    metrics = {
+        "test/itc/t2i_r1": 0.456,
+        "test/itc/t2i_r1_low": 0.4,
+        "test/itm/foil_noun": 0.95,
+        "unseen_vendor/itc/t2i_r1": 0.2,
+        "train/steps": 1700.0,
+    }
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(metrics_table(metrics))
+    rows = [line.split() for line in shown.get().splitlines()]
+    assert ["test", "itc", "45.6"] in rows and ["test", "itm", "95.0"] in rows
+    assert ["unseen", "vendor", "itc", "20.0"] in rows

@@ -1,0 +1,158 @@
+"""Ranking: matching of chosen pairs equals matching of each alone; what is no candidate comes last."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from albef.config import ModelConfig
+from albef.data.text import Tokenizer
+from albef.engine import Engine
+from albef.evaluation import ranking
+from albef.evaluation.ranking import candidates, combine, in_order, match_scores, rerank, similarities
+from albef.model.albef import ALBEF
+
+CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house", "a fox"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        size="toy",
+        image_size=16,
+        patch_size=8,
+        image_width=16,
+        image_depth=1,
+        image_heads=2,
+        image_mlp_width=32,
+        text_width=16,
+        text_depth=1,
+        fusion_depth=2,
+        text_heads=2,
+        text_mlp_width=32,
+        feature_width=8,
+        vocab_size=120,
+        max_positions=32,
+    )
+    model = ALBEF(config)
+    with torch.no_grad():  # initial weights hardly tell pictures apart
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return Engine(model, Tokenizer.train(CAPTIONS, 120))
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8))
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(probabilities / (1 - probabilities))
+
+
+def matched_one_by_one(engine: Engine, images: list[np.ndarray], texts: list[str]) -> np.ndarray:
+    pairs = [(image, text) for image in images for text in texts]
+    chances = engine.match([image for image, _ in pairs], [text for _, text in pairs], batch_size=1)
+    return log_odds(chances.astype(np.float64)).reshape(len(images), len(texts))
+
+
+@pytest.fixture(params=[(32, 1024), (2, 3)], ids=["at once", "in chunks"])
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    images, pairs = request.param
+    monkeypatch.setattr(ranking, "IMAGES_AT_ONCE", images)
+    monkeypatch.setattr(ranking, "TEXTS_AT_ONCE", images)
+    monkeypatch.setattr(ranking, "MAX_PAIRS", pairs)
+    yield
+
+
+@pytest.mark.usefixtures("chunks")
+def test_reranking_everything_is_matching_every_pair(engine: Engine) -> None:
+    images, texts = pictures(5), CAPTIONS
+    i2t, t2i = rerank(engine, images, texts, similarities(engine, images, texts), top_k=100)
+    expected = matched_one_by_one(engine, images, texts)
+    assert np.ptp(expected) > 0.1  # so that pairs that are mixed up would be noticed
+    np.testing.assert_allclose(i2t, expected, atol=1e-4)
+    np.testing.assert_allclose(t2i, expected.T, atol=1e-4)
+
+
+@pytest.mark.usefixtures("chunks")
+def test_reranking_scores_the_most_similar_of_each_query(engine: Engine) -> None:
+    images, texts = pictures(5), CAPTIONS
+    similarity = similarities(engine, images, texts)
+    for scores, similar, every in zip(
+        rerank(engine, images, texts, similarity, top_k=2),
+        (similarity, similarity.T),
+        (matched := matched_one_by_one(engine, images, texts), matched.T),
+        strict=True,
+    ):
+        for row in range(len(scores)):
+            best = np.sort(np.argsort(-similar[row])[:2])
+            assert np.flatnonzero(np.isfinite(scores[row])).tolist() == best.tolist()
+            np.testing.assert_allclose(scores[row, best], every[row, best], atol=1e-4)
+
+
+@pytest.mark.usefixtures("chunks")
+def test_pairs_keep_their_order_and_may_repeat(engine: Engine) -> None:
+    images, texts = pictures(5), CAPTIONS
+    pairs = np.array([[4, 2], [0, 0], [4, 2], [1, 3], [0, 2]])
+    expected = matched_one_by_one(engine, images, texts)[pairs[:, 0], pairs[:, 1]]
+    np.testing.assert_allclose(match_scores(engine, images, texts, pairs), expected, atol=1e-4)
+    assert match_scores(engine, images, texts, pairs[:0]).shape == (0,)
+
+
+def test_each_picture_is_encoded_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, seen, encode = pictures(5), [], engine.model.encode_image
+    monkeypatch.setattr(engine.model, "encode_image", lambda pixels: seen.append(len(pixels)) or encode(pixels))
+    pairs = np.array([[image, text] for text in range(4) for image in (0, 2, 4)])
+    match_scores(engine, images, CAPTIONS, pairs)
+    assert sum(seen) == 3
+
+
+def test_a_gallery_of_one(engine: Engine) -> None:
+    images = pictures(1)
+    similarity = similarities(engine, images, ["a fox"])
+    i2t, t2i = rerank(engine, images, ["a fox"], similarity, top_k=64)
+    assert i2t.shape == t2i.shape == (1, 1) and np.isfinite(i2t).all()
+    assert i2t[0, 0] == pytest.approx(log_odds(engine.match(images, ["a fox"]))[0], abs=1e-4)
+
+
+def test_unscored_pairs_can_have_the_published_value(engine: Engine) -> None:
+    images = pictures(3)
+    similarity = similarities(engine, images, CAPTIONS)
+    i2t, _ = rerank(engine, images, CAPTIONS, similarity, top_k=1, unscored=-100.0)
+    assert (np.sort(i2t, axis=1)[:, :-1] == -100).all()
+
+
+def test_the_memory_of_one_pass_is_bounded(engine: Engine) -> None:
+    assert ranking.pairs_at_once(engine) == ranking.MAX_PAIRS
+    with torch.device("meta"):
+        base = Engine(ALBEF(ModelConfig()), engine.tokenizer)
+    one_pair = 257 * 2 * 768 * 4 * 6
+    assert 1 <= ranking.pairs_at_once(base) == ranking.MEMORY_BYTES // one_pair
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 8), st.integers(0, 10))
+def test_what_is_no_candidate_comes_last_in_the_order_of_similarity(
+    seed: int, queries: int, columns: int, top_k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    similarity = rng.uniform(-1, 1, (queries, columns)).astype(np.float32)
+    chosen = candidates(similarity, top_k)
+    assert (chosen.sum(1) == min(top_k, columns)).all()
+    matching = np.where(chosen, rng.normal(0, 5, (queries, columns)), -np.inf).astype(np.float32)
+    for scores in (matching, combine(similarity, matching, 0.07)):
+        ordered = in_order(scores, similarity)
+        for row in range(queries):
+            expected = np.lexsort((-similarity[row], np.where(chosen[row], -scores[row], np.inf)))
+            assert np.argsort(-ordered[row], kind="stable").tolist() == expected.tolist()
+        np.testing.assert_array_equal(ordered[chosen], scores[chosen])
+
+
+def test_combining_adds_logits() -> None:
+    both = combine(np.array([0.7, 0.1]), np.array([1.0, -np.inf]), temperature=0.1)
+    np.testing.assert_allclose(both, [8.0, -np.inf])

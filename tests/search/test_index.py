@@ -1,0 +1,136 @@
+"""The index: what is in it, what is skipped, when it is replaced."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from albef.config import ModelConfig, UserError
+from albef.data.text import Tokenizer
+from albef.engine import Engine
+from albef.model.albef import ALBEF
+from albef.search import index as index_module
+from albef.search.index import build_index, find_pictures, load_index
+
+CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house", "a fox"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        size="toy",
+        image_size=16,
+        patch_size=8,
+        image_width=16,
+        image_depth=1,
+        image_heads=2,
+        image_mlp_width=32,
+        text_width=16,
+        text_depth=1,
+        fusion_depth=2,
+        text_heads=2,
+        text_mlp_width=32,
+        feature_width=8,
+        vocab_size=120,
+        max_positions=32,
+    )
+    model = ALBEF(config)
+    with torch.no_grad():  # initial weights hardly tell pictures apart
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return Engine(model, Tokenizer.train(CAPTIONS, 120))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures, one of them deeper, with a broken one and other files between."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures" / "deep").mkdir(parents=True)
+    for name in ("a.png", "c.png", "deep/d.JPG"):
+        image = Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8))
+        image.save(tmp_path / "pictures" / name)
+    (tmp_path / "pictures" / "b.png").write_bytes(b"<html>not here</html>")
+    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
+    (tmp_path / "pictures" / ".hidden.png").write_text("no picture")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_an_index_holds_features_and_tokens(
+    engine: Engine, folder: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "BATCH_SIZE", batch_size)
+    built = build_index(engine, [folder], tmp_path / "idx")
+    files = [folder / name for name in ("a.png", "c.png", "deep/d.JPG")]
+    for index in (built, load_index(tmp_path / "idx")):
+        assert index.paths == tuple(files) and len(index) == 3
+        assert index.weights == engine.fingerprint and index.num_skipped == 1
+        assert index.features.dtype == np.float32 and index.tokens.dtype == np.float16
+        np.testing.assert_allclose(index.features, engine.encode_images(files), atol=1e-5)
+        (encoding,) = engine.image_encodings(files)
+        np.testing.assert_allclose(index.tokens, encoding.tokens.numpy(), atol=2e-3, rtol=2e-3)
+    assert isinstance(built.tokens, np.memmap)
+    (skipped,) = (tmp_path / "idx" / "skipped.jsonl").read_text().splitlines()
+    assert json.loads(skipped)["path"] == str(folder / "b.png") and "HTML" in json.loads(skipped)["reason"]
+
+
+def test_files_and_folders_are_found_once(folder: Path) -> None:
+    found = find_pictures([folder / "c.png", folder, folder / "deep"])
+    assert [path.name for path in found] == ["c.png", "a.png", "b.png", "d.JPG"]
+    with pytest.raises(UserError, match="no such file"):
+        find_pictures([folder / "absent.png"])
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures there"):
+        find_pictures([folder / "empty"])
+
+
+def test_an_index_is_replaced_by_a_whole_one_only(
+    engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "idx"
+    build_index(engine, [folder], out)
+    build_index(engine, [folder / "c.png"], out)
+    assert [path.name for path in load_index(out).paths] == ["c.png"]
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(KeyboardInterrupt):
+        build_index(engine, [folder], out)
+    assert [path.name for path in load_index(out).paths] == ["c.png"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["idx", "pictures"]
+
+
+def test_a_folder_of_pictures_is_never_replaced_by_an_index(engine: Engine, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError, match="would be overwritten"):
+        build_index(engine, [folder], folder)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_nothing_readable_is_an_error_and_leaves_nothing(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"None of the 1 files .*b\.png"):
+        build_index(engine, [folder / "b.png"], tmp_path / "idx")
+    assert not (tmp_path / "idx").exists()
+
+
+def test_what_is_no_index_is_said_to_be_none(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no index\.json"):
+        load_index(folder)
+    out = tmp_path / "idx"
+    build_index(engine, [folder], out)
+    facts = json.loads((out / "index.json").read_text())
+    for change in ({"format_version": 9}, {"paths": ["a.png"]}, {"paths": None}):
+        (out / "index.json").write_text(json.dumps(facts | change))
+        with pytest.raises(UserError, match="make it again"):
+            load_index(out)
+    (out / "index.json").write_text(json.dumps(facts))
+    (out / "tokens.npy").write_bytes((out / "tokens.npy").read_bytes()[:-7])
+    with pytest.raises(UserError, match="make it again"):
+        load_index(out)

@@ -1,0 +1,142 @@
+"""Search: both stages equal what the engine says of each pair; the table and the contact sheet."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from albef.config import ModelConfig, UserError
+from albef.data.pictures import BadPicture
+from albef.data.text import Tokenizer
+from albef.engine import Engine
+from albef.evaluation import ranking
+from albef.model.albef import ALBEF
+from albef.search.index import Index, build_index
+from albef.search.search import TILE, Hit, contact_sheet, hits_table, search
+
+CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house", "a fox"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        size="toy",
+        image_size=16,
+        patch_size=8,
+        image_width=16,
+        image_depth=1,
+        image_heads=2,
+        image_mlp_width=32,
+        text_width=16,
+        text_depth=1,
+        fusion_depth=2,
+        text_heads=2,
+        text_mlp_width=32,
+        feature_width=8,
+        vocab_size=120,
+        max_positions=32,
+    )
+    model = ALBEF(config)
+    with torch.no_grad():  # initial weights hardly tell pictures apart
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return Engine(model, Tokenizer.train(CAPTIONS, 120))
+
+
+@pytest.fixture
+def index(engine: Engine, tmp_path: Path) -> Index:
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for number in range(9):
+        image = Image.fromarray(rng.integers(0, 256, (16, 20, 3), dtype=np.uint8))
+        image.save(tmp_path / "pictures" / f"{number}.png")
+    return build_index(engine, [tmp_path / "pictures"], tmp_path / "idx")
+
+
+@pytest.mark.parametrize("max_pairs", [1024, 2])
+def test_a_text_finds_what_both_scores_say(
+    engine: Engine, index: Index, max_pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MAX_PAIRS", max_pairs)
+    files = list(index.paths)
+    hits = search(index, engine, "Two foxes!", k=9, rerank=9)
+    chances = engine.match(files, ["Two foxes!"] * 9).astype(np.float64)
+    itm = dict(zip(files, np.log(chances / (1 - chances)), strict=True))
+    similarity = engine.encode_images(files) @ engine.encode_texts(["Two foxes!"])[0]
+    itc = dict(zip(files, similarity, strict=True))
+    assert sorted(hit.path for hit in hits) == files
+    for hit in hits:
+        assert hit.itc == pytest.approx(itc[hit.path], abs=1e-5)
+        assert hit.itm == pytest.approx(itm[hit.path], abs=0.05)  # tokens are stored in half precision
+        assert hit.score == pytest.approx(hit.itc / engine.temperature + hit.itm, abs=1e-4)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_only_the_most_similar_are_matched(engine: Engine, index: Index) -> None:
+    similar = search(index, engine, "a fox", k=9, rerank=0)
+    assert all(hit.itm is None and hit.score == hit.itc for hit in similar)
+    assert [hit.itc for hit in similar] == sorted((hit.itc for hit in similar), reverse=True)
+    best = {hit.path for hit in similar[:4]}
+    assert {hit.path for hit in search(index, engine, "a fox", k=4, rerank=4)} == best
+    assert {hit.path for hit in search(index, engine, "a fox", k=4, rerank=1)} == best
+    assert len(search(index, engine, "a fox", k=100)) == 9
+
+
+def test_a_picture_finds_itself_first(engine: Engine, index: Index) -> None:
+    hits = search(index, engine, index.paths[5], k=3)
+    assert hits[0].path == index.paths[5] and hits[0].itc == pytest.approx(1, abs=1e-5)
+    assert all(hit.itm is None for hit in hits) and len(hits) == 3
+
+
+def test_a_model_without_matching_searches_by_contrast(engine: Engine, index: Index) -> None:
+    engine.model.itm_head = None
+    hits = search(replace(index, weights=engine.fingerprint), engine, "a fox", k=2)
+    assert len(hits) == 2 and hits[0].itm is None
+
+
+def test_queries_that_cannot_be_answered(engine: Engine, index: Index, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="query is empty"):
+        search(index, engine, " ")
+    with pytest.raises(BadPicture, match="no such file"):
+        search(index, engine, tmp_path / "absent.png")
+    with pytest.raises(UserError, match="other weights"):
+        search(replace(index, weights="another"), engine, "a fox")
+
+
+def test_the_table_shows_every_hit(tmp_path: Path) -> None:
+    console = Console(width=80, file=io.StringIO())
+    hits = [Hit(Path("/a/[b].png"), 0.5, 0.0, 1.0), Hit(Path("/a/c.png"), 0.25, None, 0.25)]
+    with console.capture() as shown:
+        console.print(hits_table(hits))
+    rows = [line.split() for line in shown.get().splitlines()]
+    assert ["1", "0.500", "50.0", "%", "/a/[b].png"] in rows and ["2", "0.250", "/a/c.png"] in rows
+
+
+def test_the_contact_sheet_shows_the_pictures_in_order(tmp_path: Path) -> None:
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
+    hits = []
+    for number, colour in enumerate(colours):
+        path = tmp_path / f"{number}{'é' * 60}.png"
+        Image.new("RGB", (40, 20), colour).save(path)
+        hits.append(Hit(path, 0.5, 2.0, 9.0))
+    hits.insert(3, Hit(tmp_path / "gone.png", 0.1, 1.0, 2.0))
+    for query in ("a very long query " * 20, hits[0].path):
+        contact_sheet(hits, tmp_path / "sheet.png", query)
+        with Image.open(tmp_path / "sheet.png") as opened:
+            sheet = np.asarray(opened.convert("RGB")).astype(int)
+        places = {}
+        for colour in colours:
+            rows, columns = np.nonzero((abs(sheet - colour) < 6).all(-1))
+            keep = rows >= np.median(rows) if isinstance(query, Path) and colour == colours[0] else rows >= 0
+            places[colour] = (rows[keep].min() // TILE, columns[keep].min())
+            assert np.ptp(columns[keep]) == TILE - 1
+        assert sorted(colours, key=lambda colour: places[colour]) == colours
+    contact_sheet([], tmp_path / "none.png", "nothing like it")
+    assert (tmp_path / "none.png").stat().st_size > 0
