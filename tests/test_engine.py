@@ -4,9 +4,11 @@ import dataclasses
 import json
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -267,6 +269,15 @@ def test_the_hub_is_asked_only_for_what_can_be_no_path(
     assert asked == []
     assert Engine.load("someone/something").name == "someone/something"
     assert asked == ["someone/something"]
+
+
+def test_a_hub_that_does_not_answer_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise LocalEntryNotFoundError("Cannot reach the hub.\nMore about it.")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match=r"could be fetched .* \(Cannot reach the hub\)"):
+        Engine.load("someone/something")
 
 
 def test_an_unknown_device(folder: Path) -> None:

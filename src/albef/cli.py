@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("index", type=Path, metavar="IDX")
     command.add_argument("query", help='a sentence such as "two foxes above a red car", or a picture')
     command.add_argument("-k", type=int, default=12, help="hits to show")
-    command.add_argument("--out", type=Path, metavar="PNG", help="contact sheet (default: search.png in IDX)")
+    command.add_argument("--out", type=Path, metavar="PNG", help="contact sheet (default: IDX-search.png)")
     command.set_defaults(command=search)
     return parser
 
@@ -165,16 +165,25 @@ def index(given: argparse.Namespace) -> None:
     from albef.engine import Engine
     from albef.search.index import build_index, find_pictures
 
-    count = build_index(Engine.load(given.model), find_pictures(given.pictures), given.out)
-    print(f"{count} pictures indexed in {given.out}")
+    built = build_index(Engine.load(given.model), find_pictures(given.pictures), given.out)
+    skipped = f"; {built.num_skipped} unreadable ones are listed in skipped.jsonl there" if built.num_skipped else ""
+    print(f"{len(built)} pictures indexed in {given.out}{skipped}")
 
 
 def search(given: argparse.Namespace) -> None:
     """`albef search`"""
     from rich.console import Console
 
-    from albef.search.search import search_and_show
+    from albef.data.pictures import SUFFIXES
+    from albef.engine import Engine
+    from albef.search import search as searching
+    from albef.search.index import load_index
 
-    sheet = given.out or given.index / "search.png"
-    Console().print(search_and_show(given.index, given.query, given.k, sheet))
+    index = load_index(given.index)
+    is_picture = Path(given.query).suffix.lower() in SUFFIXES
+    query = Path(given.query) if is_picture else given.query
+    hits = searching.search(index, Engine.load(index.model), query, given.k)
+    sheet = given.out or given.index.with_name(f"{given.index.name}-search.png")
+    searching.contact_sheet(hits, sheet, query)
+    Console().print(searching.hits_table(hits))
     print(f"Contact sheet: {sheet}")

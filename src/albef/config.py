@@ -34,6 +34,7 @@ class ModelConfig:
     max_positions: int = 512
     dropout: float = 0.1  # text and fusion encoder: hidden states and attention probabilities
     initial_temperature: float = 0.07
+    initial_std: float = 0.02  # of linear and embedding weights; narrow models need more to pass any signal on
     # Learnt position embeddings start as 2-D sines and cosines of the patch's place instead of noise (published).
     sine_positions: bool = False
     max_tokens: int = 25  # including [CLS]
@@ -84,6 +85,7 @@ SIZES: dict[str, ModelConfig] = {
         vocab_size=512,
         max_positions=64,
         dropout=0.0,
+        initial_std=0.1,
         sine_positions=True,
     ),
     "small": ModelConfig(
@@ -110,6 +112,7 @@ class DataConfig:
     validation: str = ""  # annotation file or folder that the finished model is evaluated on; pictograms need none
     caption_noise: float = 0.2  # pictograms: share of training captions that are like noisy web text
     twin_share: float = 0.5  # pictograms: share of neighbouring scenes that differ in one thing only
+    twins_from_epoch: int = 0  # pictograms: until then neighbours have nothing to do with each other
     crop_scale: tuple[float, float] = (0.2, 1.0)  # area of the random crop; (1, 1): no crop, the whole picture
     flip: bool = True  # mirror half of the pictures; wrong where captions say left and right
     randaugment: bool = True

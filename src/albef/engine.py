@@ -135,7 +135,7 @@ class Engine:
     @property
     def temperature(self) -> float:
         """What similarities are divided by to be logits."""
-        return float(self.model.temperature)
+        return float(self.model.temperature.detach())
 
     @property
     def can_match(self) -> bool:

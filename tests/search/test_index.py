@@ -114,7 +114,9 @@ def test_a_folder_of_pictures_is_never_replaced_by_an_index(engine: Engine, fold
     assert sorted(folder.rglob("*")) == before
 
 
-def test_nothing_readable_is_an_error_and_leaves_nothing(engine: Engine, folder: Path, tmp_path: Path) -> None:
+def test_nothing_readable_is_an_error_and_leaves_nothing(
+    engine: Engine, folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=r"None of the 1 files .*b\.png"):
         build_index(engine, [folder / "b.png"], tmp_path / "idx")
     assert not (tmp_path / "idx").exists()

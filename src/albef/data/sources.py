@@ -143,6 +143,7 @@ class PictogramSource:
             image_size=image_size,
             caption_noise=config.caption_noise if split == "train" else 0.0,
             twin_share=config.twin_share,
+            twins_from_epoch=config.twins_from_epoch,
         )
 
     def __len__(self) -> int:

@@ -152,23 +152,34 @@ def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """Recalls and foil accuracies in percent, a row per split and score; blank where nothing was measured."""
-    columns = [f"{direction}_r{k}" for direction in ("t2i", "i2t") for k in RECALLS]
-    columns += [f"foil_{kind}" for kind in FOILS]
-    rows = {tuple(name.split("/")[:2]) for name in metrics if name.count("/") == 2}
-    used = [column for column in columns if any(f"{split}/{by}/{column}" in metrics for split, by in rows)]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("%")
-    table.add_column("by")
-    for column in used:
-        group, _, name = column.partition("_")
-        above = {"t2i": "text→", "i2t": "pic→"}.get(group, "foil")
-        table.add_column(f"{above}\n{name.replace('r', '@') if group != 'foil' else name}", justify="right")
-    splits = list(dict.fromkeys(name.split("/")[0] for name in metrics))
-    for split in splits:
-        for score in SCORES:
-            if (split, score) in rows:
-                values = [metrics.get(f"{split}/{score}/{column}") for column in used]
-                cells = ["" if value is None else f"{100 * value:.1f}" for value in values]
-                table.add_row(split.replace("_", " "), score, *cells)
-    return table
+    """Recalls (R@1 with its interval) and below them foil accuracies in percent, by split and score."""
+    recalled = {"t2i": "text→picture", "i2t": "picture→text"}
+    headings = [
+        {f"{way}_r{k}": f"{name if k == 1 else ''}\n@{k}" for way, name in recalled.items() for k in RECALLS},
+        {f"foil_{kind}": f"{'foils' if kind == FOILS[0] else ''}\n{kind}" for kind in FOILS},
+    ]
+    both = Table.grid()
+    for heading in headings:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("\n%", min_width=13)
+        table.add_column("\nby")
+        for title in heading.values():
+            table.add_column(title, justify="right")
+        for split in dict.fromkeys(name.split("/")[0] for name in metrics):
+            for score in SCORES:
+                cells = [percent(metrics, f"{split}/{score}/{metric}") for metric in heading]
+                if any(cells):
+                    table.add_row(split.replace("_", " "), score, *cells)
+        if table.row_count:
+            both.add_row(table)
+    return both
+
+
+def percent(metrics: Mapping[str, float], name: str) -> str:
+    """A metric in percent, with its interval if it is an R@1; empty where it was not measured."""
+    if name not in metrics:
+        return ""
+    value = f"{100 * metrics[name]:.1f}"
+    if name.endswith("_r1") and f"{name}_low" in metrics:
+        value += f" ({100 * metrics[f'{name}_low']:.0f}–{100 * metrics[f'{name}_high']:.0f})"
+    return value

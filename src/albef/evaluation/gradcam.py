@@ -19,9 +19,9 @@ def word_maps(
 ) -> np.ndarray:
     """A map per token of pair p (picture p, text p), float32 [pairs, length, grid, grid], nowhere negative.
 
-    Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` and S the matching
-    logit. Padding gets zeros. The default layer is the published one of six, or the one in the same place of
-    another depth. In the last layer matching reads [CLS] alone, so there only its map is not zero.
+    Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` and S the
+    matching logit. Padding gets zeros. The default layer is the published one of six, or the one in the same
+    place of another depth. In the last layer matching reads [CLS] alone, so there only its map is not zero.
     """
     if layer is None:
         layer = (model.config.fusion_depth - 1) // 2
@@ -36,5 +36,5 @@ def word_maps(
         attention = fused.attention[layer]
         (gradient,) = torch.autograd.grad(score, attention)
     maps = (attention.detach() * gradient.clamp(min=0)).mean(1) * mask[..., None]
-    grid = model.config.grid
-    return maps[..., 1:].unflatten(-1, (grid, grid)).float().cpu().numpy()
+    patches: np.ndarray = maps[..., 1:].float().cpu().numpy()
+    return patches.reshape(*patches.shape[:2], model.config.grid, model.config.grid)

@@ -43,10 +43,9 @@ class ALBEF(nn.Module):
         self.temperature = nn.Parameter(torch.full((1,), config.initial_temperature))
         self.itm_head = nn.Linear(config.text_width, 2) if "itm" in heads else None
         self.mlm_head = MLMHead(self.text_encoder.words) if "mlm" in heads else None
-        self.text_encoder.apply(init_bert)
-        self.fusion_encoder.apply(init_bert)
-        if self.mlm_head is not None:
-            self.mlm_head.apply(init_bert)
+        for module in (self.text_encoder, self.fusion_encoder, self.mlm_head):
+            if module is not None:
+                init_bert(module, config.initial_std)
 
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Encoding:
         """Tokens and feature of normalised pictures."""

@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
                 self.positions[:, 1:] = sine_positions(config.grid, width)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=config.initial_std)
                 nn.init.zeros_(module.bias)
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens channels"]:

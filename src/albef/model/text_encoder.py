@@ -136,12 +136,13 @@ class FusionEncoder(nn.Module):
         return Fused(tokens, tuple(kept) if keep_attention else ())
 
 
-def init_bert(module: nn.Module) -> None:
-    """BERT's initial weights: normal(0, 0.02), biases zero."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+def init_bert(module: nn.Module, std: float) -> None:
+    """BERT's initial weights everywhere in a module: normal, biases zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=std)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)
 
 
 def cls(tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch width"]:

@@ -1,4 +1,4 @@
-"""What the report shows of a model, before it is drawn: rankings, maps of words, pairs that the teacher doubts."""
+"""What the report shows of a model, before it is drawn: rankings, maps of words, doubts of the teacher."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from albef.evaluation.gradcam import word_maps
 from albef.evaluation.ranking import candidates, combine, in_order, match_scores, similarities
 from albef.model.albef import ALBEF
 
-# Words that no picture shows: they get no map of their own.
-FUNCTION_WORDS = frozenset(
-    "a an the this that these those it its there here and or but with without of to for from by at on in into as is "
-    "are was were be being been has have had do does his her their some any very while who which what you we they he "
-    "she i".split()
+# Words that name nothing in a picture: they get no map of their own.
+EMPTY_WORDS = frozenset(
+    """
+    a an the this that these those it its there here and or but with without of to for from by at on in into
+    as is are was were be being been has have had do does his her their some any very while who which what you
+    we they he she i can see look show shows picture pictured photo image drawing placed front side part
+    """.split()  # noqa: SIM905
 )
 
 
@@ -43,7 +45,7 @@ class Pair:
 
 
 def gallery_pairs(config: Config, split: str) -> list[Pair]:
-    """The gallery of a pictograms split that the run was evaluated on: each caption is true of its own picture only."""
+    """The gallery of a pictograms split that the run is evaluated on: each caption is true of one picture."""
     # Imported where pictograms are used: users of their own data need not load the drawings.
     from albef.data.pictograms.gallery import gallery
 
@@ -55,9 +57,10 @@ def gallery_pairs(config: Config, split: str) -> list[Pair]:
 
 
 def training_pairs(config: Config, limit: int) -> list[Pair]:
-    """Up to `limit` pairs of the training data as the first epoch had them, spread evenly over users' own data.
+    """Up to `limit` pairs of the training data as the first epoch had them.
 
-    Of users' own data each picture and each caption comes once, and what cannot be read is left out.
+    Of users' own data they are spread evenly, each picture and each caption comes once, and what cannot be
+    read is left out.
     """
     if config.data.source == "pictograms":
         return list(_pictogram_pairs(config, limit))
@@ -66,6 +69,7 @@ def training_pairs(config: Config, limit: int) -> list[Pair]:
     seen: set[object] = set()
     for index in range(0, len(source), max(1, len(source) // limit)):
         record = source.record(index, 0)
+        assert not isinstance(record.image, np.ndarray)  # users' pictures are files
         texts = [text for text in record.captions if clean_caption(text, config.model.max_words)]
         picture = record.image if record.image_id is None else record.image_id
         meaning = stable_id(clean_caption(texts[0], config.model.max_words)) if texts else None
@@ -99,7 +103,7 @@ def _pictogram_pairs(config: Config, limit: int) -> Iterator[Pair]:
 
 
 class Ranking(NamedTuple):
-    """What a query found: candidates from best to worst, and the place of the right one among them (0 = first)."""
+    """What a query found: candidates from best to worst, and the place of the right one (0 = first)."""
 
     query: int
     order: np.ndarray
@@ -111,8 +115,8 @@ def rank(
 ) -> tuple[list[Ranking], list[Ranking]]:
     """The gallery's pictures ranked for these of its captions, and its captions for these of its pictures.
 
-    By similarity / temperature + log-odds of matching for the `top_k` most similar candidates; the others follow in
-    the order of their similarity, as do all where the model was trained without matching.
+    By similarity / temperature + log-odds of matching for the `top_k` most similar candidates; the others
+    follow in the order of their similarity, as do all where the model was trained without matching.
     """
     images, texts = [pair.image for pair in gallery], [pair.caption for pair in gallery]
     similarity = similarities(engine, images, texts)
@@ -135,23 +139,23 @@ def rank(
     return ranked(captions, similarity.T[captions], (1, 0)), ranked(pictures, similarity[pictures], (0, 1))
 
 
-@dataclass(frozen=True)
-class WordMap:
-    """A word of a caption, and where in the picture matching looks for it: [grid, grid], 1 at the caption's peak."""
+class WordMap(NamedTuple):
+    """A word of a caption and where matching looks for it: [grid, grid], 1 at the strongest place."""
 
     word: str
     attention: np.ndarray
 
 
 def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
-    """A map for each word of the caption that a picture can show, in the caption's order."""
+    """A map for each word of the caption that may name something in the picture, in the caption's order."""
     ids, mask = engine.text_tokens([pair.caption])
-    pixels = engine.pixels(pair.image)[None].to(engine.device)
-    maps = word_maps(engine.model, pixels, ids, mask)[0]
-    groups = [group for group in words(engine.tokenizer.pieces(ids[0].tolist())) if group[0] not in FUNCTION_WORDS]
-    found = [(word, maps[places].mean(0)) for word, places in groups]
-    peak = max((attention.max() for _, attention in found), default=0.0) or 1.0
-    return [WordMap(word, attention / peak) for word, attention in found]
+    maps = word_maps(engine.model, engine.pixels(pair.image)[None].to(engine.device), ids, mask)[0]
+    found = []
+    for word, places in words(engine.tokenizer.pieces(ids[0].tolist())):
+        if word not in EMPTY_WORDS:
+            attention = maps[places].sum(0)
+            found.append(WordMap(word, attention / (attention.max() or 1.0)))
+    return found
 
 
 def words(pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
@@ -170,7 +174,7 @@ def words(pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A training pair whose likeliest pseudo-target is another caption: the teacher's choices and their chances."""
+    """A training pair for which the teacher prefers another caption: its choices and their chances."""
 
     pair: Pair
     chance_given: float
@@ -193,7 +197,9 @@ def doubts(engine: Engine, teacher: ALBEF, pairs: Sequence[Pair], num_choices: i
     softmax(similarity / temperature) over the captions.
     """
     judge = Engine(teacher, engine.tokenizer, quiet=True)
-    meanings = list({pair.meaning: number for number, pair in reversed(list(enumerate(pairs)))}.values())[::-1]
+    meanings = list({pair.meaning: number for number, pair in reversed(list(enumerate(pairs)))}.values())[
+        ::-1
+    ]
     column = {pairs[number].meaning: place for place, number in enumerate(meanings)}
     texts = judge.encode_texts([pairs[number].caption for number in meanings])
     images = judge.encode_images([pair.image for pair in pairs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import matplotlib
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 LogLine = dict[str, float]
 
 _INK = "#010203"  # replaced by the page's text colour, which depends on the reader's light or dark setting
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "albef",  # the same log gives the same file
     "font.size": 10,
@@ -40,7 +40,7 @@ _BLUE, _ORANGE, _GREEN = "#3b82f6", "#f08c1a", "#17a673"
 
 
 class Panel(NamedTuple):
-    """One pair of axes: its title, the lowest and highest value that must fit, and label and colour by log key."""
+    """One pair of axes: title, the lowest and highest value that must fit, label and colour by log key."""
 
     title: str
     span: tuple[float, float | None]
@@ -50,7 +50,11 @@ class Panel(NamedTuple):
 LOSSES = Panel(
     "Losses",
     (0, None),
-    {"itc": ("contrast (ITC)", _BLUE), "itm": ("matching (ITM)", _ORANGE), "mlm": ("masked words (MLM)", _GREEN)},
+    {
+        "itc": ("contrast (ITC)", _BLUE),
+        "itm": ("matching (ITM)", _ORANGE),
+        "mlm": ("masked words (MLM)", _GREEN),
+    },
 )
 INFORMATION = Panel(
     "Mutual information, at least (nats)",
@@ -115,15 +119,18 @@ def _inline(svg: str) -> str:
     """The drawing as an element of an HTML page: no prologue, no metadata, no fixed size, the page's ink."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", svg))
+    for size in ("width", "height"):
+        svg = re.sub(rf'(<svg [^>]*?) {size}="[^"]*"', r"\1", svg)
     return svg.replace(_INK, "currentColor").strip()
 
 
 def lit(image: np.ndarray, attention: np.ndarray, side: int) -> np.ndarray:
-    """The picture (uint8 [H, W, 3]) at `side` pixels, lit and warm where `attention` [grid, grid] is 1, dim where 0."""
+    """The picture (uint8 [H, W, 3]), `side` pixels a side: itself where `attention` is 1, dim grey where 0.
+
+    `attention` is [grid, grid] and is smoothed between the patches.
+    """
     image = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     light = cv2.resize(attention.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-    light = light.clip(0, 1)[..., None]
-    grey = image.mean(2, keepdims=True) * 0.45 + 20
-    warm = image * 0.8 + np.float32([255, 150, 30]) * 0.2
-    return (grey + (warm - grey) * light).clip(0, 255).astype(np.uint8)
+    grey = image.mean(2, keepdims=True) * 0.4 + 20
+    shown: np.ndarray = grey + (image - grey) * light.clip(0, 1)[..., None]
+    return shown.clip(0, 255).astype(np.uint8)

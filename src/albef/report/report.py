@@ -1,4 +1,4 @@
-"""The report of a run: what was trained, how it went, what the model finds, where it looks, what it doubts."""
+"""The report of a run: what was trained, how it went, what the model finds, where it looks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ RECALLS = {
 }
 FOILS = {f"foil_{kind}": kind for kind in ("noun", "count", "size", "background", "location", "relation")}
 NUM_CAPTIONS, NUM_PICTURES, NUM_MAPPED, NUM_DOUBTS = 12, 10, 6, 5
-TOP_PICTURES, TOP_CAPTIONS, MOST_MAPS = 5, 3, 7
+TOP_PICTURES, TOP_CAPTIONS = 5, 3
+MAPS = range(3, 6)  # maps that a caption may have to be shown
 OWN_GALLERY = 200  # pairs of users' data that stand in for a test gallery
 DOUBTED_PAIRS = 256  # training pairs that the teacher judges at once
 _SHOWN_SIDE, _MAP_SIDE = 224, 96  # pixels that a picture and a map are stored with
@@ -36,12 +37,11 @@ _SHOWN_SIDE, _MAP_SIDE = 224, 96  # pixels that a picture and a map are stored w
 def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Config) -> Path:
     """The path of `report.html` in the run folder: one file that needs no other and no network.
 
-    Curves are read from the run's `log.jsonl`, recalls and foils from its `metrics.json`; everything else is asked of
-    the model now. Of data that are not pictograms, training pairs stand in for the test gallery. Parts that a run
-    cannot have (no log, no teacher, no matching) are left out with a sentence.
+    Curves are read from the run's `log.jsonl`, recalls and foils from its `metrics.json`; everything else is
+    asked of the model now. Of data that are not pictograms, training pairs stand in for the test gallery.
+    Parts that a run cannot have (no log, no teacher, no matching) are left out with a sentence.
     """
-    log = read_log(run / "log.jsonl")
-    metrics = json.loads((run / "metrics.json").read_text("utf-8")) if (run / "metrics.json").is_file() else {}
+    log, metrics = read_log(run / "log.jsonl"), read_metrics(run / "metrics.json")
     embedded = config.data.source == "pictograms"
     if embedded:
         gallery = gallery_pairs(config, config.evaluate.splits[0])
@@ -60,7 +60,7 @@ def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Confi
         found_captions(gallery, named, score),
         attention(engine, gallery),
         doubted(engine, teacher, config),
-        f"<footer>Written by albef from {page.text(str(run.name))}: log.jsonl, metrics.json and the model.</footer>",
+        f"<footer>Made by albef from the log, the metrics and the model of {page.text(run.name)}.</footer>",
     ]
     path = run / REPORT_FILE
     path.write_text(page.page(f"What {run.name} learned", body), "utf-8")
@@ -74,43 +74,51 @@ def read_log(path: Path) -> list[LogLine]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
 
 
+def read_metrics(path: Path) -> Metrics:
+    """What the run was measured to reach; nothing if there is no such file."""
+    metrics: Metrics = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return metrics
+
+
 def headline(engine: Engine, config: Config, log: Sequence[LogLine], metrics: Metrics, run: Path) -> str:
     """What was trained on what, for how long, and the recall at 1 that came out."""
-    data = config.data
-    embedded = data.source == "pictograms"
+    data, grid = config.data, engine.config.grid
     pairs = log[-1]["pairs"] if log else config.train.batch_size * config.train.steps
     seconds = metrics.get("train/seconds", log[-1]["seconds"] if log else 0.0)
     figures = [(f"{pairs:,.0f}", "image–text pairs seen")]
     if seconds:
-        figures = [(duration(seconds), "of training"), *figures, (f"{pairs / seconds:,.0f}", "pairs a second")]
-    if embedded:
-        figures += [(f"{data.num_nouns}", "nouns"), (f"{data.caption_noise:.0%}", "of training captions noisy")]
+        figures = [(duration(seconds), "of training"), *figures]
+        figures += [(f"{pairs / seconds:,.0f}", "pairs a second")]
+    if data.source == "pictograms":
+        figures += [(f"{data.num_nouns}", "nouns")]
+        figures += [(f"{data.caption_noise:.0%}", "of training captions noisy")]
     figures += [
         (f"{sum(parameter.numel() for parameter in engine.model.parameters()):,}", "parameters"),
-        (f"{engine.config.image_size} px", f"a side, in {engine.config.grid} × {engine.config.grid} patches"),
+        (f"{engine.config.image_size} px", f"a side, in {grid} × {grid} patches"),
         (precision(config, run), "precision of training"),
     ]
+    what = f"An ALBEF “{engine.config.size}” model, trained on {Path(data.source).name}"
     return (
-        f"<h1>An ALBEF “{page.text(engine.config.size)}” model, trained on {page.text(Path(data.source).name)}</h1>"
-        f'<p class="soft">{page.text(promise(metrics, config))}</p>{page.tiles(figures)}{recall_bars(metrics)}'
+        f'<h1>{page.text(what)}</h1>\n<p class="soft">{page.text(outcome(metrics, config))}</p>\n'
+        f"{page.tiles(figures)}\n{recall_bars(metrics)}"
     )
 
 
-def promise(metrics: Metrics, config: Config) -> str:
-    """The result in a sentence, as far as it was measured."""
+def outcome(metrics: Metrics, config: Config) -> str:
+    """The result in a sentence, as far as it was measured: by the sum of both scores where there is one."""
     for split in splits(metrics):
-        found = [(metrics[name], score) for score in SCORES if (name := f"{split}/{score}/t2i_r1") in metrics]
-        if found and config.data.source == "pictograms":
-            value, score = max(found)
+        for score in ("sum", "itc"):
+            value = metrics.get(f"{split}/{score}/t2i_r1")
+            if value is None:
+                continue
+            if config.data.source != "pictograms":
+                return f"Asked by a caption, it names the right picture first in {value:.0%} of cases."
             count = config.evaluate.count
             return (
-                f"Asked for one of {count} pictures it has never seen by a caption, it names the right one first in "
-                f"{value:.0%} of cases (by {SCORES[score]}, split {title(split)}); by chance that would be "
-                f"{1 / count:.1%}."
+                f"Asked by a caption for one of {count} pictures that it has never seen, it names the right "
+                f"one first in {value:.0%} of cases (split {title(split)}, by {SCORES[score]}); by chance "
+                f"that would be {1 / count:.1%}."
             )
-        if found:
-            value, score = max(found)
-            return f"Asked for a picture by its caption, it names the right one first in {value:.0%} of cases."
     return "This run was not evaluated: no recalls are in its metrics.json."
 
 
@@ -125,10 +133,12 @@ def recall_bars(metrics: Metrics) -> str:
     if not lines:
         return ""
     note = (
-        "Recall at 1, text to image. The thin line is the 95 % interval. ITC compares one vector of the text with one of "
-        "the image; ITM reads both together and re-ranks the candidates of ITC; the last adds the two."
+        "Recall at 1, text to image. The thin line is the 95 % interval. ITC compares one vector of the "
+        "text with one of the image; ITM reads both together and re-ranks the candidates of ITC; the last "
+        "adds the two."
     )
-    return f'<h3>The right picture first</h3><p class="soft">{note}</p><div class="bars">{"".join(lines)}</div>'
+    heading = "<h3>The right picture first</h3>"
+    return f'{heading}<p class="soft">{note}</p><div class="bars">{"".join(lines)}</div>'
 
 
 def course(log: Sequence[LogLine]) -> str:
@@ -138,14 +148,18 @@ def course(log: Sequence[LogLine]) -> str:
     fused = [line for line in log if "itm" in line or "mlm" in line]
     lead = "Faint: as logged; strong: smoothed."
     if fused and fused[0] is not log[0]:
-        lead += " At the dashed line the fusion encoder joined, with matching and masked words; until there the two "
-        lead += "encoders were aligned by contrast alone."
+        lead += (
+            " At the dashed line the fusion encoder joined, with matching and masked words; until there the "
+            "image and the text encoder were aligned by contrast alone."
+        )
     if any("mi_i2t" in line for line in log):
         lead += (
-            " In the middle, what the losses say in the paper's terms: each is a lower bound on mutual information. The "
-            "contrastive ones cannot exceed the logarithm of the number of candidates, which is the batch and the queue."
+            " In the middle, what the losses say in the paper's terms: each is a lower bound on mutual "
+            "information. Those of contrast cannot exceed the logarithm of the number of candidates (the "
+            "batch and the queue)."
         )
-    return page.section("How training went", lead, f'<div class="chart">{curves(log, (LOSSES, INFORMATION, SHARES))}</div>')
+    charts = curves(log, (LOSSES, INFORMATION, SHARES))
+    return page.section("How training went", lead, f'<div class="wide chart">{charts}</div>')
 
 
 def results(metrics: Metrics, config: Config) -> str:
@@ -157,10 +171,15 @@ def results(metrics: Metrics, config: Config) -> str:
     lead = "Shares of 1, with 95 % intervals where they were computed."
     embedded = config.data.source == "pictograms"
     if embedded:
-        lead += f" Each split is a gallery of {config.evaluate.count} scenes drawn for testing; each caption is true of "
-        lead += "its own scene only. A foil is the caption with one thing changed, so that it is false: its accuracy says "
-        lead += "how often the true caption gets the higher score."
-    chance = {metric: min(1.0, int(metric[5:]) / config.evaluate.count) for metric in RECALLS} if embedded else {}
+        lead += (
+            f" Each split is a gallery of {config.evaluate.count} scenes drawn for testing; each caption is "
+            "true of its own scene only. A foil is the caption with one thing changed, so that it is false: "
+            "its accuracy says how often the true caption gets the higher score."
+        )
+    # Of users' data pictures may have several captions each, which makes chance better from image to text.
+    count = config.evaluate.count if embedded else metrics.get(f"{found[0][0]}/pictures", 0)
+    ways = RECALLS if embedded else [metric for metric in RECALLS if metric.startswith("t2i")]
+    chance = {metric: min(1.0, int(metric[5:]) / count) for metric in ways} if count else {}
     body = "<h3>Recall</h3>" + score_table(metrics, found, RECALLS, chance)
     if any(name.rpartition("/")[2] in FOILS for name in metrics):
         body += "<h3>Foils</h3>" + score_table(metrics, found, FOILS, dict.fromkeys(FOILS, 0.5))
@@ -171,14 +190,16 @@ def score_table(
     metrics: Metrics, found: Sequence[tuple[str, str]], names: Mapping[str, str], chance: Mapping[str, float]
 ) -> str:
     """Rows of split and score, columns of metrics, and chance as the last row."""
-    rows = []
+    rows: list[tuple[str, list[str], bool]] = []
     for split, score in found:
         keys = [f"{split}/{score}/{metric}" for metric in names]
         cells = [page.value_cell(metrics.get(key), *interval(metrics, key)) for key in keys]
         begins = not rows or rows[-1][0].split(" · ")[0] != title(split)
         rows.append((f"{title(split)} · {SCORES[score]}", cells, begins))
     if chance:
-        cells = [f'<td class="soft">{chance[metric]:.3f}</td>' for metric in names]
+        cells = [
+            f'<td class="soft">{chance[name]:.3f}</td>' if name in chance else "<td></td>" for name in names
+        ]
         rows.append(("chance", cells, True))
     return page.table(["", *names.values()], rows)
 
@@ -197,9 +218,9 @@ def found_pictures(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: st
         cards.append(page.card(pairs[number].caption, f'<div class="row">{"".join(figures)}</div>'))
     where = "the test gallery" if embedded else f"{len(pairs)} pictures of the training data"
     lead = (
-        f"The first {len(cards)} captions of {where}, not chosen, each with the five pictures that rank highest among all "
-        f"{len(pairs)} by {score}. The right one is framed; where it is not among the five, it stands at the end, framed "
-        "with dashes, with its rank."
+        f"The first {len(cards)} captions of {where}, not chosen, each with the {TOP_PICTURES} pictures that "
+        f"rank highest among all {len(pairs)} by {score}. The right one is framed; where it is not among "
+        "them, it stands at the end with its rank, framed with dashes."
     )
     return page.section("From words to pictures", lead, f'<div class="cards">{"".join(cards)}</div>')
 
@@ -213,38 +234,44 @@ def found_captions(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: st
             mark = (' class="right"', " ✓") if candidate == number else ("", "")
             lines.append(f"<li{mark[0]}>{page.text(pairs[candidate].caption)}{mark[1]}</li>")
         if truth >= TOP_CAPTIONS:
-            lines.append(f'<li class="right late">{page.text(pairs[number].caption)} (right, {ordinal(truth)})</li>')
+            lines.append(f'<li class="right late">{page.text(pairs[number].caption)} ({ordinal(truth)})</li>')
         image = page.img(pairs[number].image, pairs[number].caption, _SHOWN_SIDE)
         cards.append(f'<div class="card side">{image}<ol>{"".join(lines)}</ol></div>')
-    lead = f"{len(cards)} more of the same gallery, with the captions that fit best among all {len(pairs)} by {score}."
+    lead = (
+        f"{len(cards)} more pictures of the same gallery, with the {TOP_CAPTIONS} captions that rank highest "
+        f"among all {len(pairs)} by {score}. The right one is green; where it is not among them, it stands "
+        "at the end."
+    )
     return page.section("From pictures to words", lead, f'<div class="cards">{"".join(cards)}</div>')
 
 
 def attention(engine: Engine, gallery: Sequence[Pair]) -> str:
     """For the words of a few captions, where in the picture matching looks."""
-    heading = "Where it looks for a word"
+    heading, grid = "Where it looks for a word", engine.config.grid
     if not engine.can_match or engine.config.fusion_depth < 2:
-        return page.section(heading, "This model has no maps of words: they need matching and two fusion layers or more.")
-    first = NUM_CAPTIONS + NUM_PICTURES if len(gallery) > NUM_CAPTIONS + NUM_PICTURES else 0
+        return page.section(
+            heading, "This model has no maps of words: they need matching and two fusion layers or more."
+        )
     cards = []
-    for pair in gallery[first:]:
+    for pair in gallery[NUM_CAPTIONS + NUM_PICTURES :] or gallery:
         maps = caption_maps(engine, pair)
-        if not 3 <= len(maps) <= MOST_MAPS:
+        if len(maps) not in MAPS:
             continue
         images = [page.img(stretched(pair.image), pair.caption)]
         images += [page.img(lit(pair.image, found.attention, _MAP_SIDE), found.word) for found in maps]
         labels = ["picture", *(found.word for found in maps)]
         figures = "".join(page.figure(image, label) for image, label in zip(images, labels, strict=True))
-        cards.append(page.card(pair.caption, f'<div class="row maps">{figures}</div>'))
+        cards.append(page.card(pair.caption, f'<div class="row">{figures}</div>'))
         if len(cards) == NUM_MAPPED:
             break
     lead = (
-        "Grad-CAM of the matching score: the places that a word attends to in the fusion encoder, as far as they "
-        "speak for a match. Bright is much, grey is little, measured against the caption's strongest place, so a word "
-        "that stays grey hardly matters. These are the next captions of the gallery with three to seven words to show."
+        "Grad-CAM of the matching score: the places that a word attends to in the fusion encoder, as far as "
+        "they speak for a match. Lit is much and grey is little, measured against the word's strongest "
+        f"place. The model sees {grid} × {grid} patches, and the maps are no finer. These are the next "
+        "captions of the gallery that have three to five words to show, not chosen otherwise."
     )
     if not cards:
-        lead = "No caption of the gallery has three to seven words that a picture can show."
+        lead = "No caption of the gallery has three to five words that a picture could show."
     return page.section(heading, lead, f'<div class="cards">{"".join(cards)}</div>')
 
 
@@ -256,33 +283,34 @@ def stretched(image: np.ndarray) -> np.ndarray:
 def doubted(engine: Engine, teacher: ALBEF | None, config: Config) -> str:
     """Training pairs whose likeliest pseudo-target is another caption."""
     heading = "Which captions the teacher doubts"
-    if teacher is None or config.task.alpha == 0:
-        return page.section(heading, "This run has no momentum teacher to ask (none was kept, or task.alpha is 0).")
+    if teacher is None:
+        return page.section(
+            heading, "There is no momentum teacher to ask: the run's checkpoints are not there."
+        )
     pairs = training_pairs(config, DOUBTED_PAIRS)
     judged = doubts(engine, teacher, pairs)
     lead = (
-        f"Momentum distillation trains on the given caption and, with weight {config.task.alpha:g}, on what the teacher "
-        f"would choose among the captions at hand. Of {judged.total} training pairs the teacher would choose another "
-        f"caption for {len(judged.found)}."
+        "Momentum distillation trains on the given caption and on the captions that the teacher would "
+        f"choose (in this run with a weight of {config.task.alpha:g}). Here the teacher chooses among the "
+        f"captions of {judged.total} training pairs; for {len(judged.found)} of them it prefers another "
+        "caption than the given one."
     )
     if judged.noisy:
-        right = sum(doubt.pair.noisy for doubt in judged.found)
-        lead += (
-            f" {judged.noisy} of the {judged.total} captions were made noisy on purpose; "
-            f"of the doubted ones, {right} are."
-        )
-    lead += " Here are those that it is surest of, with the chances of its first three choices."
+        noisy = sum(doubt.pair.noisy for doubt in judged.found)
+        lead += f" Of all captions {judged.noisy} were made noisy on purpose, of the doubted ones {noisy}."
+    lead += " These are the pairs for which it is surest, with the chances of its first three choices."
     cards = []
     for doubt in judged.found[:NUM_DOUBTS]:
         image = page.img(doubt.pair.image, doubt.pair.caption, _SHOWN_SIDE)
-        given = f'<p class="given"><span class="chance">{doubt.chance_given:.0%}</span>given: {page.text(doubt.pair.caption)}</p>'
-        choices = "".join(
-            f'<li><span class="chance">{chance:.0%}</span>{page.text(caption)}</li>' for caption, chance in doubt.choices
+        given = page.chance(doubt.chance_given, f"given: {doubt.pair.caption}")
+        choices = "".join(f"<li>{page.chance(chance, caption)}</li>" for caption, chance in doubt.choices)
+        clean = f"before the noise: {doubt.pair.clean}" if doubt.pair.noisy else ""
+        cards.append(
+            f'<div class="card side">{image}<div><p class="given">{given}</p>'
+            f'<ol class="choices">{choices}</ol><p class="soft">{page.text(clean)}</p></div></div>'
         )
-        clean = f'<p class="soft">before the noise: {page.text(doubt.pair.clean)}</p>' if doubt.pair.noisy else ""
-        cards.append(f'<div class="card side">{image}<div>{given}<ol class="choices">{choices}</ol>{clean}</div></div>')
     if not cards:
-        lead = f"Of {judged.total} training pairs there is none for which the teacher would choose another caption."
+        lead = f"There is none among {judged.total} training pairs for which it would choose another caption."
     return page.section(heading, lead, f'<div class="cards">{"".join(cards)}</div>')
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,13 @@ from albef.data.loader import ExampleSet, batches
 from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
+from albef.engine import choose_device
 from albef.tasks.base import Output, Task
 from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import Facts, checkpoints_in, load_checkpoint, save_checkpoint
 from albef.train.logging import RunLog
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
-from albef.train.precision import choose_device, choose_precision
+from albef.train.precision import choose_precision
 
 MAX_SKIPPED_IN_A_ROW = 20
 TOKENIZER_FILE = "tokenizer.json"
@@ -38,14 +40,6 @@ TOKENIZER_FILE = "tokenizer.json"
 
 class Interrupted(Exception):
     """The user stopped the run; a checkpoint holds everything up to here."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a finished run leaves in memory."""
-
-    task: Task
-    facts: Facts
 
 
 def train(config: Config, run: Path) -> None:
@@ -127,13 +121,8 @@ def train_process(config: Config, run: Path) -> None:
         parameters = sum(parameter.numel() for parameter in task.student.parameters())
         log.say(f"{parameters:,} parameters on {device}; {reason}")
 
-    forward: nn.Module = task
-    if distributed.in_group():
-        forward = DistributedDataParallel(
-            task, broadcast_buffers=False, find_unused_parameters=config.task.align_first > 0
-        )
     task.train()
-    loop = Loop(config, run, task, forward, optimizer, device, precision, steps_per_epoch, facts, log)
+    loop = Loop(config, run, task, optimizer, device, precision, steps_per_epoch, facts, log)
     stream = batches(
         examples,
         config.train.batch_size,
@@ -159,6 +148,19 @@ def agree(precision: str, reason: str) -> tuple[str, str]:
     return precision, reason
 
 
+def synchronised(task: Task, fuse: bool) -> nn.Module:
+    """The task itself in one process; among several a wrapper that averages the gradients.
+
+    While only the contrastive loss is trained the fusion layers get no gradient, which the wrapper has to look for.
+    """
+    if not distributed.in_group():
+        return task
+    with warnings.catch_warnings():
+        # `broadcast_buffers` has a successor, but not in every version of torch that is supported.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not fuse)
+
+
 @dataclass
 class Loop:
     """The step, and what happens between steps."""
@@ -166,7 +168,6 @@ class Loop:
     config: Config
     run_folder: Path
     task: Task
-    forward: nn.Module
     optimizer: torch.optim.Optimizer
     device: torch.device
     precision: str
@@ -183,14 +184,17 @@ class Loop:
         seconds_before = float(self.facts["seconds"])
         started, skipped_in_a_row = time.perf_counter(), 0
         window_started, window_step = started, first_step
+        fuse: bool | None = None
         try:
             for step in range(first_step, config.steps):
                 batch = next(stream).to(self.device, non_blocking=True)
                 distributed.seed_step(config.seed, step)
                 set_lr(self.optimizer, lr_at(step, config, self.steps_per_epoch))
                 stage = stage_at(step, self.config, self.steps_per_epoch)
+                if stage.fuse != fuse:
+                    forward, fuse = synchronised(self.task, stage.fuse), stage.fuse
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    output: Output = self.forward(batch, self.task.prepare(batch, stage), stage)
+                    output: Output = forward(batch, self.task.prepare(batch, stage), stage)
                 loss = torch.stack(list(output.losses.values())).sum()
                 loss.backward()
                 grad_norm = clip_grad_norm_(student.parameters(), clip_norm)

@@ -1,4 +1,4 @@
-"""Device and precision of a run: chosen by a short measurement, printed, and kept when the run is resumed."""
+"""Precision of a run: chosen by a short measurement, printed, and kept when the run is resumed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ import time
 import torch
 from torch import nn
 
-from albef.config import Config, UserError
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a setting names; `auto` takes a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"train.device {name!r} is no device: use auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device is cuda, but no CUDA device is available here: use auto or cpu.")
-    return device
+from albef.config import Config
 
 
 def choose_precision(config: Config, device: torch.device) -> tuple[str, str]:

@@ -18,7 +18,7 @@ def pictograms(split: str = "train", seed: int = 0, **settings) -> Pictograms:
     return Pictograms(split, seed, image_size=24, bank=BANK, **settings)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.sampled_from(SPLITS), seeds, numbers, st.integers(0, 9), st.sampled_from([0.0, 0.5]))
 def test_items_depend_on_their_key_alone(split, seed, index, epoch, noise):
     pairs = pictograms(split, seed, caption_noise=noise)
@@ -40,12 +40,9 @@ def test_items_depend_on_their_key_alone(split, seed, index, epoch, noise):
 
 
 def test_splits_and_seeds_share_no_scene():
-    sets = [
-        {pictograms(split, seed).item(index).scene for index in range(200)}
-        for split in ("train", "test")
-        for seed in (0, 1)
-    ]
-    assert len(set.union(*sets)) == sum(map(len, sets))
+    sources = [pictograms(split, seed) for split in ("train", "test") for seed in (0, 1)]
+    scenes = {source.item(index).scene for source in sources for index in range(200)}
+    assert len(scenes) == 800
 
 
 @settings(deadline=None, max_examples=200)
@@ -81,16 +78,17 @@ def test_twin_captions_differ_in_the_one_thing_in_which_the_scenes_do(split, see
 
 
 def test_shares_of_what_captions_say():
-    items = [pictograms().item(index) for index in range(3000)]
+    pairs = pictograms()
+    items = [pairs.item(index) for index in range(3000)]
 
     def share(says) -> float:
         return float(np.mean([says(item.claim) for item in items]))
 
     assert 0.27 < share(lambda claim: claim.background is not None) < 0.38
     assert 0.45 < share(lambda claim: any(m.size for m in claim.things)) < 0.6
-    pairs = [item.claim for item in items if item.scene.kind == "pair"]
-    assert 0.38 < np.mean([claim.relation is not None for claim in pairs]) < 0.55
-    assert 0.22 < np.mean([all(m.location for m in claim.things) for claim in pairs]) < 0.38
+    of_two = [item.claim for item in items if item.scene.kind == "pair"]
+    assert 0.38 < np.mean([claim.relation is not None for claim in of_two]) < 0.55
+    assert 0.22 < np.mean([all(m.location for m in claim.things) for claim in of_two]) < 0.38
 
 
 def test_caption_noise_is_the_share_asked_for_and_of_every_sort():
@@ -101,8 +99,8 @@ def test_caption_noise_is_the_share_asked_for_and_of_every_sort():
     false = [item for item in noisy if not holds(item.claim, item.scene)]
     assert 0.3 < len(false) / len(noisy) < 0.7
     assert all(item.caption == item.clean_caption for item in items if not item.noisy)
-    clean = [pictograms().item(index) for index in range(0, 3000, 100)]
-    assert [item.caption for item in clean] == [items[index].clean_caption for index in range(0, 3000, 100)]
+    quiet = pictograms()
+    assert all(quiet.item(index).caption == items[index].clean_caption for index in range(0, 3000, 100))
     strangers = [i for i in false if not {m.noun for m in i.claim.things} & {t.noun for t in i.scene.things}]
     assert strangers  # captions of other pictures
 
@@ -157,4 +155,4 @@ def test_foils_change_a_word_or_so_and_are_no_caption_of_the_scene(split, seed):
 
 def test_a_gallery_that_words_cannot_tell_apart_is_refused():
     with pytest.raises(UserError, match="num_nouns"):
-        gallery("unseen_background", count=2000, num_nouns=8, image_size=8, bank=BANK, mix={"single": 1.0})
+        gallery("unseen_background", count=80, num_nouns=8, image_size=8, bank=BANK, mix={"single": 1.0})

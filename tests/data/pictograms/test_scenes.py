@@ -78,7 +78,7 @@ def test_scenes_are_well_formed(split, seed, index, num_nouns):
         if a.noun == b.noun:
             assert (a.vendor, a.variant) == (b.vendor, b.variant)
         if {a.size, b.size} == {"small", "large"}:
-            assert max(a.side, b.side) >= 1.45 * min(a.side, b.side)
+            assert max(a.side, b.side) >= 1.34 * min(a.side, b.side)
     if scene.kind == "single":
         assert location(scene.things[0]) is not None
     if scene.kind == "pair":
@@ -144,7 +144,11 @@ def difference(a: Scene, b: Scene) -> set[str]:
 def test_twins_differ_in_exactly_one_thing(split, seed, number):
     couple = Scenes(split, seed, twin_share=1.0, bank=BANK).couple(number)
     a, b = couple.scenes
-    assert couple.change is not None
+    if (
+        couple.change is None
+    ):  # a group of two can be the only scene of its sort with a noun unseen on a background
+        assert split == "unseen_background"
+        return
     assert difference(a, b) == {couple.change.aspect}
     assert (a.kind, a.texture_seed) == (b.kind, b.texture_seed)
 

@@ -4,7 +4,7 @@ A `Claim` is the meaning, apart from its wording. Wording is decided by a few nu
 claims that differ in one thing can be said alike but for that thing: the captions of twin scenes, and foils.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -163,13 +163,13 @@ def altered(
     if aspect == "relation":
         return replace(claim, relation=OPPOSITE[claim.relation]) if claim.relation else None
     # Where two things have a place each, one change would put both on one side, which no true caption says.
-    fits = {
+    says: dict[Aspect, Callable[[Mention], bool]] = {
         "noun": lambda m: True,
         "count": lambda m: m.count > 1,
         "size": lambda m: m.size is not None,
         "location": lambda m: m.location is not None and len(claim.things) == 1,
-    }[aspect]
-    fitting = [i for i, mention in enumerate(claim.things) if fits(mention)]
+    }
+    fitting = [i for i, mention in enumerate(claim.things) if says[aspect](mention)]
     if not fitting:
         return None
     index = pick(rng, fitting)

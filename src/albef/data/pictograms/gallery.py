@@ -63,11 +63,12 @@ class Pictograms:
         caption_noise: float = 0.0,
         mix: Mapping[str, float] | None = None,
         twin_share: float = 0.5,
+        twins_from_epoch: int = 0,
         bank: SpriteBank | None = None,
     ):
         bank = bank or load_sprites()
         self.split, self.seed, self.count, self.caption_noise = split, seed, count, caption_noise
-        self._scenes = Scenes(split, seed, num_nouns, mix, twin_share, bank)
+        self._scenes = Scenes(split, seed, num_nouns, mix, twin_share, twins_from_epoch, bank)
         self._painter = Painter(image_size, bank)
         self._plurals = bank.plurals
         self._templates = templates_of(split)
@@ -174,7 +175,7 @@ def gallery(
     said = [claims(scene, rng) for scene in scenes]
     for attempt in range(_ROUNDS):
         index = _Index(scenes)
-        ambiguous = [i for i, claim in enumerate(said) if index.of(claim) != [i]]
+        ambiguous = [i for i, claim in enumerate(said) if index.is_ambiguous(claim, i)]
         if not ambiguous:
             break
         for i in ambiguous:
@@ -204,7 +205,7 @@ _ROUNDS = 40
 
 
 class _Index:
-    """Finds the scenes of which a claim holds by what they count, before looking closer."""
+    """Finds scenes of which a claim might hold by what they count, so that few need a closer look."""
 
     def __init__(self, scenes: list[Scene]):
         self._scenes = scenes
@@ -214,10 +215,10 @@ class _Index:
             for noun in set(nouns):
                 self._having.setdefault((noun, nouns.count(noun)), set()).add(i)
 
-    def of(self, claim: Claim) -> list[int]:
-        nothing: set[int] = set()
-        having = [self._having.get((m.noun, m.count), nothing) for m in claim.things]
-        return [i for i in set.intersection(*having) if holds(claim, self._scenes[i])]
+    def is_ambiguous(self, claim: Claim, scene: int) -> bool:
+        """Whether a claim of this scene holds of another."""
+        having = [self._having.get((m.noun, m.count), set[int]()) for m in claim.things]
+        return any(i != scene and holds(claim, self._scenes[i]) for i in set.intersection(*having))
 
 
 def _unique_claim(scenes: list[Scene], i: int, index: _Index, rng: np.random.Generator) -> Claim | None:
@@ -225,7 +226,7 @@ def _unique_claim(scenes: list[Scene], i: int, index: _Index, rng: np.random.Gen
     for attempt in range(24):
         planned = plan(scenes[i], rng, rich=attempt >= 6)
         claim = (replace(planned, background=attempt >= 16) if attempt >= 6 else planned).claim(scenes[i])
-        if index.of(claim) == [i]:
+        if not index.is_ambiguous(claim, i):
             return claim
     return None
 

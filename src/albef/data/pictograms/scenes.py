@@ -43,14 +43,14 @@ MIX: Mapping[str, float] = {"single": 0.3, "pair": 0.35, "group": 0.2, "mixed": 
 HELD_OUT_VENDOR = "noto"
 OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
-# Shares of the picture's side. Large is at least 1.45 times small in pictures of as many things.
+# Shares of the picture's side. Large is at least 1.3 times small in pictures of as many things.
 _SIDES: dict[tuple[bool, Size], tuple[float, float]] = {
-    (True, "small"): (0.36, 0.41),
-    (True, "large"): (0.60, 0.75),
-    (False, "small"): (0.30, 0.355),
-    (False, "large"): (0.52, 0.57),
+    (True, "small"): (0.40, 0.46),
+    (True, "large"): (0.62, 0.78),
+    (False, "small"): (0.37, 0.40),
+    (False, "large"): (0.56, 0.60),
 }
-_MANY_SIDE = (0.32, 0.39)  # three or four things; they count as small
+_MANY_SIDE = (0.39, 0.45)  # three or four things; they count as small
 _LARGEST_LOCATED = 0.64  # a larger thing cannot be clearly off centre
 _OFF_CENTRE = 0.16  # of the side: from here on a thing is on the left, at the top, …
 _MIDDLE = 0.08  # of the side: nearer to the centre than this is in the middle
@@ -178,6 +178,7 @@ class Scenes:
         num_nouns: int = 24,
         mix: Mapping[str, float] | None = None,
         twin_share: float = 0.5,
+        twins_from_epoch: int = 0,
         bank: SpriteBank | None = None,
     ):
         bank = bank or load_sprites()
@@ -200,7 +201,8 @@ class Scenes:
                 raise UserError(
                     "Split unseen_pair needs scenes of two nouns: give data.mix a kind beside single."
                 )
-        self.split, self.seed, self.twin_share = split, seed, twin_share
+        self.split, self.seed = split, seed
+        self.twin_share, self.twins_from_epoch = twin_share, twins_from_epoch
         unseen = split == "unseen_vendor"
         self._vendors = {
             noun: [v for v in bank.vendors if (v == HELD_OUT_VENDOR) == unseen and (noun, v) in bank.images]
@@ -228,9 +230,11 @@ class Scenes:
         """Scenes 2·number and 2·number+1."""
         rng = generator("scene", self.split, self.seed, epoch, number)
         first = self._draw(rng)
-        if rng.random() >= self.twin_share:
+        twins = rng.random() < self.twin_share and epoch >= self.twins_from_epoch
+        twin = self._twin(first, rng) if twins else None
+        if twin is None:
             return Couple((first, self._draw(rng)), None)
-        second, change = self._twin(first, rng)
+        second, change = twin
         # The change of a count takes a copy away, so without a swap the second scene would never have more.
         return Couple((second, first) if rng.random() < 0.5 else (first, second), change)
 
@@ -275,16 +279,18 @@ class Scenes:
         variant = int(rng.random() * self._variants[noun, vendor])
         return Thing(noun, vendor, variant, "small", (0.0, 0.0, 1.0, 1.0), rng.random() < 0.5)
 
-    def _twin(self, scene: Scene, rng: np.random.Generator) -> tuple[Scene, Change]:
-        """A scene that differs from this one in one thing, and in what."""
+    def _twin(self, scene: Scene, rng: np.random.Generator) -> tuple[Scene, Change] | None:
+        """A scene that differs from this one in one thing, and in what; None where the split has none."""
         options = _CHANGES[scene.kind]
-        while True:
+        for _ in range(100):
             aspect = pick(rng, options)
             index = int(rng.random() * len({thing.noun for thing in scene.things}))
             twin = self._changed(scene, aspect, index, rng)
-            nouns = list(dict.fromkeys(thing.noun for thing in twin.things)) if twin else []
-            if twin and self._allowed(nouns, twin.background):
+            if twin is None:
+                continue
+            if self._allowed(list(dict.fromkeys(thing.noun for thing in twin.things)), twin.background):
                 return twin, Change(aspect, _counted(scene) if aspect == "count" else index)
+        return None
 
     def _changed(self, scene: Scene, aspect: Aspect, index: int, rng: np.random.Generator) -> Scene | None:
         """The scene with that aspect (of that thing) changed; None where it cannot be."""
@@ -398,7 +404,7 @@ def _pair(rng: np.random.Generator, sprites: list[Thing]) -> tuple[Thing, ...]:
 _CORNERS = ((-1, -1), (1, -1), (-1, 1), (1, 1))
 _SIDEWAYS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _TRIANGLES = tuple(
-    tuple(corner for corner in _CORNERS if corner[0] * dx + corner[1] * dy < 0) + ((dx, dy),)
+    (*(corner for corner in _CORNERS if corner[0] * dx + corner[1] * dy < 0), (dx, dy))
     for dx, dy in _SIDEWAYS
 )
 
@@ -418,11 +424,9 @@ def _places(rng: np.random.Generator, number: int) -> list[tuple[int, int]]:
 def _off(rng: np.random.Generator, side: float) -> float:
     """How far from the centre to put one of several things: the larger, the nearer to the edge."""
     edge = 0.5 - side / 2
-    return (
-        _between(rng, max(0.19, edge - 0.08), min(0.3, edge))
-        if edge > 0.25
-        else _between(rng, edge - 0.02, edge)
-    )
+    if edge < 0.25:
+        return _between(rng, edge - 0.02, edge)
+    return _between(rng, max(0.19, edge - 0.08), min(0.3, edge))
 
 
 def _spread(rng: np.random.Generator, sprites: list[Thing], sizes: list[Size]) -> tuple[Thing, ...]:
@@ -538,6 +542,7 @@ def render(scene: Scene, image_size: int = 64, bank: SpriteBank | None = None) -
     return (Painter(image_size, bank) if bank else _painter(image_size)).paint(scene)
 
 
+@functools.cache
 def _texture(background: str, image_size: int) -> np.ndarray:
     """Eight variants of a background, uint8 [8, side, side, 3] with a side of 1.5 pictures to cut from."""
     side = image_size * 3 // 2
@@ -589,7 +594,8 @@ def _flakes(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 def _grain(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     bend = 0.05 * np.sin(2 * np.pi * (0.7 * x + rng.random()))
-    return 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(7, 9) * (y + bend) + 2 * _cloud(x, rng, 4)))
+    rings: np.ndarray = rng.uniform(7, 9) * (y + bend) + 2 * _cloud(x, rng, 4)
+    return 0.5 + 0.5 * np.sin(2 * np.pi * rings)
 
 
 def _stripes(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,148 @@
+"""The commands as a user types them, on toys: train, evaluate, info, export, index, search, own data, bad input."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import toy
+from albef.cli import main
+from albef.config import UserError
+from albef.recipe import dump_config
+from albef.run import run
+
+ROOT = Path(__file__).parent.parent.parent
+METRICS = {f"test/{score}/{way}_r{k}" for score in ("itc", "itm") for way in ("t2i", "i2t") for k in (1, 5, 10)}
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that went from training to its report."""
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    recipe = folder.with_suffix(".yaml")
+    recipe.write_text(dump_config(toy.config()))
+    main(["train", str(recipe), "--out", str(folder)])
+    return folder
+
+
+def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
+    for name in ("config.yaml", "log.jsonl", "metrics.json", "model/config.json", "report.html", "checkpoints"):
+        assert (finished / name).exists(), name
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics.keys() >= METRICS
+    assert {"train/seconds", "train/pairs_per_second", "train/steps"} <= metrics.keys()
+    assert all(0 <= metrics[name] <= 1 for name in METRICS)
+
+
+def test_evaluate_repeats_the_figures_of_the_run(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.json"
+    command = ["evaluate", str(finished), "--split=test", "--count=12", "--top-k=4", "--json", str(file)]
+    main(command)
+    again, first = (json.loads(path.read_text()) for path in (file, finished / "metrics.json"))
+    for name in METRICS:
+        assert again[name] == first[name]
+
+
+def test_info_of_the_run_and_of_a_size(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", str(finished), "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["image_size"] == toy.MODEL.image_size
+    main(["info", "base", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["trainable_parameters"], facts["state_dict_keys"]) == (209_937_725, 844)
+
+
+def test_export_train_on_it_index_and_search(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, index = tmp_path / "pictures", tmp_path / "index"
+    main(["data", "export", "pictograms", "--count=8", "--image-size=32", "--out", str(pictures)])
+    rows = json.loads((pictures / "train.json").read_text())
+    assert len(rows) == 8
+    assert all((pictures / row["image"]).exists() and row["caption"] for row in rows)
+    main(["index", str(finished), str(pictures), "--out", str(index)])
+    capsys.readouterr()
+    main(["search", str(index), "a fox", "-k", "3"])
+    assert "Contact sheet" in capsys.readouterr().out
+    with Image.open(tmp_path / "index-search.png") as sheet:
+        assert sheet.width > 100
+    main(["search", str(index), str(pictures / rows[2]["image"]), "-k", "1", "--out", str(tmp_path / "same.png")])
+    assert Path(rows[2]["image"]).name in capsys.readouterr().out
+
+
+def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = []
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "caption": [f"picture {number}", "noise"], "image_id": number})
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:60])
+    rows[5]["caption"] = " "
+    (tmp_path / "own.json").write_text(json.dumps(rows))
+    data = dataclasses.replace(
+        toy.config().data,
+        source=str(tmp_path / "own.json"),
+        validation=str(tmp_path / "own.json"),
+        max_bad_fraction=0.2,
+    )
+    config = dataclasses.replace(toy.config(), data=data)
+    run(config, tmp_path / "run")
+    listed = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
+    assert {line["origin"] for line in listed} == {"own.json, row 4", "own.json, row 6"}
+    assert (tmp_path / "run" / "report.html").exists()
+    strict = dataclasses.replace(config, data=dataclasses.replace(data, max_bad_fraction=0.01))
+    with pytest.raises(UserError, match=r"max_bad_fraction.*bad_samples\.jsonl"):
+        run(strict, tmp_path / "strict")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "{run}/config.yaml", "--out", "{run}", "--train.seed=5"], "holds another run"),
+        (["train", "{run}/config.yaml", "--out", "{tmp}"], "not empty and holds no run"),
+        (["train", "{run}/config.yaml", "--out", "{tmp}/new", "--data.source={tmp}/none.json"], "no such file"),
+        (["evaluate", "{tmp}"], "config.json"),
+        (["evaluate", "{run}", "--data={tmp}/none.csv"], "no such file"),
+        (["evaluate", "{run}", "--split=tset"], "no split 'tset'"),
+        (["info", "bsae"], "bsae"),
+        (["index", "{run}", "{tmp}/nowhere", "--out", "{tmp}/index"], "no such file or folder"),
+        (["search", "{tmp}", "a fox"], "index"),
+        (["data", "export", "pictograms", "--num-nouns=9999", "--out", "{tmp}/x"], "nouns"),
+    ],
+)
+def test_mistakes_end_with_a_sentence_and_status_2(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "something.txt").write_text("here")
+    with pytest.raises(SystemExit) as stopped:
+        main([argument.format(run=finished, tmp=tmp_path) for argument in arguments])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_the_commands_in_the_readme_exist() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    mentioned = set(re.findall(r"make ([a-z-]+)", readme))
+    assert {"quickstart", "test"} <= mentioned <= targets
+    from albef.cli import build_parser
+
+    for line in re.findall(r"^\.venv/bin/albef (.+?)(?:\s+#.*)?$", readme, re.MULTILINE):
+        import shlex
+
+        build_parser().parse_known_args(shlex.split(line))

@@ -1,0 +1,40 @@
+"""Golden files replay, and the tool notices what is off."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+import replay
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in GOLDEN.iterdir() if p.stem.startswith(("pretrain", "position", "learning"))))
+def test_golden_file_replays(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay.main([str(GOLDEN / file)]) == 0
+    assert "0 beyond tolerance" in capsys.readouterr().out
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = GOLDEN / "pretrain_alpha0.4.safetensors"
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(source)
+    tensors["expect.loss_itm"] += 1e-3
+    save_file(tensors, tmp_path / "off.safetensors", metadata=metadata)
+    assert replay.main([str(tmp_path / "off.safetensors")]) == 1
+    assert "BEYOND" in capsys.readouterr().out
+
+
+def test_a_missing_tensor_is_beyond_tolerance() -> None:
+    compared = list(replay.compare({}, {"absent": torch.zeros(2)}, replay.TIGHT))
+    assert [replay.deviation(got, expected, t)[2] for _, got, expected, t in compared] == [False]
+
+
+def test_nothing_compared_is_a_failure() -> None:
+    assert replay.main([]) == 1

@@ -1,0 +1,68 @@
+"""A toy model, toy batches and a toy configuration, for tests of everything that trains."""
+
+from __future__ import annotations
+
+import torch
+
+from albef.config import Config, DataConfig, EvaluateConfig, ModelConfig, TaskConfig, TrainConfig
+from albef.data.records import Batch
+
+VOCABULARY = 40
+
+MODEL = ModelConfig(
+    size="tiny",
+    image_size=16,
+    patch_size=8,
+    image_width=16,
+    image_depth=1,
+    image_heads=2,
+    image_mlp_width=32,
+    text_width=16,
+    text_depth=1,
+    fusion_depth=2,
+    text_heads=2,
+    text_mlp_width=32,
+    feature_width=8,
+    vocabulary="trained",
+    vocab_size=VOCABULARY,
+    max_positions=32,
+    max_tokens=12,
+    dropout=0.1,
+    initial_std=0.1,
+)
+
+
+def config(
+    task: TaskConfig | None = None, train: TrainConfig | None = None, data: DataConfig | None = None
+) -> Config:
+    """A configuration of the toy model on a few pictograms."""
+    return Config(
+        model=MODEL,
+        data=data or DataConfig(count=24, crop_scale=(1.0, 1.0), flip=False, randaugment=False),
+        task=task or TaskConfig(queue_size=10, alpha_ramp_steps=4),
+        train=train or TrainConfig(steps=6, batch_size=4, warmup_steps=2, precision="fp32", log_every_steps=1),
+        evaluate=EvaluateConfig(splits=("test",), count=12, top_k=4),
+    )
+
+
+def batch(size: int, seed: int = 0, length: int = 6, masked: int = 2) -> Batch:
+    """Random pixels and captions of different lengths, the first `masked` tokens after [CLS] masked."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, VOCABULARY, (size, length), generator=generator)
+    real = torch.randint(1 + masked, length + 1, (size, 1), generator=generator)
+    mask = torch.arange(length) < real
+    ids = torch.where(mask, ids, 0)
+    columns = torch.arange(1, 1 + masked)
+    positions = (torch.arange(size)[:, None] * length + columns).flatten()
+    masked_ids = ids.clone()
+    masked_ids[:, 1 : 1 + masked] = 4
+    return Batch(
+        pixels=torch.randn(size, 3, MODEL.image_size, MODEL.image_size, generator=generator),
+        ids=ids,
+        mask=mask,
+        masked_ids=masked_ids,
+        mlm_positions=positions,
+        mlm_labels=ids.flatten()[positions],
+        image_id=-torch.arange(1, size + 1) - 1000 * seed,
+        caption_id=torch.arange(size) + 1000 * seed,
+    )

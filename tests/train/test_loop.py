@@ -1,0 +1,178 @@
+"""Training from end to end on toys: exact resume, faults, two processes."""
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toy
+from albef.config import Config, TaskConfig, TrainConfig, UserError
+from albef.run import prepare
+from albef.tasks.pretrain import Pretrain
+from albef.train import loop as loop_module
+from albef.train.checkpoint import checkpoints_in
+from albef.train.loop import MAX_SKIPPED_IN_A_ROW, Interrupted, train
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained(config: Config, folder: Path) -> dict[str, torch.Tensor]:
+    """The last checkpoint's tensors after training in a folder."""
+    train(prepare(config, folder), folder)
+    return load_file(checkpoints_in(folder / "checkpoints")[-1] / "task.safetensors")
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def losses_of(folder: Path) -> list[tuple[float, ...]]:
+    return [tuple(line[name] for name in ("step", "itc", "itm", "mlm")) for line in log_of(folder)]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_writes_its_log_and_learns_something(tmp_path: Path) -> None:
+    settings = TrainConfig(steps=40, batch_size=8, warmup_steps=3, lr=1e-2, precision="fp32", log_every_steps=1)
+    trained(toy.config(train=settings), tmp_path)
+    log = log_of(tmp_path)
+    assert [line["step"] for line in log] == list(range(40))
+    assert sum(line["mlm"] for line in log[-5:]) < sum(line["mlm"] for line in log[:5]) - 1
+    for name in ("mi_i2t", "mi_t2i", "mi_mlm", "disagreement", "itm_accuracy", "pairs_per_second", "lr", "grad_norm"):
+        assert name in log[-1]
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy.config()
+    undisturbed = trained(config, tmp_path / "whole")
+    send = [None, None, None, signal.SIGINT]
+    advance = loop_module.RunLog.advance
+
+    def advance_and_interrupt(self: loop_module.RunLog, step: int) -> None:
+        advance(self, step)
+        if step < len(send) and send[step]:
+            os.kill(os.getpid(), send[step])
+
+    monkeypatch.setattr(loop_module.RunLog, "advance", advance_and_interrupt)
+    with pytest.raises(Interrupted, match="after step"):
+        trained(config, tmp_path / "broken")
+    stopped_after = int(checkpoints_in(tmp_path / "broken" / "checkpoints")[-1].name.split("-")[1])
+    assert 4 <= stopped_after < config.train.steps
+    monkeypatch.undo()
+    resumed = trained(config, tmp_path / "broken")
+    assert equal(undisturbed, resumed)
+    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "broken")
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    first = trained(toy.config(), tmp_path)
+    log = (tmp_path / "log.jsonl").read_text()
+    assert equal(trained(toy.config(), tmp_path), first)
+    assert (tmp_path / "log.jsonl").read_text() == log
+
+
+def test_data_workers_change_nothing(tmp_path: Path) -> None:
+    alone = trained(toy.config(), tmp_path / "0")
+    data = dataclasses.replace(toy.config().data, workers=1)
+    assert equal(trained(toy.config(data=data), tmp_path / "1"), alone)
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+    """Makes the loss NaN in the given calls of the task."""
+    forward, calls = Pretrain.forward, iter(range(10**6))
+
+    def forward_with_nan(self: Pretrain, *arguments: object) -> object:
+        output = forward(self, *arguments)
+        if next(calls) in steps:
+            output.losses["itc"] = output.losses["itc"] * float("nan")
+        return output
+
+    monkeypatch.setattr(Pretrain, "forward", forward_with_nan)
+
+
+def test_a_step_with_nan_is_skipped_and_poisons_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(monkeypatch, {2, 4})
+    tensors = trained(toy.config(), tmp_path)
+    assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
+    assert log_of(tmp_path)[-1]["skipped"] == 2
+
+
+def test_nan_without_end_stops_the_run_with_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned(monkeypatch, set(range(3, 1000)))
+    settings = TrainConfig(steps=100, batch_size=4, precision="fp32", checkpoint_every_steps=1)
+    with pytest.raises(UserError, match=f"{MAX_SKIPPED_IN_A_ROW} times in a row"):
+        trained(toy.config(train=settings), tmp_path)
+    newest = checkpoints_in(tmp_path / "checkpoints")[-1]
+    assert newest.name == "step-00000003"
+    tensors = load_file(newest / "task.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def test_two_processes_train_and_resume(tmp_path: Path) -> None:
+    settings = TrainConfig(
+        steps=4, batch_size=4, precision="fp32", processes=2, threads=1, log_every_steps=1, checkpoint_every_steps=2
+    )
+    task = TaskConfig(queue_size=10, align_first=0.5)
+    config = toy.config(task=task, train=settings)
+    whole = trained(config, tmp_path)
+    assert [line["step"] for line in log_of(tmp_path)] == [0, 1, 2, 3]
+    assert int(whole["queue.count"]) == 10
+    last = checkpoints_in(tmp_path / "checkpoints")[-1]
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    assert equal(trained(config, tmp_path), whole)
+
+
+def test_the_first_step_is_the_same_for_one_and_two_processes(tmp_path: Path) -> None:
+    model = dataclasses.replace(toy.MODEL, dropout=0.0)
+    task = TaskConfig(queue_size=10, losses=("itc", "mlm"))
+    for processes in (1, 2):
+        settings = TrainConfig(steps=1, batch_size=8, precision="fp32", processes=processes, threads=1)
+        config = dataclasses.replace(toy.config(task=task, train=settings), model=model)
+        trained(config, tmp_path / str(processes))
+    one, two = (log_of(tmp_path / str(processes))[0] for processes in (1, 2))
+    assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
+    for name in ("image", "text"):
+        queues = [
+            load_file(checkpoints_in(tmp_path / str(n) / "checkpoints")[-1] / "task.safetensors")[f"queue.{name}"]
+            for n in (1, 2)
+        ]
+        torch.testing.assert_close(*queues)
+
+
+def test_batches_must_be_divisible_among_processes(tmp_path: Path) -> None:
+    config = toy.config(train=TrainConfig(batch_size=5, processes=2))
+    with pytest.raises(UserError, match=r"train\.batch_size 5"):
+        train(config, tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_three_pairs_train(tmp_path: Path, batch_size: int) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for number, caption in enumerate(["a", "fox", "fox"]):
+        Image.fromarray(np.full((20, 30, 3), 60 * number, np.uint8)).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(caption)
+    data = dataclasses.replace(toy.config().data, source=str(tmp_path))
+    settings = TrainConfig(steps=5, batch_size=batch_size, precision="fp32", log_every_steps=1)
+    config = toy.config(task=TaskConfig(queue_size=1000), train=settings, data=data)
+    tensors = trained(config, tmp_path.parent / f"run-{batch_size}")
+    assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
+    assert log_of(tmp_path.parent / f"run-{batch_size}")[-1]["skipped"] == 0

@@ -1,0 +1,58 @@
+"""Schedules and the groups of the optimizer."""
+
+import dataclasses
+
+import pytest
+
+import toy
+from albef.config import TaskConfig, TrainConfig
+from albef.tasks.pretrain import Pretrain
+from albef.train.optim import build_optimizer, is_decayed, lr_at, set_lr, stage_at
+
+
+def test_warmup_then_cosine_to_the_minimum() -> None:
+    config = TrainConfig(steps=110, warmup_steps=10, warmup_lr=0.0, lr=1.0, min_lr=0.1)
+    rates = [lr_at(step, config, 1) for step in range(111)]
+    assert rates[:11] == pytest.approx([step / 10 for step in range(11)])
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[110] == pytest.approx(0.1)
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_only_matrices_decay_unless_as_published() -> None:
+    student = Pretrain(toy.config()).student
+    decayed = {name for name, p in student.named_parameters() if is_decayed(name, p, False)}
+    assert "text_encoder.words.weight" not in decayed
+    assert "image_encoder.positions" not in decayed
+    assert "temperature" not in decayed
+    assert "image_encoder.patches.weight" in decayed
+    assert not any("norm" in name or name.endswith("bias") for name in decayed)
+    published = {name for name, p in student.named_parameters() if is_decayed(name, p, True)}
+    assert published - decayed == {
+        "temperature",
+        "image_encoder.positions",
+        "image_encoder.class_token",
+        "text_encoder.words.weight",
+        "text_encoder.positions.weight",
+        "text_encoder.types.weight",
+    }
+
+
+def test_the_temperature_has_a_rate_of_its_own() -> None:
+    student = Pretrain(toy.config()).student
+    optimizer = build_optimizer(student, TrainConfig(temperature_lr_scale=0.1))
+    set_lr(optimizer, 2.0)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2.0, 2.0, 0.2])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(student.parameters()))
+
+
+def test_stages_follow_the_step() -> None:
+    task = TaskConfig(alpha=0.4, align_first=0.25, hardness_ramp=0.5)
+    config = dataclasses.replace(toy.config(task=task), train=TrainConfig(steps=100))
+    assert [stage_at(step, config, 50).alpha for step in (0, 25, 50, 99)] == pytest.approx([0, 0.2, 0.4, 0.4])
+    assert [stage_at(step, config, 50).fuse for step in (0, 24, 25)] == [False, False, True]
+    hardness = [stage_at(step, config, 50).hardness for step in (0, 25, 44, 63, 99)]
+    assert hardness == pytest.approx([0, 0, 0.5, 1, 1])
+    plain = dataclasses.replace(config, task=TaskConfig())
+    assert stage_at(0, plain, 50).hardness == 1
+    assert stage_at(0, plain, 50).fuse
