@@ -113,6 +113,14 @@ class DataConfig:
     caption_noise: float = 0.2  # pictograms: share of training captions that are like noisy web text
     twin_share: float = 0.5  # pictograms: share of neighbouring scenes that differ in one thing only
     twins_from_epoch: int = 0  # pictograms: until then neighbours have nothing to do with each other
+    twin_aspects: tuple[Literal["noun", "count", "size", "background", "location", "relation"], ...] = (
+        "noun",
+        "count",
+        "size",
+        "background",
+        "location",
+        "relation",
+    )  # pictograms: what neighbours may differ in
     crop_scale: tuple[float, float] = (0.2, 1.0)  # area of the random crop; (1, 1): no crop, the whole picture
     flip: bool = True  # mirror half of the pictures; wrong where captions say left and right
     randaugment: bool = True

@@ -144,6 +144,7 @@ class PictogramSource:
             caption_noise=config.caption_noise if split == "train" else 0.0,
             twin_share=config.twin_share,
             twins_from_epoch=config.twins_from_epoch,
+            twin_aspects=config.twin_aspects,
         )
 
     def __len__(self) -> int:

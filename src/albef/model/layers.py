@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
@@ -42,6 +44,33 @@ def split_heads(states: Float[Tensor, "batch length joined"], heads: int, parts:
     return states.view(batch, length, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
+class Packing(NamedTuple):
+    """Where the real tokens of padded texts are: linear layers see them alone, attention sees them padded."""
+
+    places: Int[Tensor, " real"]  # flat indices into batch × length
+    mask: Bool[Tensor, "batch length"]
+
+    @classmethod
+    def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
+        """The packing of a mask of real tokens."""
+        return cls(mask.flatten().nonzero().squeeze(1), mask)
+
+    def first(self) -> Int[Tensor, " batch"]:
+        """Where the first token of every text is among the real ones; padding follows the text."""
+        lengths = self.mask.sum(1)
+        return lengths.cumsum(0) - lengths
+
+    def pack(self, padded: Float[Tensor, "batch length width"]) -> Float[Tensor, "real width"]:
+        """The real tokens, one after the other."""
+        return padded.flatten(0, 1)[self.places]
+
+    def pad(self, packed: Float[Tensor, "real width"]) -> Float[Tensor, "batch length width"]:
+        """The tokens in their places again, zeros elsewhere."""
+        batch, length = self.mask.shape
+        flat = packed.new_zeros(batch * length, packed.shape[-1]).index_copy(0, self.places, packed)
+        return flat.view(batch, length, -1)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention whose query, key and value projections are one product."""
 
@@ -51,23 +80,27 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(
-        self,
-        states: Float[Tensor, "batch length width"],
-        mask: Bool[Tensor, "batch length"] | None = None,
-        first_only: bool = False,
-    ) -> Float[Tensor, "batch queries width"]:
-        """What each position gathers from all; with `first_only`, what the first position ([CLS]) gathers."""
-        if first_only:
-            width = states.shape[-1]
-            query_weight, pair_weight = self.qkv.weight.split([width, 2 * width])
-            query_bias, pair_bias = self.qkv.bias.split([width, 2 * width])
-            (query,) = split_heads(F.linear(states[:, :1], query_weight, query_bias), self.heads, 1)
-            key, value = split_heads(F.linear(states, pair_weight, pair_bias), self.heads, 2)
-        else:
-            query, key, value = split_heads(self.qkv(states), self.heads, 3)
-        context, _ = attend(query, key, value, mask, self.dropout if self.training else 0.0)
-        return self.out(context)
+    def forward(self, states: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
+        """What each position gathers from all, where every position is real."""
+        query, key, value = split_heads(self.qkv(states), self.heads, 3)
+        return self.out(attend(query, key, value, None, self.dropout if self.training else 0.0)[0])
+
+    def packed(self, states: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "real width"]:
+        """What each real token gathers from those of its text."""
+        query, key, value = split_heads(packing.pad(self.qkv(states)), self.heads, 3)
+        dropout = self.dropout if self.training else 0.0
+        return self.out(packing.pack(attend(query, key, value, packing.mask, dropout)[0]))
+
+    def first(self, states: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "batch width"]:
+        """What the first token ([CLS]) of each text gathers."""
+        width = states.shape[-1]
+        query_weight, pair_weight = self.qkv.weight.split([width, 2 * width])
+        query_bias, pair_bias = self.qkv.bias.split([width, 2 * width])
+        asked = F.linear(states[packing.first()], query_weight, query_bias)[:, None]
+        (query,) = split_heads(asked, self.heads, 1)
+        key, value = split_heads(packing.pad(F.linear(states, pair_weight, pair_bias)), self.heads, 2)
+        dropout = self.dropout if self.training else 0.0
+        return self.out(attend(query, key, value, packing.mask, dropout)[0].squeeze(1))
 
 
 class CrossAttention(nn.Module):
@@ -86,17 +119,19 @@ class CrossAttention(nn.Module):
 
     def forward(
         self,
-        states: Float[Tensor, "pairs length width"],
+        states: Float[Tensor, "tokens width"],
+        packing: Packing | None,
         memory: Float[Tensor, "pairs patches both"],
         memory_mask: Bool[Tensor, "pairs patches"] | None,
         keep_attention: bool = False,
-    ) -> tuple[Float[Tensor, "pairs length width"], Float[Tensor, "pairs heads length patches"] | None]:
-        """What each text position gathers from its image, and the attention if it is to be kept."""
-        (query,) = split_heads(self.query(states), self.heads, 1)
+    ) -> tuple[Float[Tensor, "tokens width"], Float[Tensor, "pairs heads length patches"] | None]:
+        """What each text token gathers from its image (one token a text without a packing), and the attention."""
+        asked = self.query(states)
+        (query,) = split_heads(packing.pad(asked) if packing else asked[:, None], self.heads, 1)
         key, value = split_heads(memory, self.heads, 2)
         dropout = self.dropout if self.training else 0.0
         context, attention = attend(query, key, value, memory_mask, dropout, keep_attention)
-        return self.out(context), attention
+        return self.out(packing.pack(context) if packing else context.squeeze(1)), attention
 
 
 class FeedForward(nn.Module):

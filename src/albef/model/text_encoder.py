@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from albef.config import ModelConfig
-from albef.model.layers import CrossAttention, FeedForward, SelfAttention
+from albef.model.layers import CrossAttention, FeedForward, Packing, SelfAttention
 
 NORM_EPS = 1e-12
 
@@ -29,8 +29,8 @@ class Memory(NamedTuple):
 class Fused(NamedTuple):
     """Text tokens after fusion, and the cross-attention of each layer where it was to be kept."""
 
-    tokens: Float[Tensor, "pairs length width"]
-    attention: tuple[Float[Tensor, "pairs heads length patches"], ...]
+    tokens: Float[Tensor, "pairs read width"]
+    attention: tuple[Float[Tensor, "pairs heads read patches"], ...]
 
 
 class TextLayer(nn.Module):
@@ -45,11 +45,9 @@ class TextLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(
-        self, tokens: Float[Tensor, "batch length width"], mask: Bool[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch length width"]:
+    def forward(self, tokens: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "real width"]:
         """The tokens after self-attention and feed-forward."""
-        tokens = self.attention_norm(tokens + self.dropout(self.attention(tokens, mask)))
+        tokens = self.attention_norm(tokens + self.dropout(self.attention.packed(tokens, packing)))
         return self.mlp_norm(tokens + self.dropout(self.mlp(tokens)))
 
 
@@ -65,17 +63,22 @@ class FusionLayer(TextLayer):
 
     def fuse(
         self,
-        tokens: Float[Tensor, "pairs length width"],
-        mask: Bool[Tensor, "pairs length"],
+        tokens: Float[Tensor, "real width"],
+        packing: Packing,
         memory: Float[Tensor, "pairs patches both"],
         memory_mask: Bool[Tensor, "pairs patches"] | None,
         first_only: bool,
         keep_attention: bool,
-    ) -> tuple[Float[Tensor, "pairs queries width"], Float[Tensor, "pairs heads queries patches"] | None]:
+    ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "pairs heads length patches"] | None]:
         """The tokens (or [CLS] alone) after both attentions and feed-forward, and the cross-attention if kept."""
-        read = tokens[:, :1] if first_only else tokens
-        read = self.attention_norm(read + self.dropout(self.attention(tokens, mask, first_only)))
-        seen, attention = self.cross_attention(read, memory, memory_mask, keep_attention)
+        if first_only:
+            read, gathered = tokens[packing.first()], self.attention.first(tokens, packing)
+        else:
+            read, gathered = tokens, self.attention.packed(tokens, packing)
+        read = self.attention_norm(read + self.dropout(gathered))
+        seen, attention = self.cross_attention(
+            read, None if first_only else packing, memory, memory_mask, keep_attention
+        )
         read = self.cross_attention_norm(read + self.dropout(seen))
         return self.mlp_norm(read + self.dropout(self.mlp(read))), attention
 
@@ -96,12 +99,14 @@ class TextEncoder(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        """Text tokens that have not seen an image."""
-        tokens = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0]
-        tokens = self.dropout(self.norm(tokens))
+        """Text tokens that have not seen an image; zeros where there is no token."""
+        packing = Packing.of(mask)
+        words = self.words(ids.flatten()[packing.places])
+        positions = self.positions(packing.places % ids.shape[1])
+        tokens = self.dropout(self.norm(words + positions + self.types.weight[0]))
         for layer in self.layers:
-            tokens = layer(tokens, mask)
-        return tokens
+            tokens = layer(tokens, packing)
+        return packing.pad(tokens)
 
 
 class FusionEncoder(nn.Module):
@@ -125,15 +130,17 @@ class FusionEncoder(nn.Module):
         first_only: bool = False,
         keep_attention: bool = False,
     ) -> Fused:
-        """The fused tokens; with `first_only` the last layer computes nothing but [CLS], which is all ITM reads."""
+        """The fused tokens; with `first_only` the last layer computes [CLS] alone (length 1), which is all ITM reads."""
         kept = []
-        last = len(self.layers) - 1
+        packing = Packing.of(mask)
+        states, last = packing.pack(tokens), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.layers, memory.layers, strict=True)):
-            tokens, attention = layer.fuse(
-                tokens, mask, layer_memory, memory.mask, first_only and depth == last, keep_attention
+            states, attention = layer.fuse(
+                states, packing, layer_memory, memory.mask, first_only and depth == last, keep_attention
             )
             kept.append(attention)
-        return Fused(tokens, tuple(kept) if keep_attention else ())
+        fused = states[:, None] if first_only else packing.pad(states)
+        return Fused(fused, tuple(kept) if keep_attention else ())
 
 
 def init_bert(module: nn.Module, std: float) -> None:

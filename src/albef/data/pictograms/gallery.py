@@ -1,6 +1,6 @@
 """Pictograms as image–text pairs to train on, as galleries to be tested with, and foils of their captions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,11 +64,12 @@ class Pictograms:
         mix: Mapping[str, float] | None = None,
         twin_share: float = 0.5,
         twins_from_epoch: int = 0,
+        twin_aspects: Sequence[Aspect] = ASPECTS,
         bank: SpriteBank | None = None,
     ):
         bank = bank or load_sprites()
         self.split, self.seed, self.count, self.caption_noise = split, seed, count, caption_noise
-        self._scenes = Scenes(split, seed, num_nouns, mix, twin_share, twins_from_epoch, bank)
+        self._scenes = Scenes(split, seed, num_nouns, mix, twin_share, twins_from_epoch, twin_aspects, bank)
         self._painter = Painter(image_size, bank)
         self._plurals = bank.plurals
         self._templates = templates_of(split)

@@ -179,6 +179,7 @@ class Scenes:
         mix: Mapping[str, float] | None = None,
         twin_share: float = 0.5,
         twins_from_epoch: int = 0,
+        twin_aspects: Sequence[Aspect] = ASPECTS,
         bank: SpriteBank | None = None,
     ):
         bank = bank or load_sprites()
@@ -203,6 +204,7 @@ class Scenes:
                 )
         self.split, self.seed = split, seed
         self.twin_share, self.twins_from_epoch = twin_share, twins_from_epoch
+        self._changes = {kind: [a for a in aspects if a in twin_aspects] for kind, aspects in _CHANGES.items()}
         unseen = split == "unseen_vendor"
         self._vendors = {
             noun: [v for v in bank.vendors if (v == HELD_OUT_VENDOR) == unseen and (noun, v) in bank.images]
@@ -281,8 +283,8 @@ class Scenes:
 
     def _twin(self, scene: Scene, rng: np.random.Generator) -> tuple[Scene, Change] | None:
         """A scene that differs from this one in one thing, and in what; None where the split has none."""
-        options = _CHANGES[scene.kind]
-        for _ in range(100):
+        options = self._changes[scene.kind]
+        for _ in range(100 if options else 0):
             aspect = pick(rng, options)
             index = int(rng.random() * len({thing.noun for thing in scene.things}))
             twin = self._changed(scene, aspect, index, rng)
