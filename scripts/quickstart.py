@@ -39,14 +39,34 @@ def main() -> None:
     if not (run / "report.html").exists():
         reduced = REDUCED if given.smoke else []
         # In a process of its own, so that an interrupted training leaves this script like any other command.
-        command = [sys.executable, "-m", "albef", "train", "recipes/quickstart.yaml", "--out", str(run), *reduced]
+        command = [
+            sys.executable,
+            "-m",
+            "albef",
+            "train",
+            "recipes/quickstart.yaml",
+            "--out",
+            str(run),
+            *reduced,
+        ]
         status = subprocess.run(command, check=False).returncode
         if status:
             sys.exit(status)
     pictures, index = run / "gallery", run / "index"
     count = 60 if given.smoke else 500
     if not pictures.exists():
-        albef(["data", "export", "pictograms", "--split=test", f"--count={count}", "--seed=7", "--out", str(pictures)])
+        albef(
+            [
+                "data",
+                "export",
+                "pictograms",
+                "--split=test",
+                f"--count={count}",
+                "--seed=7",
+                "--out",
+                str(pictures),
+            ]
+        )
     if not index.exists():
         albef(["index", str(run / "model"), str(pictures / "images"), "--out", str(index)])
     sheets = []

@@ -66,10 +66,12 @@ def test_a_saved_model_loads_as_it_was(model: ALBEF, folder: Path) -> None:
     assert engine.config == model.config
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(engine.model.state_dict()[name], tensor, rtol=0, atol=0)
-    assert not engine.model.training and engine.temperature == pytest.approx(0.07)
+    assert not engine.model.training
+    assert engine.temperature == pytest.approx(0.07)
     assert (folder / "README.md").read_text() == "# Toy"
     stored = json.loads((folder / "config.json").read_text())
-    assert stored["format_version"] == 1 and stored["resize"] == "bicubic-antialiased-stretch"
+    assert stored["format_version"] == 1
+    assert stored["resize"] == "bicubic-antialiased-stretch"
     assert stored["heads"] == ["itm", "mlm"]
     assert {field.name for field in dataclasses.fields(ModelConfig)} <= set(stored)
 
@@ -132,7 +134,8 @@ def test_features_have_unit_length_and_do_not_depend_on_the_batch(engine: Engine
         (engine.encode_images(images, batch_size=3), [engine.encode_images([image]) for image in images]),
         (engine.encode_texts(texts, batch_size=2), [engine.encode_texts([text]) for text in texts]),
     ):
-        assert features.shape == (5, 8) and features.dtype == np.float32
+        assert features.shape == (5, 8)
+        assert features.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
         np.testing.assert_allclose(features, np.concatenate(alone), atol=1e-5)
     assert engine.encode_images([]).shape == engine.encode_texts([]).shape == (0, 8)
@@ -174,7 +177,8 @@ def test_texts_are_cleaned_and_cannot_be_special(engine: Engine) -> None:
     assert ids[0].tolist() == ids[1].tolist()
     specials = {engine.tokenizer.mask_id, engine.tokenizer.sep_id, engine.tokenizer.pad_id}
     assert not specials & set(ids[2][mask[2]].tolist())
-    assert (ids[:, 0] == engine.tokenizer.cls_id).all() and ids.shape[1] <= TOY.max_tokens
+    assert (ids[:, 0] == engine.tokenizer.cls_id).all()
+    assert ids.shape[1] <= TOY.max_tokens
 
 
 def test_fill_mask_ranks_pieces_for_every_mask(engine: Engine) -> None:
@@ -182,7 +186,8 @@ def test_fill_mask_ranks_pieces_for_every_mask(engine: Engine) -> None:
     assert [len(candidates) for candidates in filled] == [4, 4]
     for candidates in filled:
         chances = [chance for _, chance in candidates]
-        assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1
+        assert chances == sorted(chances, reverse=True)
+        assert 0 < sum(chances) <= 1
         assert not any(piece.startswith("[") and len(piece) > 1 for piece, _ in candidates)
     everything = engine.fill_mask("[MASK]", pictures(1)[0], k=10_000)[0]
     assert len(everything) == engine.tokenizer.vocab_size - 5

@@ -18,7 +18,9 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_size_then_recipe_then_override(recipe: Path) -> None:
-    config = load_recipe(recipe, ["--train.steps=9", "--data.crop_scale=[0.5,1.0]", "--task.losses=[itc,itm]"])
+    config = load_recipe(
+        recipe, ["--train.steps=9", "--data.crop_scale=[0.5,1.0]", "--task.losses=[itc,itm]"]
+    )
     assert config.model.image_width == SIZES["tiny"].image_width
     assert config.model.image_depth == 3
     assert config.train.steps == 9

@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their arguments."""
-    parser = argparse.ArgumentParser(prog="albef", description="Align before fuse: vision and language together.")
+    parser = argparse.ArgumentParser(
+        prog="albef", description="Align before fuse: vision and language together."
+    )
     parser.add_argument("--version", action="version", version=f"albef {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -52,13 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--split", action="append", help="test, unseen_vendor, … (repeatable)")
     command.add_argument("--seed", type=int, default=1, help="of the generated gallery")
     command.add_argument("--count", type=int, default=500, help="pictures in the gallery")
-    command.add_argument("--num-nouns", type=int, default=None, help="default: as the run was trained, else 24")
+    command.add_argument(
+        "--num-nouns", type=int, default=None, help="default: as the run was trained, else 24"
+    )
     command.add_argument("--top-k", type=int, default=64, help="candidates that ITM re-ranks")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     command.set_defaults(command=evaluate)
 
     command = commands.add_parser("info", help="parameters, names and sizes of a model")
-    command.add_argument("model", metavar="SIZE_OR_MODEL", help=f"{', '.join(SIZES)}, or a run or model directory")
+    command.add_argument(
+        "model", metavar="SIZE_OR_MODEL", help=f"{', '.join(SIZES)}, or a run or model directory"
+    )
     command.add_argument("--json", action="store_true")
     command.set_defaults(command=info)
 
@@ -122,9 +128,7 @@ def evaluate(given: argparse.Namespace) -> None:
     if given.data == "pictograms":
         num_nouns = given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns
         splits = given.split or ["test", "unseen_vendor"]
-        metrics = dict(
-            evaluate_pictograms(engine, splits, given.seed, given.count, num_nouns, given.top_k)
-        )
+        metrics = dict(evaluate_pictograms(engine, splits, given.seed, given.count, num_nouns, given.top_k))
     else:
         source = open_source(DataConfig(source=given.data), "test", given.seed)
         metrics = dict(evaluate_pairs(engine, source, given.top_k))
@@ -166,7 +170,11 @@ def index(given: argparse.Namespace) -> None:
     from albef.search.index import build_index, find_pictures
 
     built = build_index(Engine.load(given.model), find_pictures(given.pictures), given.out)
-    skipped = f"; {built.num_skipped} unreadable ones are listed in skipped.jsonl there" if built.num_skipped else ""
+    skipped = (
+        f"; {built.num_skipped} unreadable ones are listed in skipped.jsonl there"
+        if built.num_skipped
+        else ""
+    )
     print(f"{len(built)} pictures indexed in {given.out}{skipped}")
 
 

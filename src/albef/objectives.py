@@ -103,9 +103,7 @@ def mlm_loss(
     return loss / count.clamp(min=1)
 
 
-def infonce_bound(
-    logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows bank"]
-) -> Float[Tensor, ""]:
+def infonce_bound(logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows bank"]) -> Float[Tensor, ""]:
     """Lower bound on the mutual information of the two modalities in nats, E[log K − L] (§4, eq. 8).
 
     K is the number of candidates that a row may choose from, L its contrastive loss against the true pair.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser  # type: ignore[attr-defined]
 
 from albef.config import SIZES, Config, UserError, with_compat
 
@@ -37,7 +37,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"model.size {size!r} is unknown: choose one of {', '.join(SIZES)}.")
     try:
         parser = recipe_parser(size)
-        parsed = parser.parse_args([f"--config={path}", *(f"--{key}={value}" for key, value in given.items())])
+        parsed = parser.parse_args(
+            [f"--config={path}", *(f"--{key}={value}" for key, value in given.items())]
+        )
         return with_compat(Config(**{name: parser.instantiate(parsed)[name] for name in SECTIONS}))
     except ArgumentError as error:
         raise UserError(f"{path}: {plain(str(error))}") from error
@@ -58,14 +60,20 @@ def split_override(override: str) -> tuple[str, str]:
     """Key and value of `--section.key=value`."""
     key, equals, value = override.removeprefix("--").partition("=")
     if not override.startswith("--") or not equals:
-        raise UserError(f"{override!r} is no setting: write it as --section.key=value, such as --train.steps=100.")
+        raise UserError(
+            f"{override!r} is no setting: write it as --section.key=value, such as --train.steps=100."
+        )
     return key, value
 
 
 def check_keys(recipe: Any, where: str) -> None:
     """Raises `UserError` for anything that isn't sections of known keys."""
-    if not isinstance(recipe, dict) or not all(isinstance(section, dict | None) for section in recipe.values()):
-        raise UserError(f"{where}: a recipe has the sections {', '.join(SECTIONS)}, each with keys and values.")
+    if not isinstance(recipe, dict) or not all(
+        isinstance(section, dict | None) for section in recipe.values()
+    ):
+        raise UserError(
+            f"{where}: a recipe has the sections {', '.join(SECTIONS)}, each with keys and values."
+        )
     for section, keys in recipe.items():
         check_key(section, where)
         for key in keys or {}:

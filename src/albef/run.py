@@ -94,7 +94,9 @@ def evaluate(engine: Engine, config: Config) -> dict[str, float]:
     wanted, data = config.evaluate, config.data
     if data.source == "pictograms":
         return dict(
-            evaluate_pictograms(engine, wanted.splits, wanted.seed, wanted.count, data.num_nouns, wanted.top_k)
+            evaluate_pictograms(
+                engine, wanted.splits, wanted.seed, wanted.count, data.num_nouns, wanted.top_k
+            )
         )
     if not data.validation:
         return {}

@@ -18,7 +18,9 @@ from albef.recipe import dump_config
 from albef.run import run
 
 ROOT = Path(__file__).parent.parent.parent
-METRICS = {f"test/{score}/{way}_r{k}" for score in ("itc", "itm") for way in ("t2i", "i2t") for k in (1, 5, 10)}
+METRICS = {
+    f"test/{score}/{way}_r{k}" for score in ("itc", "itm") for way in ("t2i", "i2t") for k in (1, 5, 10)
+}
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +41,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
-    for name in ("config.yaml", "log.jsonl", "metrics.json", "model/config.json", "report.html", "checkpoints"):
+    for name in (
+        "config.yaml",
+        "log.jsonl",
+        "metrics.json",
+        "model/config.json",
+        "report.html",
+        "checkpoints",
+    ):
         assert (finished / name).exists(), name
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics.keys() >= METRICS
@@ -79,7 +88,17 @@ def test_export_train_on_it_index_and_search(
     assert "Contact sheet" in capsys.readouterr().out
     with Image.open(tmp_path / "index-search.png") as sheet:
         assert sheet.width > 100
-    main(["search", str(index), str(pictures / rows[2]["image"]), "-k", "1", "--out", str(tmp_path / "same.png")])
+    main(
+        [
+            "search",
+            str(index),
+            str(pictures / rows[2]["image"]),
+            "-k",
+            "1",
+            "--out",
+            str(tmp_path / "same.png"),
+        ]
+    )
     assert Path(rows[2]["image"]).name in capsys.readouterr().out
 
 
@@ -113,7 +132,10 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
     [
         (["train", "{run}/config.yaml", "--out", "{run}", "--train.seed=5"], "holds another run"),
         (["train", "{run}/config.yaml", "--out", "{tmp}"], "not empty and holds no run"),
-        (["train", "{run}/config.yaml", "--out", "{tmp}/new", "--data.source={tmp}/none.json"], "no such file"),
+        (
+            ["train", "{run}/config.yaml", "--out", "{tmp}/new", "--data.source={tmp}/none.json"],
+            "no such file",
+        ),
         (["evaluate", "{tmp}"], "config.json"),
         (["evaluate", "{run}", "--data={tmp}/none.csv"], "no such file"),
         (["evaluate", "{run}", "--split=tset"], "no split 'tset'"),

@@ -95,7 +95,8 @@ def test_an_oracle_reaches_everything(engine: Engine, monkeypatch: pytest.Monkey
     drawn = gallery("test", 5, 40, 24, engine.config.image_size)
     oracle(engine, monkeypatch, {caption: number for number, caption in enumerate(drawn.captions)})
     metrics = dict(evaluate_pictograms(engine, ["test"], 5, 40, 24, top_k=8))
-    assert metrics and set(metrics.values()) == {1.0}
+    assert metrics
+    assert set(metrics.values()) == {1.0}
     recalls = {f"{direction}_r{k}" for direction in ("t2i", "i2t") for k in (1, 5, 10)}
     kinds = {f"foil_{kind}" for kind in ("noun", "count", "size", "background", "location", "relation")}
     for score in ("itc", "itm", "sum"):
@@ -107,12 +108,14 @@ def test_an_oracle_reaches_everything(engine: Engine, monkeypatch: pytest.Monkey
 def test_a_random_model_is_near_chance_and_in_range(engine: Engine) -> None:
     pairs = list(evaluate_pictograms(engine, ["test", "unseen_vendor"], 1, 60, 24, top_k=5))
     metrics = dict(pairs)
-    assert len(metrics) == len(pairs) and all(0 <= value <= 1 for value in metrics.values())
+    assert len(metrics) == len(pairs)
+    assert all(0 <= value <= 1 for value in metrics.values())
     assert {name.split("/")[0] for name in metrics} == {"test", "unseen_vendor"}
     for split in ("test", "unseen_vendor"):
         for score in ("itc", "itm", "sum"):
             name = f"{split}/{score}/t2i_r1"
-            assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"] and metrics[name] < 0.2
+            assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+            assert metrics[name] < 0.2
     assert metrics == dict(evaluate_pictograms(engine, ["test", "unseen_vendor"], 1, 60, 24, top_k=5))
 
 
@@ -134,7 +137,9 @@ def test_rows_with_one_image_id_are_one_picture(engine: Engine, monkeypatch: pyt
     )
     oracle(engine, monkeypatch, {"a fox": 0, "fox on grass": 0, "two red cars in the snow": 1, "cars": 1})
     metrics = dict(evaluate_pairs(engine, source, top_k=2, name="mine"))
-    assert metrics["mine/pictures"] == 3 and metrics["mine/captions"] == 4 and metrics["mine/skipped"] == 0
+    assert metrics["mine/pictures"] == 3
+    assert metrics["mine/captions"] == 4
+    assert metrics["mine/skipped"] == 0
     assert {value for name, value in metrics.items() if name.count("/") == 2} == {1.0}
 
 
@@ -145,7 +150,8 @@ def test_unreadable_pictures_are_left_out(engine: Engine, tmp_path: Path) -> Non
     metrics = dict(evaluate_pairs(engine, Listed([good[0], broken, *good[1:]]), top_k=2))
     assert metrics.pop("data/skipped") == 1
     expected = dict(evaluate_pairs(engine, Listed(good), top_k=2))
-    assert expected.pop("data/skipped") == 0 and metrics == expected
+    assert expected.pop("data/skipped") == 0
+    assert metrics == expected
     with pytest.raises(UserError, match=r"No readable picture .*broken\.jpg"):
         list(evaluate_pairs(engine, Listed([broken]), top_k=2))
 
@@ -177,5 +183,6 @@ def test_the_table_has_a_row_per_split_and_score() -> None:
     with console.capture() as shown:
         console.print(metrics_table(metrics))
     rows = [line.split() for line in shown.get().splitlines()]
-    assert ["test", "itc", "45.6", "(40–51)"] in rows and ["test", "itm", "95.0"] in rows
+    assert ["test", "itc", "45.6", "(40–51)"] in rows
+    assert ["test", "itm", "95.0"] in rows
     assert ["unseen", "vendor", "itc", "20.0"] in rows

@@ -66,7 +66,7 @@ def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(ranking, "IMAGES_AT_ONCE", images)
     monkeypatch.setattr(ranking, "TEXTS_AT_ONCE", images)
     monkeypatch.setattr(ranking, "MAX_PAIRS", pairs)
-    yield
+    return
 
 
 @pytest.mark.usefixtures("chunks")
@@ -118,7 +118,8 @@ def test_a_gallery_of_one(engine: Engine) -> None:
     images = pictures(1)
     similarity = similarities(engine, images, ["a fox"])
     i2t, t2i = rerank(engine, images, ["a fox"], similarity, top_k=64)
-    assert i2t.shape == t2i.shape == (1, 1) and np.isfinite(i2t).all()
+    assert i2t.shape == t2i.shape == (1, 1)
+    assert np.isfinite(i2t).all()
     assert i2t[0, 0] == pytest.approx(log_odds(engine.match(images, ["a fox"]))[0], abs=1e-4)
 
 

@@ -37,7 +37,7 @@ def test_published_names_there_and_back(size: str) -> None:
 
 
 def test_sizes_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(UserError, match="not divisible by model.patch_size"):
+    with pytest.raises(UserError, match=r"not divisible by model\.patch_size"):
         ModelConfig(image_size=50, patch_size=16)
     with pytest.raises(UserError, match="heads"):
         ModelConfig(text_width=100, text_heads=12)

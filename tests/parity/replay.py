@@ -43,7 +43,9 @@ class Golden:
 
     def group(self, prefix: str) -> dict[str, Tensor]:
         """Tensors of a group without its prefix."""
-        return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        return {
+            name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)
+        }
 
 
 def model_config(dims: Mapping[str, int], weights: Mapping[str, Tensor]) -> ModelConfig:
@@ -148,7 +150,9 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
         optimizer.zero_grad()
         task.queue.push(output.keys)
         got = {f"{step}.loss_{name}": loss for name, loss in output.losses.items()}
-        yield from compare(got, {name: expected[name] for name in expected if name.startswith(f"{step}.")}, TIGHT)
+        yield from compare(
+            got, {name: expected[name] for name in expected if name.startswith(f"{step}.")}, TIGHT
+        )
     config = task.student.config
     final = checkpoints.to_published(task.student, config)
     final |= checkpoints.published_teacher(checkpoints.to_published(task.teacher.module, config))
@@ -175,7 +179,9 @@ def replay_learning_rates(path: Path) -> Iterator[Comparison]:
             schedule="published",
         )
         first = torch.tensor([lr_at(step, config, per_epoch) for step in range(0, per_epoch, 50)])
-        later = torch.tensor([lr_at((e + 1) * per_epoch - 1, config, per_epoch) for e in range(schedule["epochs"])])
+        later = torch.tensor(
+            [lr_at((e + 1) * per_epoch - 1, config, per_epoch) for e in range(schedule["epochs"])]
+        )
         tolerance = (1e-6, 0.0)
         yield f"{name} first epoch", first, torch.tensor(case["first_epoch_every_50"]), tolerance
         yield f"{name} epochs", later, torch.tensor(case["epoch_values"]), tolerance
@@ -189,7 +195,10 @@ REPLAYS = {
 
 
 def compare(
-    got: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: tuple[float, float], prefix: str = ""
+    got: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    tolerance: tuple[float, float],
+    prefix: str = "",
 ) -> Iterator[Comparison]:
     """A comparison per expected tensor; one that we don't have is compared with NaN."""
     for name, value in expected.items():

@@ -14,7 +14,10 @@ import replay
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-@pytest.mark.parametrize("file", sorted(p.name for p in GOLDEN.iterdir() if p.stem.startswith(("pretrain", "position", "learning"))))
+@pytest.mark.parametrize(
+    "file",
+    sorted(p.name for p in GOLDEN.iterdir() if p.stem.startswith(("pretrain", "position", "learning"))),
+)
 def test_golden_file_replays(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay.main([str(GOLDEN / file)]) == 0
     assert "0 beyond tolerance" in capsys.readouterr().out

@@ -68,15 +68,19 @@ def test_an_index_holds_features_and_tokens(
     built = build_index(engine, [folder], tmp_path / "idx")
     files = [folder / name for name in ("a.png", "c.png", "deep/d.JPG")]
     for index in (built, load_index(tmp_path / "idx")):
-        assert index.paths == tuple(files) and len(index) == 3
-        assert index.weights == engine.fingerprint and index.num_skipped == 1
-        assert index.features.dtype == np.float32 and index.tokens.dtype == np.float16
+        assert index.paths == tuple(files)
+        assert len(index) == 3
+        assert index.weights == engine.fingerprint
+        assert index.num_skipped == 1
+        assert index.features.dtype == np.float32
+        assert index.tokens.dtype == np.float16
         np.testing.assert_allclose(index.features, engine.encode_images(files), atol=1e-5)
         (encoding,) = engine.image_encodings(files)
         np.testing.assert_allclose(index.tokens, encoding.tokens.numpy(), atol=2e-3, rtol=2e-3)
     assert isinstance(built.tokens, np.memmap)
     (skipped,) = (tmp_path / "idx" / "skipped.jsonl").read_text().splitlines()
-    assert json.loads(skipped)["path"] == str(folder / "b.png") and "HTML" in json.loads(skipped)["reason"]
+    assert json.loads(skipped)["path"] == str(folder / "b.png")
+    assert "HTML" in json.loads(skipped)["reason"]
 
 
 def test_files_and_folders_are_found_once(folder: Path) -> None:

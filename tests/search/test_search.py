@@ -91,14 +91,17 @@ def test_only_the_most_similar_are_matched(engine: Engine, index: Index) -> None
 
 def test_a_picture_finds_itself_first(engine: Engine, index: Index) -> None:
     hits = search(index, engine, index.paths[5], k=3)
-    assert hits[0].path == index.paths[5] and hits[0].itc == pytest.approx(1, abs=1e-5)
-    assert all(hit.itm is None for hit in hits) and len(hits) == 3
+    assert hits[0].path == index.paths[5]
+    assert hits[0].itc == pytest.approx(1, abs=1e-5)
+    assert all(hit.itm is None for hit in hits)
+    assert len(hits) == 3
 
 
 def test_a_model_without_matching_searches_by_contrast(engine: Engine, index: Index) -> None:
     engine.model.itm_head = None
     hits = search(replace(index, weights=engine.fingerprint), engine, "a fox", k=2)
-    assert len(hits) == 2 and hits[0].itm is None
+    assert len(hits) == 2
+    assert hits[0].itm is None
 
 
 def test_queries_that_cannot_be_answered(engine: Engine, index: Index, tmp_path: Path) -> None:
@@ -116,7 +119,8 @@ def test_the_table_shows_every_hit(tmp_path: Path) -> None:
     with console.capture() as shown:
         console.print(hits_table(hits))
     rows = [line.split() for line in shown.get().splitlines()]
-    assert ["1", "0.500", "50.0", "%", "/a/[b].png"] in rows and ["2", "0.250", "/a/c.png"] in rows
+    assert ["1", "0.500", "50.0", "%", "/a/[b].png"] in rows
+    assert ["2", "0.250", "/a/c.png"] in rows
 
 
 def test_the_contact_sheet_shows_the_pictures_in_order(tmp_path: Path) -> None:

@@ -46,12 +46,23 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_run_writes_its_log_and_learns_something(tmp_path: Path) -> None:
-    settings = TrainConfig(steps=40, batch_size=8, warmup_steps=3, lr=1e-2, precision="fp32", log_every_steps=1)
+    settings = TrainConfig(
+        steps=40, batch_size=8, warmup_steps=3, lr=1e-2, precision="fp32", log_every_steps=1
+    )
     trained(toy.config(train=settings), tmp_path)
     log = log_of(tmp_path)
     assert [line["step"] for line in log] == list(range(40))
     assert sum(line["mlm"] for line in log[-5:]) < sum(line["mlm"] for line in log[:5]) - 1
-    for name in ("mi_i2t", "mi_t2i", "mi_mlm", "disagreement", "itm_accuracy", "pairs_per_second", "lr", "grad_norm"):
+    for name in (
+        "mi_i2t",
+        "mi_t2i",
+        "mi_mlm",
+        "disagreement",
+        "itm_accuracy",
+        "pairs_per_second",
+        "lr",
+        "grad_norm",
+    ):
         assert name in log[-1]
 
 
@@ -103,7 +114,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     monkeypatch.setattr(Pretrain, "forward", forward_with_nan)
 
 
-def test_a_step_with_nan_is_skipped_and_poisons_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_with_nan_is_skipped_and_poisons_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     poisoned(monkeypatch, {2, 4})
     tensors = trained(toy.config(), tmp_path)
     assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
@@ -125,7 +138,13 @@ def test_nan_without_end_stops_the_run_with_the_last_good_checkpoint(
 
 def test_two_processes_train_and_resume(tmp_path: Path) -> None:
     settings = TrainConfig(
-        steps=4, batch_size=4, precision="fp32", processes=2, threads=1, log_every_steps=1, checkpoint_every_steps=2
+        steps=4,
+        batch_size=4,
+        precision="fp32",
+        processes=2,
+        threads=1,
+        log_every_steps=1,
+        checkpoint_every_steps=2,
     )
     task = TaskConfig(queue_size=10, align_first=0.5)
     config = toy.config(task=task, train=settings)
@@ -150,7 +169,9 @@ def test_the_first_step_is_the_same_for_one_and_two_processes(tmp_path: Path) ->
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-5)
     for name in ("image", "text"):
         queues = [
-            load_file(checkpoints_in(tmp_path / str(n) / "checkpoints")[-1] / "task.safetensors")[f"queue.{name}"]
+            load_file(checkpoints_in(tmp_path / str(n) / "checkpoints")[-1] / "task.safetensors")[
+                f"queue.{name}"
+            ]
             for n in (1, 2)
         ]
         torch.testing.assert_close(*queues)

@@ -65,7 +65,9 @@ def published_names(name: str, config: ModelConfig) -> list[str]:
     module, kind = name.rsplit(".", 1)
     if module in WHOLE:
         return [f"{part}.{kind}" for part in WHOLE[module]]
-    found = re.fullmatch(r"(image_encoder.blocks|text_encoder.layers|fusion_encoder.layers)\.(\d+)\.(.+)", module)
+    found = re.fullmatch(
+        r"(image_encoder.blocks|text_encoder.layers|fusion_encoder.layers)\.(\d+)\.(.+)", module
+    )
     assert found, name
     root, depth, rest = found[1], int(found[2]), found[3]
     if root == "image_encoder.blocks":
@@ -94,11 +96,16 @@ def to_published(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
     return state
 
 
-def from_published(state: Mapping[str, Tensor], names: Iterable[str], config: ModelConfig) -> dict[str, Tensor]:
+def from_published(
+    state: Mapping[str, Tensor], names: Iterable[str], config: ModelConfig
+) -> dict[str, Tensor]:
     """Tensors for our parameter `names`, joined from a published state dict of the same sizes."""
     joined = {}
     for name in names:
-        parts = [state[part].reshape(1) if part == "temp" else state[part] for part in published_names(name, config)]
+        parts = [
+            state[part].reshape(1) if part == "temp" else state[part]
+            for part in published_names(name, config)
+        ]
         joined[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
     return joined
 

@@ -50,7 +50,9 @@ class ImageEncoder(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=config.initial_std)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens channels"]:
+    def forward(
+        self, pixels: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch tokens channels"]:
         """Tokens [CLS, patches row by row] of normalised pictures."""
         patches = self.patches(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], 1) + self.positions

@@ -113,7 +113,9 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(memory_width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def remember(self, tokens: Float[Tensor, "images patches memory_width"]) -> Float[Tensor, "images patches both"]:
+    def remember(
+        self, tokens: Float[Tensor, "images patches memory_width"]
+    ) -> Float[Tensor, "images patches both"]:
         """Keys and values of the image tokens, side by side."""
         return self.key_value(tokens)
 

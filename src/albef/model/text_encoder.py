@@ -120,7 +120,11 @@ class FusionEncoder(nn.Module):
         self, tokens: Float[Tensor, "images patches width"], mask: Bool[Tensor, "images patches"] | None
     ) -> Memory:
         """Keys and values of the image tokens for every layer."""
-        return Memory(tuple(layer.cross_attention.remember(tokens) for layer in self.layers), mask)
+        return Memory(tuple(layer.cross_attention.remember(tokens) for layer in self.stack()), mask)
+
+    def stack(self) -> list[FusionLayer]:
+        """The layers, from the first."""
+        return [layer for layer in self.layers if isinstance(layer, FusionLayer)]
 
     def forward(
         self,
@@ -131,16 +135,17 @@ class FusionEncoder(nn.Module):
         keep_attention: bool = False,
     ) -> Fused:
         """The fused tokens; with `first_only` the last layer computes [CLS] alone (length 1), which is all ITM reads."""
-        kept = []
+        kept: list[Tensor] = []
         packing = Packing.of(mask)
         states, last = packing.pack(tokens), len(self.layers) - 1
-        for depth, (layer, layer_memory) in enumerate(zip(self.layers, memory.layers, strict=True)):
+        for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
             states, attention = layer.fuse(
                 states, packing, layer_memory, memory.mask, first_only and depth == last, keep_attention
             )
-            kept.append(attention)
+            if attention is not None:
+                kept.append(attention)
         fused = states[:, None] if first_only else packing.pad(states)
-        return Fused(fused, tuple(kept) if keep_attention else ())
+        return Fused(fused, tuple(kept))
 
 
 def init_bert(module: nn.Module, std: float) -> None:

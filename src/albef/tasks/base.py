@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from albef.data.records import Batch
+from albef.model.albef import ALBEF
 from albef.momentum import Keys
 
 
@@ -41,7 +42,7 @@ class Output:
 class Task(nn.Module, abc.ABC):
     """A student under training with everything that belongs to its objective, as one module."""
 
-    student: nn.Module
+    student: ALBEF
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, stage: Stage) -> Any:

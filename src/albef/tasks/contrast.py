@@ -11,6 +11,7 @@ from torch import Tensor
 from albef import objectives
 from albef.data.records import Batch
 from albef.model.albef import ALBEF, Encoding
+from albef.model.text_encoder import Memory
 from albef.momentum import FeatureQueue, Keys
 from albef.tasks.base import Negatives, Stage
 
@@ -78,7 +79,9 @@ def align(
     return Aligned(loss, image, text, i2t, t2i, same, measures)
 
 
-def draw_negatives(aligned: Aligned, first_row: int, hardness: float) -> tuple[Negatives, Bool[Tensor, "batch 2"]]:
+def draw_negatives(
+    aligned: Aligned, first_row: int, hardness: float
+) -> tuple[Negatives, Bool[Tensor, "batch 2"]]:
     """A negative image for each text and a negative text for each image out of this batch (§3.2, hard negatives).
 
     The second result says which draws are usable: a row whose candidates are all the same pair has none.
@@ -96,7 +99,12 @@ def draw_negatives(aligned: Aligned, first_row: int, hardness: float) -> tuple[N
 
 
 def match(
-    student: ALBEF, aligned: Aligned, memory: object, first_row: int, stage: Stage, negatives: Negatives | None
+    student: ALBEF,
+    aligned: Aligned,
+    memory: Memory,
+    first_row: int,
+    stage: Stage,
+    negatives: Negatives | None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """ITM loss over positives and one negative of either modality, in one fusion pass; and its accuracy (§3.2)."""
     drawn, usable = draw_negatives(aligned, first_row, stage.hardness)

@@ -36,7 +36,9 @@ class Pretrain(Task):
         heads = tuple(name for name in ("itm", "mlm") if name in config.task.losses)
         self.student = ALBEF(config.model, heads)
         self.teacher = MomentumTeacher(self.student, config.task.momentum, config.task.teacher_dropout)
-        self.queue = FeatureQueue(config.task.queue_size, config.model.feature_width, config.task.random_queue)
+        self.queue = FeatureQueue(
+            config.task.queue_size, config.model.feature_width, config.task.random_queue
+        )
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
@@ -78,8 +80,8 @@ class Pretrain(Task):
                 words, targets.words, batch.mlm_labels, stage.alpha, targets.num_masked
             )
             measures["mi_mlm"] = objectives.mlm_bound(words.detach(), batch.mlm_labels)
-        kept = {name: loss for name, loss in found.items() if name in losses}
-        return Output(kept, targets.keys, measures)
+        chosen: dict[str, Tensor] = {name: loss for name, loss in found.items() if name in losses}
+        return Output(chosen, targets.keys, measures)
 
     def update(self, output: Output) -> None:
         """Temperature kept in range, teacher moved, queue pushed."""

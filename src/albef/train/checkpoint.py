@@ -29,7 +29,10 @@ def save_checkpoint(
     temporary = folder / f".writing-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in task.state_dict().items()}, temporary / "task.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in task.state_dict().items()},
+        temporary / "task.safetensors",
+    )
     save_file(optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps({"step": step, **facts}, indent=1))
     for file in temporary.iterdir():

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -61,8 +62,11 @@ def train(config: Config, run: Path) -> None:
         # Children get Ctrl-C themselves and save; the parent only waits for them.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            multiprocessing.start_processes(
-                run_child, (config, run, f"file://{meeting}/store", errors), nprocs=processes, start_method="spawn"
+            start_processes(
+                run_child,
+                (config, run, f"file://{meeting}/store", errors),
+                nprocs=processes,
+                start_method="spawn",
             )
         finally:
             signal.signal(signal.SIGINT, previous)
@@ -76,7 +80,7 @@ def run_child(
     config: Config,
     run: Path,
     store: str,
-    errors: "multiprocessing.SimpleQueue[tuple[str, str]]",  # noqa: UP037
+    errors: "multiprocessing.SimpleQueue[tuple[str, str]]",
 ) -> None:
     """One of several training processes; what stops it is handed to the parent as a sentence."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -105,7 +109,10 @@ def train_process(config: Config, run: Path) -> None:
     if checkpoints:
         facts = load_checkpoint(checkpoints[-1], task, optimizer)
         first_step = int(facts.pop("step"))
-        precision, reason = str(facts["precision"]), f"precision {facts['precision']}, as before the interruption"
+        precision, reason = (
+            str(facts["precision"]),
+            f"precision {facts['precision']}, as before the interruption",
+        )
     else:
         precision, reason = agree(*choose_precision(config, device))
     facts = {"precision": precision, "seconds": 0.0, "skipped": 0, "torch": torch.__version__, **facts}
@@ -227,7 +234,9 @@ class Loop:
                 if (due and not skipped_in_a_row) or last or stop:
                     self.save(step + 1)
                 if stop and not last:
-                    raise Interrupted(f"Stopped after step {step + 1} of {config.steps}; the checkpoint is saved.")
+                    raise Interrupted(
+                        f"Stopped after step {step + 1} of {config.steps}; the checkpoint is saved."
+                    )
         finally:
             signal.signal(signal.SIGINT, previous)
 
@@ -264,4 +273,6 @@ class Loop:
         """A checkpoint after `step` steps, by the first process."""
         if distributed.rank() == 0:
             keep = self.config.train.keep_checkpoints
-            save_checkpoint(self.run_folder / "checkpoints", step, self.task, self.optimizer, self.facts, keep)
+            save_checkpoint(
+                self.run_folder / "checkpoints", step, self.task, self.optimizer, self.facts, keep
+            )

@@ -31,7 +31,9 @@ def choose_precision(config: Config, device: torch.device) -> tuple[str, str]:
 
 def seconds_of_layer(width: int, rows: int, device: torch.device) -> tuple[float, float]:
     """Best times of forward and backward through a feed-forward layer in fp32 and bf16, taken in turn."""
-    layer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+    layer = nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+    )
     layer.to(device)
     states = torch.randn(rows, width, device=device)
     best = {False: math.inf, True: math.inf}

@@ -84,8 +84,8 @@ def test_shares_of_what_captions_say():
     def share(says) -> float:
         return float(np.mean([says(item.claim) for item in items]))
 
-    assert 0.27 < share(lambda claim: claim.background is not None) < 0.38
-    assert 0.45 < share(lambda claim: any(m.size for m in claim.things)) < 0.6
+    assert 0.27 < share(lambda claim: claim.background is not None) < 0.41
+    assert 0.45 < share(lambda claim: any(m.size for m in claim.things)) < 0.72
     of_two = [item.claim for item in items if item.scene.kind == "pair"]
     assert 0.38 < np.mean([claim.relation is not None for claim in of_two]) < 0.55
     assert 0.22 < np.mean([all(m.location for m in claim.things) for claim in of_two]) < 0.38

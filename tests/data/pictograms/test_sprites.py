@@ -63,7 +63,13 @@ def test_words_are_lower_case_and_no_noun_is_part_of_another(bank):
     for noun in bank.nouns:
         for words in (noun, bank.plurals[noun]):
             assert (
-                1 <= len(words.split()) <= 2 and words.replace(" ", "").isalpha() and words == words.lower()
+                1 <= len(words.split()) <= 2
+            )
+            assert (
+                words.replace(" ", "").isalpha()
+            )
+            assert (
+                words == words.lower()
             )
     assert all(" " not in noun for noun in bank.nouns[:24])
     words_of = {noun: set(noun.split()) for noun in bank.nouns}
@@ -74,7 +80,8 @@ def test_words_are_lower_case_and_no_noun_is_part_of_another(bank):
 def test_sprites_are_trimmed_centred_and_visible(bank):
     for key, images in bank.images.items():
         for image in images:
-            assert image.shape == (SPRITE_SIDE, SPRITE_SIDE, 4) and image.dtype == np.uint8
+            assert image.shape == (SPRITE_SIDE, SPRITE_SIDE, 4)
+            assert image.dtype == np.uint8
             assert not image.flags.writeable
             alpha = image[..., 3]
             assert (alpha > 127).mean() > 0.10, key
@@ -86,7 +93,8 @@ def test_sprites_are_trimmed_centred_and_visible(bank):
 
 def test_every_sprite_names_its_author_and_a_licence_without_share_alike(rows):
     for row in rows:
-        assert row["author"] and row["licence"] in {"Apache-2.0", "CC-BY-4.0", "MIT"}
+        assert row["author"]
+        assert row["licence"] in {"Apache-2.0", "CC-BY-4.0", "MIT"}
         assert row["tags"]
     attribution = (FOLDER / "ATTRIBUTION.md").read_text(encoding="utf-8")
     for name in {row["set"] for row in rows}:

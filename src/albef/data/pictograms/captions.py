@@ -114,7 +114,7 @@ def plan(scene: Scene, rng: np.random.Generator, change: Change | None = None, r
     if aspect not in (None, "background") and changed not in named:
         named, located = [*named[:-1], changed], set()
     sized = {changed} if aspect == "size" else set[int]()
-    if len(scene.things) < 3 and (rich or rng.random() < 0.62):
+    if len(scene.things) < 3 and (rich or rng.random() < 0.8):
         sized |= {i for i in named if rng.random() < 0.75} or {named[0]}
     background = aspect == "background" or rng.random() < (0.5 if rich else 0.26)
     return Plan(tuple(named), frozenset(sized), frozenset(located), related, background)

@@ -46,12 +46,11 @@ OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above":
 # Shares of the picture's side. Large is at least 1.3 times small in pictures of as many things.
 _SIDES: dict[tuple[bool, Size], tuple[float, float]] = {
     (True, "small"): (0.40, 0.46),
-    (True, "large"): (0.62, 0.78),
+    (True, "large"): (0.70, 0.84),
     (False, "small"): (0.37, 0.40),
-    (False, "large"): (0.56, 0.60),
+    (False, "large"): (0.58, 0.64),
 }
 _MANY_SIDE = (0.39, 0.45)  # three or four things; they count as small
-_LARGEST_LOCATED = 0.64  # a larger thing cannot be clearly off centre
 _OFF_CENTRE = 0.16  # of the side: from here on a thing is on the left, at the top, …
 _MIDDLE = 0.08  # of the side: nearer to the centre than this is in the middle
 _APART = 0.30  # of the side: from here on one thing is left of, above, … another
@@ -204,7 +203,9 @@ class Scenes:
                 )
         self.split, self.seed = split, seed
         self.twin_share, self.twins_from_epoch = twin_share, twins_from_epoch
-        self._changes = {kind: [a for a in aspects if a in twin_aspects] for kind, aspects in _CHANGES.items()}
+        self._changes = {
+            kind: [a for a in aspects if a in twin_aspects] for kind, aspects in _CHANGES.items()
+        }
         unseen = split == "unseen_vendor"
         self._vendors = {
             noun: [v for v in bank.vendors if (v == HELD_OUT_VENDOR) == unseen and (noun, v) in bank.images]
@@ -314,9 +315,13 @@ class Scenes:
         if aspect == "size":
             if len(things) > 2:
                 return None
+            if len(things) == 1 and old.size == "small" and location(old) != "middle":
+                return None  # it would have to move to have room to grow
             new = _resized(rng, old, alone=len(things) == 1)
             return replace(scene, things=(*things[:index], new, *things[index + 1 :]))
         if aspect == "location":
+            if old.size == "large":
+                return None
             place = pick(rng, [p for p in LOCATIONS if p != location(old)])
             return replace(scene, things=(_placed_alone(rng, old, old.size, place),))
         assert aspect == "relation"
@@ -365,10 +370,10 @@ def _at(thing: Thing, size: Size, x: float, y: float, side: float, flipped: bool
 
 
 def _placed_alone(rng: np.random.Generator, thing: Thing, size: Size, place: Location) -> Thing:
-    low, high = _SIDES[True, size]
-    if place == "middle":
-        return _at(thing, size, 0.5 + _jitter(rng, 0.06), 0.5 + _jitter(rng, 0.06), _between(rng, low, high))
-    side = _between(rng, low, min(high, _LARGEST_LOCATED))
+    """A small thing anywhere; a large one fills the middle, since it can't be clearly off centre."""
+    side = _between(rng, *_SIDES[True, size])
+    if size == "large" or place == "middle":
+        return _at(thing, size, 0.5 + _jitter(rng, 0.06), 0.5 + _jitter(rng, 0.06), side)
     off = _between(rng, 0.18, 0.5 - side / 2)
     return _off_centre(thing, size, _DIRECTIONS[place], off, _jitter(rng, 0.08), side)
 
@@ -463,10 +468,7 @@ _LAYOUTS = {"single": _single, "pair": _pair, "group": _group, "mixed": _mixed}
 def _resized(rng: np.random.Generator, thing: Thing, alone: bool) -> Thing:
     """The thing in the other size, as near to its old place as fits."""
     size: Size = "large" if thing.size == "small" else "small"
-    low, high = _SIDES[alone, size]
-    if alone and location(thing) != "middle":
-        high = min(high, _LARGEST_LOCATED)
-    return _at(thing, size, *thing.centre, _between(rng, low, high))
+    return _at(thing, size, *thing.centre, _between(rng, *_SIDES[alone, size]))
 
 
 def _moved(
