@@ -103,9 +103,14 @@ def test_a_failure_leaves_the_old_folder_whole(tmp_path: Path) -> None:
     target = tmp_path / "things"
     with whole_folder(target, ["a"]) as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(RuntimeError), whole_folder(target, ["a"]) as folder:
-        (folder / "a").write_text("new")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with whole_folder(target, ["a"]) as folder:
+            (folder / "a").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert (target / "a").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["things"]
 

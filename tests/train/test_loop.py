@@ -177,6 +177,18 @@ def test_the_first_step_is_the_same_for_one_and_two_processes(tmp_path: Path) ->
         torch.testing.assert_close(*queues)
 
 
+def test_what_stops_one_of_two_processes_reaches_the_user(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(8):
+        (pictures / f"{number}.png").write_bytes(b"<html>no picture</html>")
+        (pictures / f"{number}.txt").write_text("a fox")
+    data = dataclasses.replace(toy.config().data, source=str(pictures))
+    settings = TrainConfig(steps=4, batch_size=4, precision="fp32", processes=2, threads=1)
+    with pytest.raises(UserError, match=r"cannot be used, more than data\.max_bad_fraction"):
+        trained(toy.config(data=data, train=settings), tmp_path / "run")
+
+
 def test_batches_must_be_divisible_among_processes(tmp_path: Path) -> None:
     config = toy.config(train=TrainConfig(batch_size=5, processes=2))
     with pytest.raises(UserError, match=r"train\.batch_size 5"):

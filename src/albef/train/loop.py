@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
@@ -36,6 +37,7 @@ from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
 from albef.train.precision import choose_precision
 
 MAX_SKIPPED_IN_A_ROW = 20
+GROUP_TIMEOUT = timedelta(minutes=10)  # how long a process waits for another one that doesn't answer
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -68,6 +70,10 @@ def train(config: Config, run: Path) -> None:
                 nprocs=processes,
                 start_method="spawn",
             )
+        except (ProcessRaisedException, ProcessExitedException):
+            # Where one child stopped for a reason that it told, the others fail for want of it.
+            if errors.empty():
+                raise
         finally:
             signal.signal(signal.SIGINT, previous)
     if not errors.empty():
@@ -84,16 +90,21 @@ def run_child(
 ) -> None:
     """One of several training processes; what stops it is handed to the parent as a sentence."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=config.train.processes)
     try:
+        dist.init_process_group(
+            "gloo", init_method=store, rank=rank, world_size=config.train.processes, timeout=GROUP_TIMEOUT
+        )
         train_process(config, run)
+        dist.destroy_process_group()
     except UserError as error:
         errors.put(("user", str(error)))
-        os._exit(0)  # the others may be waiting inside a collective: they fail when this process is gone
+        os._exit(1)  # the others may be waiting inside a collective: they fail when this process is gone
     except Interrupted as error:
-        if rank == 0:
-            errors.put(("interrupted", str(error)))
-    dist.destroy_process_group()
+        errors.put(("interrupted", str(error)))
+        dist.destroy_process_group()
+    except KeyboardInterrupt:
+        errors.put(("interrupted", "Stopped at once; the last checkpoint is what there is."))
+        os._exit(1)
 
 
 def train_process(config: Config, run: Path) -> None:

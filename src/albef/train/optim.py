@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from albef.config import Config, TrainConfig
-from albef.model.albef import ALBEF
 from albef.tasks.base import Stage
 
 
@@ -84,8 +83,3 @@ def stage_at(step: int, config: Config, steps_per_epoch: int) -> Stage:
     ramped = round(task.hardness_ramp * (config.train.steps - first))
     hardness = min(1.0, (step - first) / ramped) if ramped else 1.0
     return Stage(alpha=alpha, hardness=max(hardness, 0.0), fuse=step >= first)
-
-
-def parameters_of(model: ALBEF) -> list[nn.Parameter]:
-    """Every trained parameter."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -55,22 +55,17 @@ def test_sets_by_one_hand_are_one_vendor(bank, rows):
 def test_first_nouns_can_be_split_by_vendor(bank):
     for noun in bank.nouns[:120]:
         drawn_by = {vendor for vendor in bank.vendors if (noun, vendor) in bank.images}
-        assert "noto" in drawn_by and len(drawn_by) >= 4, noun
+        assert "noto" in drawn_by, noun
+        assert len(drawn_by) >= 4, noun
 
 
 def test_words_are_lower_case_and_no_noun_is_part_of_another(bank):
     assert set(bank.plurals) == set(bank.nouns)
     for noun in bank.nouns:
         for words in (noun, bank.plurals[noun]):
-            assert (
-                1 <= len(words.split()) <= 2
-            )
-            assert (
-                words.replace(" ", "").isalpha()
-            )
-            assert (
-                words == words.lower()
-            )
+            assert 1 <= len(words.split()) <= 2
+            assert words.replace(" ", "").isalpha()
+            assert words == words.lower()
     assert all(" " not in noun for noun in bank.nouns[:24])
     words_of = {noun: set(noun.split()) for noun in bank.nouns}
     assert not [(a, b) for a in bank.nouns for b in bank.nouns if a != b and words_of[a] <= words_of[b]]
