@@ -2,8 +2,8 @@
 
     make bench        or        python benchmarks/step.py --sizes tiny small base --threads 1
 
-Sizes are measured in one run, step by step in turn, on random pixels and captions of 6 to 14 tokens; times are the process's
-CPU time on the given number of threads, the median of the counted steps. `teacher` is everything without gradient.
+Sizes are measured in one run, step by step in turn, on random pixels and captions of 6 to 14 tokens. Times are
+the process's CPU time, the median of the counted steps. `teacher` is everything without gradient.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Shapes in annotations are checked in every test; property tests have no deadline, since machines differ."""
 
+import os
+
 from jaxtyping import install_import_hook
 
 install_import_hook(["albef.objectives", "albef.momentum", "albef.model", "albef.tasks"], "beartype.beartype")
 
 from hypothesis import settings  # noqa: E402
 
-settings.register_profile("albef", deadline=None, max_examples=30)
+# CI tries the same examples every time; elsewhere each run tries new ones.
+settings.register_profile("albef", deadline=None, max_examples=30, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("albef")

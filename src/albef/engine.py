@@ -41,7 +41,7 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = FILES = (
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
-Picture = Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
+Picture = str | Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
 T = TypeVar("T")
 
 

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albef.config import UserError
+from albef.data.pictograms.painting import Painter, render
 from albef.data.pictograms.scenes import (
     BACKGROUNDS,
     HELD_OUT_VENDOR,
     MIX,
     SPLITS,
-    Painter,
     Scene,
     Scenes,
     Thing,
@@ -20,7 +20,6 @@ from albef.data.pictograms.scenes import (
     location,
     pair_is_held_out,
     relation,
-    render,
 )
 from albef.data.pictograms.sprites import SpriteBank, load_sprites
 

@@ -20,7 +20,8 @@ from albef.data.pictograms.captions import (
     tags,
     word,
 )
-from albef.data.pictograms.scenes import ASPECTS, Aspect, Couple, Painter, Scene, Scenes, generator, pick
+from albef.data.pictograms.painting import Painter
+from albef.data.pictograms.scenes import ASPECTS, Aspect, Couple, Scene, Scenes, generator, pick
 from albef.data.pictograms.sprites import SpriteBank, load_sprites
 
 

@@ -1,0 +1,87 @@
+"""The verbs of the model agree with one another, and padding changes nothing."""
+
+import torch
+
+import toy
+from albef.model.albef import ALBEF
+from albef.model.image_encoder import resize_positions, sine_positions
+
+
+def model() -> ALBEF:
+    torch.manual_seed(0)
+    return ALBEF(toy.MODEL).eval()
+
+
+def test_padding_changes_nothing() -> None:
+    albef, batch = model(), toy.batch(5)
+    image = albef.encode_image(batch.pixels)
+    memory = albef.image_memory(image)
+    text = albef.encode_text(batch.ids, batch.mask)
+    logits = albef.match(text.tokens, batch.mask, memory)
+    for row in range(5):
+        length = int(batch.mask[row].sum())
+        ids, mask = batch.ids[row : row + 1, :length], batch.mask[row : row + 1, :length]
+        alone = albef.encode_text(ids, mask)
+        torch.testing.assert_close(alone.feature[0], text.feature[row])
+        torch.testing.assert_close(alone.tokens[0], text.tokens[row, :length])
+        assert not text.tokens[row, length:].any()
+        one = albef.match(alone.tokens, mask, memory, torch.tensor([row]))
+        torch.testing.assert_close(one[0], logits[row])
+
+
+def test_match_reads_what_fuse_computes() -> None:
+    albef, batch = model(), toy.batch(4)
+    memory = albef.image_memory(albef.encode_image(batch.pixels))
+    text = albef.encode_text(batch.ids, batch.mask)
+    fused = albef.fuse(text.tokens, batch.mask, memory, keep_attention=True)
+    torch.testing.assert_close(
+        albef.itm_head(fused.tokens[:, 0]), albef.match(text.tokens, batch.mask, memory)
+    )
+    plain = albef.fuse(text.tokens, batch.mask, memory)
+    torch.testing.assert_close(plain.tokens, fused.tokens)
+    assert plain.attention == ()
+    for attention in fused.attention:
+        torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:-1]))
+
+
+def test_pairs_choose_rows_of_the_memory() -> None:
+    albef, batch = model(), toy.batch(4)
+    image = albef.encode_image(batch.pixels)
+    text = albef.encode_text(batch.ids, batch.mask)
+    index = torch.tensor([2, 0, 0, 3])
+    chosen = albef.encode_image(batch.pixels[index])
+    torch.testing.assert_close(
+        albef.match(text.tokens, batch.mask, albef.image_memory(image), index),
+        albef.match(text.tokens, batch.mask, albef.image_memory(chosen)),
+    )
+
+
+def test_only_masked_positions_are_predicted() -> None:
+    albef, batch = model(), toy.batch(3)
+    memory = albef.image_memory(albef.encode_image(batch.pixels))
+    words = albef.predict_tokens(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
+    assert words.shape == (len(batch.mlm_positions), toy.VOCABULARY)
+    last = albef.predict_tokens(batch.masked_ids, batch.mask, memory, batch.mlm_positions[-1:])
+    torch.testing.assert_close(last[0], words[-1])
+
+
+def test_features_have_unit_length_and_the_temperature_a_range() -> None:
+    albef, batch = model(), toy.batch(3)
+    feature = albef.encode_image(batch.pixels).feature
+    torch.testing.assert_close(feature.norm(dim=1), torch.ones(3))
+    for given, kept in ((9.0, 0.5), (0.0, 0.001), (0.07, 0.07)):
+        with torch.no_grad():
+            albef.temperature.fill_(given)
+        albef.clamp_temperature()
+        torch.testing.assert_close(albef.temperature.detach(), torch.tensor([kept]))
+
+
+def test_positions_keep_the_class_token_and_tell_places_apart() -> None:
+    positions = torch.randn(1, 1 + 16, 8)
+    assert resize_positions(positions, 4) is positions
+    resized = resize_positions(positions, 6)
+    assert resized.shape == (1, 37, 8)
+    torch.testing.assert_close(resized[:, 0], positions[:, 0])
+    table = sine_positions(4, 16)[0]
+    distances = torch.cdist(table, table) + torch.eye(16) * 9
+    assert distances.min() > 0.3
