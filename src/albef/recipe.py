@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser  # type: ignore[attr-defined]
+from jsonargparse import ArgumentError, ArgumentParser
 
 from albef.config import SIZES, Config, UserError, with_compat
 
@@ -27,28 +27,26 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         recipe = yaml.safe_load(path.read_text("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error}); correct it.") from error
+        raise UserError(f"{path}: not readable as YAML ({plain(str(error))}); correct it.") from error
     check_keys(recipe, str(path))
-    given = dict(split_override(override) for override in overrides)
-    for key in given:
-        check_key(key, "command line")
-    size = given.get("model.size", (recipe.get("model") or {}).get("size", "base"))
+    settings = {section: dict(keys or {}) for section, keys in recipe.items()}
+    for override in overrides:
+        section, name, value = split_override(override)
+        settings.setdefault(section, {})[name] = value
+    size = settings.get("model", {}).get("size", "base")
     if size not in SIZES:
         raise UserError(f"model.size {size!r} is unknown: choose one of {', '.join(SIZES)}.")
     try:
         parser = recipe_parser(size)
-        parsed = parser.parse_args(
-            [f"--config={path}", *(f"--{key}={value}" for key, value in given.items())]
-        )
-        return with_compat(Config(**{name: parser.instantiate(parsed)[name] for name in SECTIONS}))
+        parsed = parser.instantiate(parser.parse_object(settings))
     except ArgumentError as error:
         raise UserError(f"{path}: {plain(str(error))}") from error
+    return with_compat(Config(**{name: parsed[name] for name in SECTIONS}))
 
 
-def recipe_parser(size: str = "base") -> ArgumentParser:
+def recipe_parser(size: str) -> ArgumentParser:
     """A parser of every setting; the model's defaults are those of a size."""
     parser = ArgumentParser(prog="albef train", exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile)
     for name, section in SECTIONS.items():
         assert section is not dataclasses.MISSING
         default = SIZES[size] if name == "model" else section()
@@ -56,14 +54,21 @@ def recipe_parser(size: str = "base") -> ArgumentParser:
     return parser
 
 
-def split_override(override: str) -> tuple[str, str]:
-    """Key and value of `--section.key=value`."""
+def split_override(override: str) -> tuple[str, str, Any]:
+    """Section, name and value of `--section.name=value`; the value is YAML, as in a recipe."""
     key, equals, value = override.removeprefix("--").partition("=")
     if not override.startswith("--") or not equals:
         raise UserError(
             f"{override!r} is no setting: write it as --section.key=value, such as --train.steps=100."
         )
-    return key, value
+    check_key(key, "command line")
+    section, _, name = key.partition(".")
+    if not name:
+        raise UserError(f"{override!r} names a whole section: write it as --section.key=value.")
+    try:
+        return section, name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: the value is not readable as YAML ({plain(str(error))}).") from error
 
 
 def check_keys(recipe: Any, where: str) -> None:

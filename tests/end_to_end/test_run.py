@@ -160,7 +160,7 @@ def test_mistakes_end_with_a_sentence_and_status_2(
 def test_the_commands_in_the_readme_exist() -> None:
     readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    mentioned = set(re.findall(r"make ([a-z-]+)", readme))
+    mentioned = set(re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE))
     assert {"quickstart", "test"} <= mentioned <= targets
     from albef.cli import build_parser
 

@@ -56,8 +56,10 @@ def test_equals_the_definition_by_finite_differences(model, pairs):
         """The matching logits where every pair attends by `step` more."""
 
         def attend_more(module: object, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            context = inputs[0].clone()
-            context[:, query, head * width : (head + 1) * width] += step * values[:, patch, head]
+            context = inputs[0].clone()  # real tokens alone, text after text
+            real = mask[:, query]
+            rows = (mask.flatten().cumsum(0) - 1).view(mask.shape)[real, query]
+            context[rows, head * width : (head + 1) * width] += step * values[real, patch, head]
             return (context,)
 
         hook = joined_weights.register_forward_pre_hook(attend_more)
