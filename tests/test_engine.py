@@ -12,6 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import toy
 from albef import engine as engine_module
 from albef.config import ModelConfig, UserError
 from albef.data.pictures import BadPicture
@@ -20,24 +21,8 @@ from albef.engine import Engine, save_model, whole_folder
 from albef.model.albef import ALBEF
 
 CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house"]
-TOY = ModelConfig(
-    size="toy",
-    image_size=16,
-    patch_size=8,
-    image_width=16,
-    image_depth=1,
-    image_heads=2,
-    image_mlp_width=32,
-    text_width=16,
-    text_depth=1,
-    fusion_depth=2,
-    text_heads=2,
-    text_mlp_width=32,
-    feature_width=8,
-    vocab_size=120,  # more than the tokenizer has
-    max_positions=32,
-    max_tokens=12,
-)
+# A vocabulary of more than the tokenizer has.
+TOY = dataclasses.replace(toy.ENGINE_MODEL, max_tokens=12)
 
 
 @pytest.fixture

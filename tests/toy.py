@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from albef.config import Config, DataConfig, EvaluateConfig, ModelConfig, TaskConfig, TrainConfig
@@ -29,6 +31,11 @@ MODEL = ModelConfig(
     max_tokens=12,
     dropout=0.1,
     initial_std=0.1,
+)
+# The engine's tests have texts of their own, longer than the training ones.
+CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house", "a fox"]
+ENGINE_MODEL = dataclasses.replace(
+    MODEL, vocabulary="bert", vocab_size=120, max_tokens=25, dropout=0.1, initial_std=0.02
 )
 
 

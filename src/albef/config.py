@@ -34,16 +34,14 @@ class ModelConfig:
     max_positions: int = 512
     dropout: float = 0.1  # text and fusion encoder: hidden states and attention probabilities
     initial_temperature: float = 0.07
-    initial_std: float = (
-        0.02  # of linear and embedding weights; narrow models need more to pass any signal on
-    )
+    # Of linear and embedding weights; narrow models need more to pass any signal on.
+    initial_std: float = 0.02
     # Learnt position embeddings start as 2-D sines and cosines of the patch's place instead of noise (published).
     sine_positions: bool = False
     max_tokens: int = 25  # including [CLS]
     max_words: int = 30
-    append_sep: bool = (
-        False  # the published text is `[CLS] tokens`; LAVIS's models were trained with a closing [SEP]
-    )
+    # The published text is `[CLS] tokens`; LAVIS's models were trained with a closing [SEP].
+    append_sep: bool = False
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, as published
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
@@ -113,12 +111,12 @@ class DataConfig:
     image_root: str = ""  # put before relative picture paths; empty: the annotation file's folder
     count: int = 20_000  # pictograms: pairs in an epoch (every epoch draws new scenes)
     num_nouns: int = 24  # pictograms
-    validation: str = (
-        ""  # annotation file or folder that the finished model is evaluated on; pictograms need none
-    )
+    # An annotation file or folder that the finished model is evaluated on; pictograms need none.
+    validation: str = ""
     caption_noise: float = 0.2  # pictograms: share of training captions that are like noisy web text
     twin_share: float = 0.5  # pictograms: share of neighbouring scenes that differ in one thing only
     twins_from_epoch: int = 0  # pictograms: until then neighbours have nothing to do with each other
+    # pictograms: what neighbours may differ in
     twin_aspects: tuple[Literal["noun", "count", "size", "background", "location", "relation"], ...] = (
         "noun",
         "count",
@@ -126,11 +124,9 @@ class DataConfig:
         "background",
         "location",
         "relation",
-    )  # pictograms: what neighbours may differ in
-    crop_scale: tuple[float, float] = (
-        0.2,
-        1.0,
-    )  # area of the random crop; (1, 1): no crop, the whole picture
+    )
+    # Area of the random crop; (1, 1): no crop, the whole picture.
+    crop_scale: tuple[float, float] = (0.2, 1.0)
     flip: bool = True  # mirror half of the pictures; wrong where captions say left and right
     randaugment: bool = True
     mlm_probability: float = 0.15
@@ -169,9 +165,8 @@ class TrainConfig:
     min_lr: float = 1e-5
     warmup_lr: float = 1e-5
     warmup_steps: int = 2000
-    schedule: Literal["cosine", "published"] = (
-        "cosine"  # by step, or in epochs after hundreds of warm-up steps
-    )
+    # By step, or in epochs after hundreds of warm-up steps.
+    schedule: Literal["cosine", "published"] = "cosine"
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.999)
     decay_embeddings: bool = False  # published: True, which decays the temperature too

@@ -5,45 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from albef.config import ModelConfig, UserError
-from albef.data.text import Tokenizer
+from albef.config import UserError
 from albef.engine import Engine
-from albef.model.albef import ALBEF
 from albef.search import index as index_module
 from albef.search.index import build_index, find_pictures, load_index
-
-CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house", "a fox"]
-
-
-@pytest.fixture
-def engine() -> Engine:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        size="toy",
-        image_size=16,
-        patch_size=8,
-        image_width=16,
-        image_depth=1,
-        image_heads=2,
-        image_mlp_width=32,
-        text_width=16,
-        text_depth=1,
-        fusion_depth=2,
-        text_heads=2,
-        text_mlp_width=32,
-        feature_width=8,
-        vocab_size=120,
-        max_positions=32,
-    )
-    model = ALBEF(config)
-    with torch.no_grad():  # initial weights hardly tell pictures apart
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(8)
-    return Engine(model, Tokenizer.train(CAPTIONS, 120))
 
 
 @pytest.fixture
