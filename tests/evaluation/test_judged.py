@@ -1,0 +1,213 @@
+"""Evaluation of the tasks by cases counted by hand, with broken pictures and the blind control."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import toy
+from albef.config import DataConfig, TaskName, UserError
+from albef.data.sources import open_source
+from albef.data.text import Tokenizer
+from albef.engine import Engine, Grounding, save_model
+from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
+from albef.evaluation.evaluate import task_table
+from albef.evaluation.gradcam import box_of_map
+from albef.evaluation.grounding import best_proposal, evaluate_grounding, overlap
+from albef.evaluation.judged import Judged, shown
+from albef.evaluation.vqa import check_answers, evaluate_vqa, frequent_answers
+from albef.model.albef import ALBEF
+
+BOX = st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(0.5, 50)] * 2)
+
+
+def engine_for(*heads: str) -> Engine:
+    torch.manual_seed(0)
+    model = ALBEF(toy.ENGINE_MODEL, heads)
+    return Engine(model, Tokenizer.train(toy.CAPTIONS, toy.ENGINE_MODEL.vocab_size), quiet=True)
+
+
+def pictures(folder: Path, count: int) -> list[str]:
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return [f"{number}.png" for number in range(count)]
+
+
+def source_of(folder: Path, task: TaskName, rows: list[dict[str, object]], **settings: str):
+    (folder / "rows.json").write_text(json.dumps(rows))
+    return open_source(DataConfig(source=str(folder / "rows.json"), **settings), "test", 0, 16, task)
+
+
+def test_overlap_by_hand() -> None:
+    assert overlap((0, 0, 2, 2), (1, 1, 2, 2)) == pytest.approx(1 / 7)
+    assert overlap((0, 0, 4, 4), (0, 0, 4, 2)) == 0.5
+    assert overlap((0, 0, 1, 1), (1, 0, 1, 1)) == 0.0
+
+
+@given(BOX, BOX)
+def test_overlap_is_symmetric_and_a_share(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+    assert overlap(a, b) == pytest.approx(overlap(b, a))
+    assert 0 <= overlap(a, b) <= 1 + 1e-9
+    assert overlap(a, a) == pytest.approx(1.0)
+
+
+def test_the_proposal_with_the_most_of_the_map_wins_and_size_is_no_help() -> None:
+    map_ = np.zeros((20, 20), np.float32)
+    map_[5:9, 5:9] = 1.0
+    boxes = [(0.0, 0.0, 20.0, 20.0), (5.0, 5.0, 4.0, 4.0), (12.0, 12.0, 4.0, 4.0)]
+    assert best_proposal(map_, boxes) == boxes[1]
+    assert best_proposal(np.zeros((20, 20)), boxes) == boxes[0]
+    map_[15, 15] = 0.4
+    assert box_of_map(map_) == boxes[1]
+
+
+def test_consistency_counts_statements() -> None:
+    keys = ["dev-1-0-0", "dev-1-1-0", "dev-1-0-1", "dev-2-0-0"]
+    found = [Judged(n, "True", "True", 1.0, float(right)) for n, right in enumerate((1, 0, 1, 1))]
+    assert consistencies(keys, found).tolist() == [0.0, 1.0, 1.0]
+
+
+def test_classes_with_a_broken_picture(tmp_path: Path) -> None:
+    names = pictures(tmp_path, 6)
+    (tmp_path / "2.png").write_bytes(b"<html>")
+    rows: list[dict[str, object]] = [
+        {"image": name, "sentence": "a fox", "label": ("contradiction", "neutral", "entailment")[n % 3]}
+        for n, name in enumerate(names)
+    ]
+    engine = engine_for("entailment")
+    metrics = dict(evaluate_entailment(engine, source_of(tmp_path, "entailment", rows), "data"))
+    assert (metrics["data/count"], metrics["data/skipped"]) == (5.0, 1.0)
+    shares = {name: value for name, value in metrics.items() if "share" in name}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    own = sum(shares[f"data/share_{label}_{label}"] for label in ("contradiction", "neutral", "entailment"))
+    assert metrics["data/accuracy"] == pytest.approx(own)
+    said = engine.entails(tmp_path / "0.png", "a fox")
+    assert sum(said.values()) == pytest.approx(1.0)
+
+
+def test_pairs_of_pictures(tmp_path: Path) -> None:
+    names = pictures(tmp_path, 4)
+    rows: list[dict[str, object]] = [
+        {"images": [a, b], "sentence": "a fox", "label": "True", "identifier": f"dev-{n // 2}-{n % 2}-0"}
+        for n, (a, b) in enumerate(zip(names, names[::-1], strict=True))
+    ]
+    engine, source = engine_for("nlvr"), source_of(tmp_path, "nlvr", rows)
+    metrics = dict(evaluate_nlvr(engine, source, "data"))
+    judged = [engine.judge(tmp_path / r["images"][0], tmp_path / r["images"][1], "a fox") > 0.5 for r in rows]
+    assert metrics["data/accuracy"] == pytest.approx(np.mean(judged))
+    both = [judged[0] and judged[1], judged[2] and judged[3]]
+    assert metrics["data/consistency"] == pytest.approx(np.mean(both))
+
+
+def test_blind_every_record_sees_another_ones_picture(tmp_path: Path) -> None:
+    names = pictures(tmp_path, 5)
+    rows: list[dict[str, object]] = [{"image": n, "sentence": "a", "label": "neutral"} for n in names]
+    engine, source = engine_for("entailment"), source_of(tmp_path, "entailment", rows)
+    (seen,), (blind,) = (list(shown(engine, source, shuffled, {})) for shuffled in (False, True))
+    assert [record.image.name for record in blind.records] == names
+    for row in range(5):
+        others = [other for other in range(5) if torch.equal(blind.pixels[row], seen.pixels[other])]
+        assert others
+        assert row not in others
+    assert len({tuple(pixels.flatten()[:9].tolist()) for pixels in blind.pixels}) == 5
+
+
+def test_questions(tmp_path: Path) -> None:
+    names = pictures(tmp_path, 3)
+    rows: list[dict[str, object]] = [
+        {"image": name, "question": "how many", "answer": answer, "question_id": 10 + n}
+        for n, (name, answer) in enumerate(zip(names, (["2"] * 10, ["yes"] * 10, ["fox"] * 10), strict=True))
+    ]
+    engine, source = engine_for("answer"), source_of(tmp_path, "vqa", rows)
+    assert frequent_answers(source) == ["2", "yes", "fox"]
+    file = tmp_path / "results.json"
+    metrics = dict(evaluate_vqa(engine, source, ["2", "yes", "fox"], 3, "data", results=file))
+    results = json.loads(file.read_text())
+    assert [row["question_id"] for row in results] == [10, 11, 12]
+    right = [row["answer"] == answer for row, answer in zip(results, ("2", "yes", "fox"), strict=True)]
+    assert metrics["data/accuracy"] == pytest.approx(np.mean(right))
+    types = ("number", "yes_no", "other")
+    assert [metrics[f"data/accuracy_{kind}"] for kind in types] == [float(one) for one in right]
+    ranked = engine.answer(tmp_path / "0.png", "how many", ["2", "yes", "fox"], k=2)
+    assert len(ranked) == 2
+    assert ranked[0][0] == results[0]["answer"]
+    assert engine.answer(tmp_path / "0.png", "how many", k=3)[0][1] <= 1  # written freely: no list is known
+    with pytest.raises(UserError, match="has none of the answers of the data"):
+        check_answers(Path("answers.json"), ["a cat"], source)
+
+
+def test_grounding(tmp_path: Path) -> None:
+    names = pictures(tmp_path, 3)
+    rows: list[dict[str, object]] = [
+        {"image": name, "text": "a fox", "ref_id": n, "box": [0, 0, 30, 20]} for n, name in enumerate(names)
+    ]
+    engine = engine_for("contrast", "itm")
+    metrics = dict(evaluate_grounding(engine, source_of(tmp_path, "grounding", rows), "data"))
+    assert metrics["data/itm_pointing"] == metrics["data/itc_pointing"] == 1.0  # the box is the whole picture
+    assert "data/itm_proposals" not in metrics
+    boxes = tmp_path / "dets.json"
+    boxes.write_text(json.dumps({n: [[0, 0, 30, 20], [1, 1, 2, 2]] for n in range(3)}))
+    source = source_of(tmp_path, "grounding", rows, detections=str(boxes))
+    assert 0 <= dict(evaluate_grounding(engine, source, "data"))["data/itm_proposals"] <= 1
+    boxes.write_text(json.dumps({n: [[100, 0, 30, 20]] for n in range(3)}))
+    source = source_of(tmp_path, "grounding", rows, detections=str(boxes))
+    with pytest.raises(UserError, match=r"row 1: the proposed box .* another picture"):
+        dict(evaluate_grounding(engine, source, "data"))
+    found = engine.ground(tmp_path / "0.png", "a fox")
+    assert isinstance(found, Grounding)
+    assert found.map.shape == (20, 30)
+    assert [piece for piece, _ in found.words][:2] == ["[CLS]", "a"]
+    del rows[0]["box"]
+    with pytest.raises(UserError, match='has no "box"'):
+        dict(evaluate_grounding(engine, source_of(tmp_path, "grounding", rows), "data"))
+
+
+def test_a_verb_of_another_task_says_what_the_model_was_trained_for(tmp_path: Path) -> None:
+    (name,) = pictures(tmp_path, 1)
+    picture, engine = tmp_path / name, engine_for("entailment")
+    for ask in (
+        lambda: engine.answer(picture, "how many"),
+        lambda: engine.judge(picture, picture, "a fox"),
+        lambda: engine.ground(picture, "a fox"),
+    ):
+        with pytest.raises(UserError, match="trained for entailment"):
+            ask()
+
+
+def test_answers_are_saved_with_the_model(tmp_path: Path) -> None:
+    engine = engine_for("answer")
+    save_model(tmp_path / "model", engine.model, engine.tokenizer, "", ["yes", "no"])
+    assert Engine.load(tmp_path / "model").answers == ["yes", "no"]
+    (tmp_path / "model" / "answers.json").write_text('{"yes": 1}')
+    with pytest.raises(UserError, match="not a list of answers"):
+        Engine.load(tmp_path / "model")
+
+
+def test_ranking_a_gallery_of_any_size(tmp_path: Path) -> None:
+    names = [tmp_path / name for name in pictures(tmp_path, 3)]
+    engine = engine_for("contrast", "itm")
+    assert [hit.number for hit in engine.rank("a fox", names[:1])] == [0]
+    hits = engine.rank("a fox", names, k=2)
+    assert len(hits) == 2
+    texts = ["a fox", "two red cars", "a small tree"]
+    best = engine.rank_texts(names[0], texts)
+    assert sorted(hit.number for hit in best) == [0, 1, 2]
+    odds = engine.match([names[0]] * 3, texts)
+    cosine = (engine.encode_images([names[0]]) @ engine.encode_texts(texts).T)[0]
+    scores = cosine / engine.temperature + np.log(odds / (1 - odds))
+    assert [hit.number for hit in best] == np.argsort(-scores).tolist()
+
+
+def test_the_table_shows_what_the_picture_adds() -> None:
+    metrics = {f"test/{blind}accuracy{end}": 0.5 for blind in ("", "blind/") for end in ("", "_low", "_high")}
+    table = task_table(metrics)
+    assert table.row_count == 1
+    assert [column._cells for column in table.columns] == [
+        ["test/accuracy"], ["50.0 (50–50)"], ["50.0 (50–50)"],
+    ]  # fmt: skip
