@@ -48,7 +48,15 @@ def config(
         data=data or DataConfig(count=24, crop_scale=(1.0, 1.0), flip=False, randaugment=False),
         task=task or TaskConfig(queue_size=10, alpha_ramp_steps=4),
         train=train
-        or TrainConfig(steps=6, batch_size=4, warmup_steps=2, precision="fp32", log_every_steps=1),
+        or TrainConfig(
+            steps=6,
+            batch_size=4,
+            warmup_steps=2,
+            precision="fp32",
+            attention="fused",
+            linear="torch",
+            log_every_steps=1,
+        ),
         evaluate=EvaluateConfig(splits=("test",), count=12, top_k=4),
     )
 

@@ -189,7 +189,10 @@ class TrainConfig:
     temperature_lr_scale: float = 1.0
     clip_norm: float = 1.0  # 0: never clip, as published
     device: str = "auto"
+    # "auto" of the next three: measured on this machine when the run begins, and kept.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "fused", "plain"] = "auto"  # fused: torch's; plain: as products
+    linear: Literal["auto", "torch", "onednn"] = "auto"  # whose fp32 products on a CPU
     # Encoders whose activations are computed again in the backward pass instead of kept: less memory, more time.
     checkpointing: tuple[Literal["image", "text", "fusion"], ...] = ()
     processes: int = 1  # training processes on this machine's CPU

@@ -15,11 +15,12 @@ from albef.data.loader import ExampleSet, batches
 from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.engine import choose_device
+from albef.model import kernels
 from albef.run import choose_tokenizer
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
+from albef.train.kernel_choice import choose
 from albef.train.optim import build_optimizer, stage_at
-from albef.train.precision import choose_precision
 
 MAX_ROWS = 16  # of the steps that are timed
 TIMED_STEPS = 2
@@ -50,14 +51,15 @@ def estimate(config: Config) -> Estimate:
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
     )
-    precision, _ = choose_precision(config, device)
+    choice, _ = choose(config, device)
+    kernels.use(choice.kernels)
     task = build_task(config).to(device).train()
     optimizer = build_optimizer(task.student, config.train)
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     examples = ExampleSet(source, tokenizer, config.data, config.model, config.train.seed)
     rows = max(2, min(config.train.batch_size // processes, MAX_ROWS))
     stream = batches(examples, rows)
-    bf16 = precision == "bf16"
+    bf16 = choice.precision == "bf16"
 
     first = next(stream).to(device)
     half = first.slice(0, rows // 2)

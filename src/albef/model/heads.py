@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from albef.model.kernels import Linear, linear
 from albef.model.text_encoder import NORM_EPS
 
 
@@ -16,7 +17,7 @@ class MLMHead(nn.Module):
     def __init__(self, words: nn.Embedding) -> None:
         super().__init__()
         width = words.embedding_dim
-        self.transform = nn.Linear(width, width)
+        self.transform = Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
 
@@ -24,7 +25,7 @@ class MLMHead(nn.Module):
         self, states: Float[Tensor, "positions width"], words: Float[Tensor, "vocabulary width"]
     ) -> Float[Tensor, "positions vocabulary"]:
         """Logits over the vocabulary."""
-        return F.linear(self.norm(F.gelu(self.transform(states))), words, self.bias)
+        return linear(self.norm(F.gelu(self.transform(states))), words, self.bias)
 
 
 class Classifier(nn.Module):
@@ -32,8 +33,8 @@ class Classifier(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width, width)
-        self.out = nn.Linear(width, classes)
+        self.hidden = Linear(width, width)
+        self.out = Linear(width, classes)
 
     def forward(self, states: Float[Tensor, "pairs width"]) -> Float[Tensor, "pairs classes"]:
         """Logits of the classes."""

@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from albef.model import kernels
+from albef.model.kernels import Linear, linear
+
 Result = TypeVar("Result")
 
 
@@ -32,15 +35,13 @@ def attend(
         additive = torch.zeros(mask.shape, dtype=query.dtype, device=query.device)
         additive = additive.masked_fill(~mask, torch.finfo(query.dtype).min)
         additive = additive[:, None, None] if mask.ndim == 2 else additive[:, None]
-    probabilities = None
-    # On CPUs a plain product beat scaled_dot_product_attention in bf16 (measured); elsewhere SDPA is the fast one.
-    if keep_attention or (query.device.type == "cpu" and query.dtype == torch.bfloat16):
-        scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-        probabilities = (scores if additive is None else scores + additive).softmax(-1)
-        context = F.dropout(probabilities, dropout, training=dropout > 0) @ value
+    kept = None
+    if keep_attention:
+        kept = kernels.probabilities(query, key, additive)
+        context = F.dropout(kept, dropout, training=dropout > 0) @ value
     else:
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=additive, dropout_p=dropout)
-    return context.transpose(1, 2).flatten(2), probabilities if keep_attention else None
+        context = kernels.attention(query, key, value, additive, dropout)
+    return context.transpose(1, 2).flatten(2), kept
 
 
 def split_heads(states: Float[Tensor, "batch length joined"], heads: int, parts: int) -> tuple[Tensor, ...]:
@@ -92,8 +93,8 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
     def forward(self, states: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
         """What each position gathers from all, where every position is real."""
@@ -120,9 +121,9 @@ class SelfAttention(nn.Module):
         width = states.shape[-1]
         query_weight, pair_weight = self.qkv.weight.split([width, 2 * width])
         query_bias, pair_bias = self.qkv.bias.split([width, 2 * width])
-        asked = F.linear(states[packing.first()], query_weight, query_bias)[:, None]
+        asked = linear(states[packing.first()], query_weight, query_bias)[:, None]
         (query,) = split_heads(asked, self.heads, 1)
-        key, value = split_heads(packing.pad(F.linear(states, pair_weight, pair_bias)), self.heads, 2)
+        key, value = split_heads(packing.pad(linear(states, pair_weight, pair_bias)), self.heads, 2)
         dropout = self.dropout if self.training else 0.0
         return self.out(attend(query, key, value, packing.mask, dropout)[0].squeeze(1))
 
@@ -136,9 +137,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, memory_width: int | None, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(width, width)
-        self.key_value = None if memory_width is None else nn.Linear(memory_width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = None if memory_width is None else Linear(memory_width, 2 * width)
+        self.out = Linear(width, width)
 
     def remember(
         self, tokens: Float[Tensor, "images patches memory_width"]
@@ -176,8 +177,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
-        self.up = nn.Linear(width, inner_width)
-        self.down = nn.Linear(inner_width, width)
+        self.up = Linear(width, inner_width)
+        self.down = Linear(inner_width, width)
 
     def forward(self, states: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape width"]:
         """The transformed states."""

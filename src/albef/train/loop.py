@@ -29,13 +29,14 @@ from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import choose_device
+from albef.model import kernels
 from albef.tasks.base import Output, Task
 from albef.tasks.build import build_task
 from albef.train.checkpoint import Facts, checkpoints_in, load_checkpoint, save_checkpoint
 from albef.train.initial import start_from
+from albef.train.kernel_choice import Choice, choose, described
 from albef.train.logging import RunLog
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
-from albef.train.precision import choose_precision
 
 MAX_SKIPPED_IN_A_ROW = 20
 GROUP_TIMEOUT = timedelta(minutes=10)  # how long a process waits for another one that doesn't answer
@@ -124,13 +125,12 @@ def train_process(config: Config, run: Path) -> None:
     if checkpoints:
         facts = load_checkpoint(checkpoints[-1], task, optimizer)
         first_step = int(facts.pop("step"))
-        precision, reason = (
-            str(facts["precision"]),
-            f"precision {facts['precision']}, as before the interruption",
-        )
+        choice = Choice.from_facts(facts)
+        reason = f"{described(choice)}, as before the interruption"
     else:
-        precision, reason = agree(*choose_precision(config, device))
-    facts = {"precision": precision, "seconds": 0.0, "skipped": 0, "torch": torch.__version__, **facts}
+        choice, reason = agree(*choose(config, device))
+    kernels.use(choice.kernels)
+    facts = {**choice._asdict(), "seconds": 0.0, "skipped": 0, "torch": torch.__version__, **facts}
     if first_step >= config.train.steps:
         return
 
@@ -144,7 +144,7 @@ def train_process(config: Config, run: Path) -> None:
         log.say(f"{parameters:,} parameters on {device}; {reason}")
 
     task.train()
-    loop = Loop(config, run, task, optimizer, device, precision, steps_per_epoch, facts, log)
+    loop = Loop(config, run, task, optimizer, device, choice.precision, steps_per_epoch, facts, log)
     stream = batches(
         examples,
         config.train.batch_size,
@@ -161,13 +161,14 @@ def train_process(config: Config, run: Path) -> None:
             loop.run(stream, first_step)
 
 
-def agree(precision: str, reason: str) -> tuple[str, str]:
+def agree(choice: Choice, reason: str) -> tuple[Choice, str]:
     """Rank 0's choice for everyone: processes that measure for themselves might choose differently."""
     if distributed.in_group():
-        choice = [precision, reason]
-        dist.broadcast_object_list(choice)
-        precision, reason = choice
-    return precision, reason
+        shared: list[object] = [*choice, reason]
+        dist.broadcast_object_list(shared)
+        *parts, reason = map(str, shared)
+        choice = Choice(*parts)
+    return choice, reason
 
 
 def synchronised(task: Task, fuse: bool) -> nn.Module:

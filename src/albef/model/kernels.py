@@ -1,0 +1,109 @@
+"""How products are computed: the one place that knows that machines differ. What is computed stays the same."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Kernels(NamedTuple):
+    """Which implementation computes attention and fp32 linear layers.
+
+    "auto": plain products for bf16 on a CPU, where they beat `scaled_dot_product_attention` several times over,
+    and that one ("fused") everywhere else. "onednn": its products on a CPU in the place of torch's BLAS.
+    """
+
+    attention: str = "auto"
+    linear: str = "torch"
+
+
+_used = Kernels()
+
+
+def use(kernels: Kernels) -> None:
+    """Makes every model of this process compute with these kernels."""
+    global _used
+    _used = kernels
+
+
+def used() -> Kernels:
+    """The kernels that models of this process compute with."""
+    return _used
+
+
+def attention(
+    query: Float[Tensor, "batch heads queries width"],
+    key: Float[Tensor, "batch heads keys width"],
+    value: Float[Tensor, "batch heads keys width"],
+    additive: Float[Tensor, "batch 1 _ keys"] | None,
+    dropout: float,
+) -> Float[Tensor, "batch heads queries width"]:
+    """Softmax(Q Kᵀ / √d + additive) V."""
+    plain = _used.attention == "plain"
+    if _used.attention == "auto":
+        plain = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    if not plain:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=additive, dropout_p=dropout)
+    return F.dropout(probabilities(query, key, additive), dropout, training=dropout > 0) @ value
+
+
+def probabilities(
+    query: Float[Tensor, "batch heads queries width"],
+    key: Float[Tensor, "batch heads keys width"],
+    additive: Float[Tensor, "batch 1 _ keys"] | None,
+) -> Float[Tensor, "batch heads queries keys"]:
+    """Softmax(Q Kᵀ / √d + additive)."""
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    return (scores if additive is None else scores + additive).softmax(-1)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose fp32 products on a CPU are those of the chosen library."""
+
+    def forward(self, states: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape out"]:
+        """The layer's states."""
+        return linear(states, self.weight, self.bias)
+
+
+def linear(
+    states: Float[Tensor, "*shape width"], weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"]
+) -> Float[Tensor, "*shape out"]:
+    """states · weightᵀ + bias."""
+    cpu = states.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if _used.linear == "onednn" and cpu and states.dtype == torch.float32:
+        return cast(Tensor, OneDNNLinear.apply(states, weight, bias))
+    return F.linear(states, weight, bias)
+
+
+class OneDNNLinear(torch.autograd.Function):
+    """A linear layer through oneDNN, forwards and for the input's gradient; the weight's was no faster (measured)."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(states, weight)
+        return onednn(states, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        states, weight = ctx.saved_tensors
+        wanted, gradient = ctx.needs_input_grad, gradients[0]
+        rows = gradient.flatten(0, -2)
+        return (
+            onednn(gradient, weight.t(), None) if wanted[0] else None,
+            rows.t() @ states.flatten(0, -2) if wanted[1] else None,
+            rows.sum(0) if wanted[2] else None,
+        )
+
+
+def onednn(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """states · weightᵀ + bias by oneDNN."""
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], ""))
+
+
+def onednn_is_there() -> bool:
+    """Whether this build of torch can call oneDNN's products."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
