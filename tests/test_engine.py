@@ -13,12 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import toy
-from albef import engine as engine_module
+from albef import model_directory
 from albef.config import ModelConfig, UserError
 from albef.data.pictures import BadPicture
 from albef.data.text import Tokenizer
-from albef.engine import Engine, save_model, whole_folder
+from albef.engine import Engine
 from albef.model.albef import ALBEF
+from albef.model_directory import save_model, whole_folder
 
 CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house"]
 # A vocabulary of more than the tokenizer has.
@@ -256,7 +257,7 @@ def test_the_hub_is_asked_only_for_what_can_be_no_path(
         asked.append(hub_id)
         return str(folder)
 
-    monkeypatch.setattr(engine_module, "download", download)
+    monkeypatch.setattr(model_directory, "download", download)
     monkeypatch.chdir(tmp_path)
     for path in ("nothing", "toy/nothing", "./some/where", "/absent/place", "a/b/c"):
         with pytest.raises(UserError, match="no such folder"):

@@ -19,7 +19,7 @@ LAYERS = [
     {"serve", "report"},
     {"search", "train"},
     {"engine", "evaluation"},
-    {"tasks"},
+    {"tasks", "model_directory"},
     {"model", "data", "momentum"},
     {"objectives", "config", "distributed", "recipe"},
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from albef.config import SIZES, Config, ModelConfig, TaskConfig, TaskName
-from albef.engine import find_model, read_config
 from albef.model import checkpoints
+from albef.model_directory import find_model, read_config
 from albef.momentum import FeatureQueue
 from albef.tasks.base import Task
 from albef.tasks.build import build_task

@@ -13,8 +13,7 @@ from rich.console import Console
 from albef.config import Config, DataConfig, ModelConfig, TaskName, UserError
 from albef.data.sources import Source, open_source
 from albef.data.text import Tokenizer, clean_caption
-from albef.engine import CONFIG_FILE as MODEL_FILE
-from albef.engine import Engine, find_model, read_answers, read_config, save_model
+from albef.engine import Engine
 from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr
 from albef.evaluation.evaluate import (
     evaluate_pairs,
@@ -26,6 +25,8 @@ from albef.evaluation.evaluate import (
 from albef.evaluation.grounding import evaluate_grounding
 from albef.evaluation.vqa import check_answers, evaluate_vqa, frequent_answers
 from albef.model.albef import ALBEF
+from albef.model_directory import CONFIG_FILE as MODEL_FILE
+from albef.model_directory import find_model, read_answers, read_config, save_model
 from albef.recipe import dump_config, load_recipe
 from albef.report.report import write_report
 from albef.train.checkpoint import checkpoints_in, load_task

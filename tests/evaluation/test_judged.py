@@ -14,7 +14,7 @@ import toy
 from albef.config import DataConfig, TaskName, UserError
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
-from albef.engine import Engine, Grounding, save_model
+from albef.engine import Engine, Grounding
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
 from albef.evaluation.evaluate import task_table
 from albef.evaluation.gradcam import box_of_map
@@ -22,6 +22,7 @@ from albef.evaluation.grounding import best_proposal, evaluate_grounding, overla
 from albef.evaluation.judged import Judged, shown
 from albef.evaluation.vqa import check_answers, evaluate_vqa, frequent_answers
 from albef.model.albef import ALBEF
+from albef.model_directory import save_model
 
 BOX = st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(0.5, 50)] * 2)
 

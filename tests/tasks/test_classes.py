@@ -13,8 +13,9 @@ from albef import objectives
 from albef.config import TaskConfig
 from albef.data.records import Batch
 from albef.data.text import Tokenizer
-from albef.engine import Engine, save_model
+from albef.engine import Engine
 from albef.model.albef import ALBEF
+from albef.model_directory import save_model
 from albef.tasks.base import Output, Stage, Task
 from albef.tasks.build import build_task
 from albef.tasks.nlvr import paired

@@ -13,10 +13,10 @@ from albef import objectives
 from albef.config import TaskConfig
 from albef.data.records import Batch
 from albef.data.text import Tokenizer
-from albef.engine import save_model
 from albef.model.albef import ALBEF
 from albef.model.answer_decoder import predicted
 from albef.model.answering import rank_answers, write_answers
+from albef.model_directory import save_model
 from albef.tasks.base import Stage
 from albef.tasks.vqa import VQA
 from albef.train.initial import start_from

@@ -9,8 +9,8 @@ import torch
 import toy
 from albef.config import UserError
 from albef.data.text import Tokenizer
-from albef.engine import save_model
 from albef.model.albef import ALBEF
+from albef.model_directory import save_model
 from albef.tasks.pretrain import Pretrain
 from albef.train.initial import start_from
 

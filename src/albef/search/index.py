@@ -13,7 +13,8 @@ import torch
 
 from albef.config import UserError
 from albef.data.pictures import SUFFIXES, BadPicture
-from albef.engine import Engine, whole_folder
+from albef.engine import Engine
+from albef.model_directory import whole_folder
 
 FORMAT_VERSION = 1
 FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from safetensors.torch import load_file
 
 from albef.config import UserError
-from albef.engine import WEIGHTS_FILE, find_model
 from albef.model.image_encoder import resize_positions
+from albef.model_directory import WEIGHTS_FILE, find_model
 from albef.tasks.base import Task
 
 POSITIONS = "image_encoder.positions"

@@ -1,0 +1,169 @@
+"""A model directory: configuration, weights, tokenizer and model card, read and written whole (and from the hub)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from albef.config import ModelConfig, UserError
+from albef.data.text import Tokenizer
+from albef.model.albef import ALBEF
+
+FORMAT_VERSION = 1
+RESIZE = "bicubic-antialiased-stretch"
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE = FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "README.md",
+    "answers.json",  # of models for questions
+)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def save_model(
+    folder: Path, model: ALBEF, tokenizer: Tokenizer, card: str, answers: Sequence[str] = ()
+) -> None:
+    """Writes a model directory that `Engine.load` reads: configuration, weights, tokenizer and model card.
+
+    `answers` are those that a model for questions ranks when it is given no candidates.
+
+    It is complete or absent, never half-written. A model that was there is replaced; raises `UserError` when
+    the folder holds anything else.
+    """
+    facts = {"format_version": FORMAT_VERSION, "heads": list(model.heads), "resize": RESIZE}
+    config = facts | dataclasses.asdict(model.config)
+    with whole_folder(folder, FILES) as temporary:
+        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        tokenizer.save(temporary / TOKENIZER_FILE)
+        (temporary / CARD_FILE).write_text(card, "utf-8")
+        if answers:
+            (temporary / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, known: Iterable[str]) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place once the block has ended well.
+
+    What was there is removed, if it holds `known` files alone: somebody's pictures are not what to replace.
+    """
+    others = sorted({entry.name for entry in folder.iterdir()} - set(known)) if folder.is_dir() else []
+    if others or folder.is_file():
+        what = f"holds {others[0]}" if others else "is a file"
+        raise UserError(f"{folder}: {what}, which would be overwritten; choose a new or an empty folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("writing", "old"))
+    for left in (temporary, old):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.is_dir():
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def find_model(source: str | Path) -> tuple[Path, str]:
+    """The model directory that a user means, and the name by which it is found again."""
+    path = Path(source).expanduser()
+    for folder in (path / "model", path):
+        if folder.is_dir():
+            return folder, str(folder.resolve())
+    # A path below a folder that exists is a path with a mistake, and nothing to ask the network for.
+    if not HUB_ID.fullmatch(str(source)) or path.parent.is_dir():
+        raise UserError(
+            f"{source}: no such folder; give a run, a model directory or a Hugging Face hub id (owner/name)."
+        )
+    return Path(download(str(source))), str(source)
+
+
+def download(hub_id: str) -> str:
+    """The local copy of a model on the Hugging Face hub."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(hub_id, allow_patterns=list(FILES))
+    except (OSError, ValueError) as error:  # what its own errors derive from
+        reason = next(iter(str(error).split("\n")), "").strip().rstrip(".") or type(error).__name__
+        raise UserError(
+            f"{hub_id}: no such folder, and no model could be fetched from the Hugging Face hub ({reason})."
+        ) from None
+
+
+def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The configuration in a `config.json`, and the heads that the model has."""
+    try:
+        stored: Any = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: not readable as JSON ({error}); save the model again.") from None
+    version = stored.get("format_version") if isinstance(stored, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{file}: format_version is {version!r}, but this albef reads {FORMAT_VERSION}; "
+            f"update albef, or save the model again with this one."
+        )
+    if stored.get("resize") != RESIZE:
+        raise UserError(f"{file}: resize is {stored.get('resize')!r}, but this albef has only {RESIZE!r}.")
+    fields = {field.name for field in dataclasses.fields(ModelConfig)}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    heads = values.pop("heads", ())
+    del values["format_version"], values["resize"]
+    if lacking := sorted(fields - set(values)):
+        raise UserError(f"{file}: lacks {lacking[0]}; save the model again.")
+    if unknown := sorted(set(values) - fields):
+        near = difflib.get_close_matches(unknown[0], fields, 1)
+        hint = f"did you mean {near[0]}?" if near else "remove it."
+        raise UserError(f"{file}: unknown key {unknown[0]}; {hint}")
+    try:
+        return ModelConfig(**values), heads
+    except TypeError as error:  # a text where a number belongs
+        raise UserError(f"{file}: a value has the wrong type ({error}); save the model again.") from None
+
+
+def read_answers(file: Path) -> list[str]:
+    """The answers in a JSON list; raises `UserError` for anything else."""
+    try:
+        answers = json.loads(file.read_text("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not a readable JSON list of answers ({error}).") from None
+    if not (isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers)):
+        raise UserError(f'{file}: not a list of answers; write ["yes", "no", …].')
+    return answers
+
+
+def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file in fp32, when they have the expected names and shapes."""
+    try:
+        found = load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file}: not a readable safetensors file ({error}); copy it again.") from None
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unknown" for name in found if name not in expected]
+    problems += [
+        f"{name} is {list(found[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"{file}: the weights don't fit config.json ({'; '.join(problems[:3])}{more}); "
+            f"take both from the same model."
+        )
+    return {name: tensor.float() for name, tensor in found.items()}
