@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +11,6 @@ import numpy as np
 import torch
 import xxhash
 from jaxtyping import Bool, Float, Int
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from albef.config import UserError
@@ -37,6 +34,7 @@ from albef.model_directory import (
     read_config,
     read_weights,
 )
+from albef.progress import track
 
 RERANKED = 64  # candidates that matching looks at
 LONGEST_ANSWER = 12  # tokens that the model writes itself
@@ -131,9 +129,7 @@ class Engine:
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         """The items, with a progress bar on a terminal."""
-        console = Console(stderr=True)
-        hidden = self.quiet or not sys.stderr.isatty()
-        yield from track(items, label, total, console=console, disable=hidden, transient=True)
+        yield from track(items, label, total, self.quiet)
 
     def pixels(self, picture: Picture) -> Float[Tensor, "3 size size"]:
         """A picture as the model takes it, on the CPU; raises `BadPicture` for a file that is none."""

@@ -38,10 +38,12 @@ def build_on_meta(config: ModelConfig, task: TaskName = "pretrain") -> Task:
 def published_state(task: Task) -> dict[str, torch.Tensor]:
     """The published state dict of a task: student, teacher and queues."""
     config = task.student.config
-    state = checkpoints.to_published(task.student, config)
+    state = checkpoints.to_published(task.student.state_dict(), config)
     if task.teacher is not None:
-        state |= checkpoints.published_teacher(checkpoints.to_published(task.teacher.module, config))
+        state |= checkpoints.published_teacher(
+            checkpoints.to_published(task.teacher.module.state_dict(), config)
+        )
     queue = getattr(task, "queue", None)
     if isinstance(queue, FeatureQueue):
-        state |= checkpoints.published_queue(queue, with_image_id=isinstance(task, Retrieval))
+        state |= checkpoints.published_queue(queue.state_dict(), with_image_id=isinstance(task, Retrieval))
     return state

@@ -22,12 +22,14 @@ from albef.model.albef import ALBEF
 
 FORMAT_VERSION = 1
 RESIZE = "bicubic-antialiased-stretch"
-CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE = FILES = (
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE, TEACHER_FILE, QUEUE_FILE = FILES = (
     "config.json",
     "model.safetensors",
     "tokenizer.json",
     "README.md",
     "answers.json",  # of models for questions
+    "teacher.safetensors",  # of models that training may go on from
+    "queue.safetensors",
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -42,16 +44,23 @@ def save_model(
     It is complete or absent, never half-written. A model that was there is replaced; raises `UserError` when
     the folder holds anything else.
     """
-    facts = {"format_version": FORMAT_VERSION, "heads": list(model.heads), "resize": RESIZE}
-    config = facts | dataclasses.asdict(model.config)
     with whole_folder(folder, FILES) as temporary:
-        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+        write_description(temporary, model, tokenizer, card, answers)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
-        tokenizer.save(temporary / TOKENIZER_FILE)
-        (temporary / CARD_FILE).write_text(card, "utf-8")
-        if answers:
-            (temporary / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")
+
+
+def write_description(
+    folder: Path, model: ALBEF, tokenizer: Tokenizer, card: str, answers: Sequence[str] = ()
+) -> None:
+    """Writes all of a model directory but the weights, into a folder that exists."""
+    facts = {"format_version": FORMAT_VERSION, "heads": list(model.heads), "resize": RESIZE}
+    config = facts | dataclasses.asdict(model.config)
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    tokenizer.save(folder / TOKENIZER_FILE)
+    (folder / CARD_FILE).write_text(card, "utf-8")
+    if answers:
+        (folder / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")
 
 
 @contextlib.contextmanager
@@ -85,6 +94,10 @@ def find_model(source: str | Path) -> tuple[Path, str]:
     for folder in (path / "model", path):
         if folder.is_dir():
             return folder, str(folder.resolve())
+    if path.is_file():
+        raise UserError(
+            f"{source}: a file, but a model is a folder; make one: albef import {source} --out DIR."
+        )
     # A path below a folder that exists is a path with a mistake, and nothing to ask the network for.
     if not HUB_ID.fullmatch(str(source)) or path.parent.is_dir():
         raise UserError(

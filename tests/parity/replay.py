@@ -91,7 +91,7 @@ def load_task(golden: Golden, name: TaskName = "pretrain") -> Task:
     if task.teacher is not None:
         teacher_weights = {
             student: weights.get(checkpoints.teacher_name(student), weights[student])
-            for student in checkpoints.to_published(task.student, model)
+            for student in checkpoints.to_published(task.student.state_dict(), model)
             if student in weights
         }
         load_model(task.teacher.module, teacher_weights)
@@ -146,9 +146,11 @@ def replay_pretrain(golden: Golden) -> Iterator[Comparison]:
     real = batch.mask[:, :, None]
     expected["text_embeds"] = expected["text_embeds"] * real
     got |= {"text_embeds": text.tokens, "text_feat": text.feature}
-    got |= checkpoints.published_queue(task.queue)
+    got |= checkpoints.published_queue(task.queue.state_dict())
     got |= gradients(task)
-    teacher = checkpoints.published_teacher(checkpoints.to_published(task.teacher.module, config))
+    teacher = checkpoints.published_teacher(
+        checkpoints.to_published(task.teacher.module.state_dict(), config)
+    )
     got |= {f"teacher.{name}": value for name, value in teacher.items()}
     yield from compare(got, expected, TIGHT)
 
@@ -173,7 +175,7 @@ def replay_retrieval(golden: Golden) -> Iterator[Comparison]:
     torch.stack(list(output.losses.values())).sum().backward()
     task.queue.push(output.keys)
     got = {f"loss_{name}": loss for name, loss in output.losses.items()} | gradients(task)
-    got |= checkpoints.published_queue(task.queue, with_image_id=True)
+    got |= checkpoints.published_queue(task.queue.state_dict(), with_image_id=True)
     yield from compare(got, expected, TIGHT)
 
 
@@ -313,9 +315,9 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
             got, {name: expected[name] for name in expected if name.startswith(f"{step}.")}, TIGHT
         )
     config = task.student.config
-    final = checkpoints.to_published(task.student, config)
-    final |= checkpoints.published_teacher(checkpoints.to_published(task.teacher.module, config))
-    final |= checkpoints.published_queue(task.queue)
+    final = checkpoints.to_published(task.student.state_dict(), config)
+    final |= checkpoints.published_teacher(checkpoints.to_published(task.teacher.module.state_dict(), config))
+    final |= checkpoints.published_queue(task.queue.state_dict())
     yield from compare(final, golden.group("expect.final."), AFTER_ADAM, prefix="final.")
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from albef.config import ModelConfig
 from albef.momentum import FeatureQueue
@@ -108,18 +108,21 @@ def split_published(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[
     return parts
 
 
-def to_published(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
-    """The published state dict of a model without teacher and queue, tied tensors under all of their names."""
-    state = split_published(model.state_dict(), config)
+def to_published(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The published state dict of a model's weights, tied tensors under all of their names; no teacher, no queue."""
+    state = split_published(weights, config)
     device = next(iter(state.values())).device
     present = {name.partition(".")[0] for name in state}
     numbers = torch.arange(config.max_positions, device=device)[None]
     state |= {name: numbers for name in POSITION_IDS if name.partition(".")[0] in present}
-    aliases = TIED | shared_keys_and_values(state, config)
-    state |= {
-        alias: state[source] for alias, source in aliases.items() if source_is_there(alias, source, state)
-    }
+    state |= {alias: state[source] for alias, source in tied_names(state, config).items()}
     return state if "text_encoder.cls.predictions.bias" in state else fine_tuned(state)
+
+
+def tied_names(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, str]:
+    """Second names of tensors in a pre-trained model's state dict, and the first ones."""
+    aliases = TIED | shared_keys_and_values(state, config)
+    return {alias: source for alias, source in aliases.items() if source_is_there(alias, source, state)}
 
 
 def source_is_there(alias: str, source: str, state: Mapping[str, Tensor]) -> bool:
@@ -166,14 +169,15 @@ def from_published(
     state: Mapping[str, Tensor], names: Iterable[str], config: ModelConfig
 ) -> dict[str, Tensor]:
     """Tensors for our parameter `names`, joined from a published state dict of the same sizes."""
-    state, joined = pretrained(state), {}
-    for name in names:
-        parts = [
-            state[part].reshape(1) if part == "temp" else state[part]
-            for part in published_names(name, config)
-        ]
-        joined[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return joined
+    state = pretrained(state)
+    return {name: joined(state, name, config) for name in names}
+
+
+def joined(state: Mapping[str, Tensor], name: str, config: ModelConfig) -> Tensor:
+    """The tensor for our parameter `name` out of a state dict with the names of a pre-trained model."""
+    parts = [state[part] for part in published_names(name, config)]
+    tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return tensor.reshape(1) if name == "temperature" else tensor
 
 
 def teacher_name(name: str) -> str:
@@ -191,10 +195,14 @@ def published_teacher(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def published_queue(queue: FeatureQueue, with_image_id: bool = False) -> dict[str, Tensor]:
-    """The queue as published: features in columns; retrieval's has the pictures' ids too."""
-    found = {"image_queue": queue.image.T, "text_queue": queue.text.T, "queue_ptr": queue.pointer}
-    return found | ({"idx_queue": queue.image_id[None]} if with_image_id else {})
+def published_queue(queue: Mapping[str, Tensor], with_image_id: bool = False) -> dict[str, Tensor]:
+    """The tensors of a queue as published: features in columns; retrieval's has the pictures' ids too."""
+    found = {
+        "image_queue": queue["image"].T,
+        "text_queue": queue["text"].T,
+        "queue_ptr": queue["pointer"],
+    }
+    return found | ({"idx_queue": queue["image_id"][None]} if with_image_id else {})
 
 
 def load_published_queue(queue: FeatureQueue, state: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,117 @@
+"""Published `.pth` files: read mapped into memory without running anything in them, written without a second copy."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from albef.config import ModelConfig, UserError
+
+ZIP = b"PK\x03\x04"  # what torch has written since 1.6; what is older can't be mapped into memory
+OWN_KEY = "albef"  # under "config" of the files that we write
+# What a file's weights don't tell. Sizes are read off the weights, never here.
+TOLD = ("image_heads", "text_heads", "dropout", "max_tokens", "max_words", "append_sep", "mean", "std")
+
+
+class Published(NamedTuple):
+    """A checkpoint's state dict without the wrapper, and what else the file says."""
+
+    state: dict[str, Tensor]
+    beside: list[str]  # what the file holds beside the model: "optimizer", …
+    told: dict[str, Any]  # settings of the model, of files that we wrote
+    mapped: bool  # whether the tensors are pages of the file instead of memory
+
+
+def read_pth(file: Path) -> Published:
+    """The state dict of a checkpoint, wrapped in "model" or bare, with or without "module." before the names.
+
+    Tensors are pages of the file until they are used (files older than torch 1.6 are loaded whole). Raises `UserError`
+    for a file that is no checkpoint, is cut off, or would run code.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file.")
+    with file.open("rb") as handle:
+        mapped = handle.read(4) == ZIP
+    content = load(file, mapped)
+    outer = content if isinstance(content, Mapping) else {}
+    state = outer["model"] if isinstance(outer.get("model"), Mapping) else outer
+    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if not state or others:
+        what = f"its {others[0]!r} is no tensor" if others else "it holds no tensors by name"
+        raise UserError(f"{file}: not the state dict of a model ({what}); give a published checkpoint.")
+    for name, tensor in state.items():
+        if tensor.is_sparse or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise UserError(f"{file}: {name} claims more than the file holds; get the file again.")
+    found = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+    beside = [str(name) for name in outer if name != "model"] if state is not outer else []
+    return Published(found, beside, told_by(outer.get("config")), mapped)
+
+
+def load(file: Path, mapped: bool) -> Any:
+    """What a `.pth` file holds: tensors and plain values, nothing that has to be run."""
+    try:
+        with warnings.catch_warnings():  # of old pickle protocols
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # an unpickler on wrong bytes raises almost anything
+        found = (
+            re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        )
+        if found:
+            raise UserError(
+                f"{file}: not read, since reading it would call {found[1]} and so could run anything; "
+                f"ask for a file that holds the model's tensors alone."
+            ) from None
+        raise UserError(
+            f"{file}: not a checkpoint, or cut off ({type(error).__name__}); "
+            f"compare its size with the original's and get it again."
+        ) from None
+
+
+def told_by(config: object) -> dict[str, Any]:
+    """The settings that a file of ours says of its model; empty for other files."""
+    given = config.get(OWN_KEY) if isinstance(config, Mapping) else None
+    if not isinstance(given, Mapping):
+        return {}
+    defaults = dataclasses.asdict(ModelConfig())
+    return {name: given[name] for name in TOLD if type(given.get(name)) is type(defaults[name])}
+
+
+def write_pth(file: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Writes `{"model": state}`, and the model's settings under "config"; whole or not at all.
+
+    Tensors that are the same memory are written once. Raises `UserError` for a file that exists.
+    """
+    if file.exists():
+        raise UserError(f"{file}: exists already; choose another name.")
+    told = {name: getattr(config, name) for name in TOLD}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.writing")
+    own: dict[tuple[int, torch.Size], Tensor] = {}
+    for tensor in state.values():
+        key = tensor.data_ptr(), tensor.shape
+        own[key] = own.get(key, with_own_storage(tensor))
+    try:
+        model = {name: own[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
+        torch.save({"model": model, "config": {OWN_KEY: told}}, temporary)
+        os.replace(temporary, file)
+    except (OSError, RuntimeError) as error:  # torch's writer wraps what the system says
+        raise UserError(f"{file}: could not be written ({str(error).splitlines()[0]}).") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def with_own_storage(tensor: Tensor) -> Tensor:
+    """The tensor as all of a storage, without a copy: `torch.save` writes whole storages, not the parts in use."""
+    tensor = tensor.detach().contiguous()
+    raw = torch.from_numpy(tensor.reshape(-1).view(torch.uint8).numpy())
+    return raw.view(tensor.dtype).reshape(tensor.shape)
