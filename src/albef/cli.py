@@ -103,6 +103,34 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true")
     command.set_defaults(command=info)
 
+    command = commands.add_parser("import", help="make a model directory of a published checkpoint")
+    command.add_argument("file", type=Path, metavar="FILE.pth")
+    command.add_argument("--out", type=Path, required=True, metavar="MODEL")
+    command.add_argument("--image-size", type=int, metavar="PIXELS", help="resize the position embeddings")
+    command.add_argument(
+        "--heads",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="of image and text encoder (default: width / 64)",
+    )
+    command.add_argument(
+        "--append-sep",
+        action=argparse.BooleanOptionalAction,
+        help="texts end in [SEP] (default: if named …lavis…)",
+    )
+    command.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (default: BERT's)")
+    command.add_argument(
+        "--answers", type=Path, metavar="FILE", help="JSON list that a VQA model chooses from"
+    )
+    command.set_defaults(command=import_published)
+
+    command = commands.add_parser("export", help="write a model as the published scripts read it")
+    command.add_argument("model", metavar="RUN_OR_MODEL")
+    command.add_argument("--official", type=Path, required=True, metavar="FILE.pth")
+    command.set_defaults(command=export_published)
+
     command = commands.add_parser("data", help="the embedded data set")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     command = actions.add_parser("export", help="write pictures and the published JSON")
@@ -292,6 +320,30 @@ def info(given: argparse.Namespace) -> None:
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
     Console().print(table)
+
+
+def import_published(given: argparse.Namespace) -> None:
+    """`albef import`"""
+    from rich.console import Console
+
+    from albef.exchange.account import table
+    from albef.exchange.importing import Choices, import_checkpoint
+
+    choices = Choices(given.image_size, tuple(given.heads), given.append_sep, given.tokenizer, given.answers)
+    structure, rows = import_checkpoint(given.file, given.out, choices)
+    Console().print(table(f"{given.file}: {structure.name}", rows))
+    print(f"Model: {given.out}")
+
+
+def export_published(given: argparse.Namespace) -> None:
+    """`albef export`"""
+    from rich.console import Console
+
+    from albef.exchange.account import table
+    from albef.exchange.exporting import export_official
+
+    structure, rows = export_official(given.model, given.official)
+    Console().print(table(f"{given.official}: {structure.name}", rows))
 
 
 def export(given: argparse.Namespace) -> None:

@@ -1,0 +1,142 @@
+"""A run or a model directory becomes a `.pth` file with the published names, as the published scripts read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from albef.config import Config, ModelConfig, TaskConfig, UserError
+from albef.exchange.account import Row
+from albef.exchange.pth import write_pth
+from albef.exchange.structure import Structure, structure_of
+from albef.model import checkpoints
+from albef.model_directory import (
+    CONFIG_FILE,
+    QUEUE_FILE,
+    TEACHER_FILE,
+    WEIGHTS_FILE,
+    find_model,
+    read_config,
+)
+from albef.recipe import load_recipe
+from albef.tasks.build import build_task
+from albef.train.checkpoint import checkpoints_in
+
+NO_IMAGE = -100  # what the published queue of retrieval holds where it holds no picture
+
+
+class Held(NamedTuple):
+    """What a run or a model directory has, under our names; teacher and queue may be empty."""
+
+    config: ModelConfig
+    heads: tuple[str, ...]
+    student: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+    queue: dict[str, Tensor]
+
+
+def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
+    """Writes `{"model": state dict}` with every published name: which of the six it is, and what it consists of.
+
+    Of a run its last checkpoint, of a model directory what lies there. The scripts read a teacher, and Pretrain.py a
+    queue too: where there is none, the teacher is the student once more (which takes no room in the file), and the
+    queue random unit vectors, with which the published models begin. Raises `UserError` for a model with other heads
+    than the published ones, and for a file that exists.
+    """
+    held = held_by_run(Path(source).expanduser()) or held_by_model(source)
+    structure = structure_of(held.heads)
+    if structure is None:
+        raise UserError(
+            f"{source}: was trained for {', '.join(held.heads)}, which none of the published models is; "
+            f"pre-train with the losses itc, itm and mlm."
+        )
+    state = checkpoints.to_published(held.student, held.config)
+    rows = [Row("written", "student", len(state), "")]
+    if structure.has_teacher:
+        teacher = checkpoints.to_published(held.student | held.teacher, held.config)
+        copies = checkpoints.published_teacher(teacher)
+        state |= copies
+        rows.append(Row("written", "teacher", len(copies), "" if held.teacher else "a copy of the student"))
+    if structure.has_queue:
+        queue = filled(held.queue, held.config)
+        with_image_id = structure.name != "pretrain"
+        columns = checkpoints.published_queue(queue, with_image_id)
+        state |= columns
+        why = "" if held.queue else "random unit vectors, as the published models begin"
+        size = len(queue["image"])
+        if size != TaskConfig.queue_size:
+            why = f"{why + '; ' if why else ''}queue_size: {size} in the script's configuration"
+        rows.append(Row("written", "queue", len(columns), why))
+    write_pth(file, state, held.config)
+    return structure, rows
+
+
+def held_by_run(folder: Path) -> Held | None:
+    """The last checkpoint of a run; None for a folder without any."""
+    recipe, steps = folder / "config.yaml", checkpoints_in(folder / "checkpoints")
+    if not (steps and recipe.is_file()):
+        return None
+    config = load_recipe(recipe)
+    tensors = mapped(steps[-1] / "task.safetensors")
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    heads = heads_of(config)
+    return Held(config.model, heads, below("student."), below("teacher.module."), below("queue."))
+
+
+def heads_of(config: Config) -> tuple[str, ...]:
+    """The heads of a run's model."""
+    with torch.device("meta"):
+        return build_task(config).student.heads
+
+
+def held_by_model(source: str) -> Held:
+    """What lies in a model directory."""
+    folder, _ = find_model(source)
+    config, heads = read_config(folder / CONFIG_FILE)
+    student, teacher, queue = (
+        mapped(folder / file) if file == WEIGHTS_FILE or (folder / file).is_file() else {}
+        for file in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE)
+    )
+    return Held(config, heads, student, teacher, queue)
+
+
+def mapped(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, as pages of it."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: not a readable safetensors file ({error}); copy it again.") from None
+
+
+def filled(queue: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """A queue whose places all hold something, since the published code takes each for a negative."""
+    if not queue or not len(queue["image"]):
+        size = TaskConfig.queue_size
+        queue = {
+            "image": torch.zeros(size, config.feature_width),
+            "text": torch.zeros(size, config.feature_width),
+            "pointer": torch.zeros(1, dtype=torch.long),
+            "count": torch.zeros(1, dtype=torch.long),
+        }
+    size = len(queue["image"])
+    real = int(queue["count"]) if "count" in queue else size
+    found = {"pointer": queue["pointer"]}
+    generator = torch.Generator().manual_seed(0)
+    for name in ("image", "text"):
+        noise = torch.randn(size - real, config.feature_width, generator=generator)
+        kept = queue[name]
+        found[name] = torch.cat([kept[:real], nn.functional.normalize(noise, dim=1)]) if real < size else kept
+    image_id = queue.get("image_id", torch.full((size,), NO_IMAGE))
+    found["image_id"] = (
+        torch.where(torch.arange(size) < real, image_id, NO_IMAGE) if real < size else image_id
+    )
+    return found

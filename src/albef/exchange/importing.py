@@ -1,0 +1,212 @@
+"""A published checkpoint becomes a model directory, with the teacher and the queue that training goes on from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from albef.config import ModelConfig, UserError
+from albef.data.text import Tokenizer
+from albef.exchange.account import Row, account, model_card
+from albef.exchange.pth import Published, read_pth
+from albef.exchange.stream import TYPES, Place, write_tensors
+from albef.exchange.structure import QUEUES, TEACHER, Structure, model_config, recognise
+from albef.model import checkpoints
+from albef.model.albef import ALBEF
+from albef.model.image_encoder import resize_positions
+from albef.model_directory import (
+    FILES,
+    QUEUE_FILE,
+    TEACHER_FILE,
+    WEIGHTS_FILE,
+    read_answers,
+    whole_folder,
+    write_description,
+)
+from albef.progress import track
+
+POSITIONS = "image_encoder.positions"
+UNTAUGHT = ("itm_head", "temperature")  # have no momentum copy
+
+
+class Choices(NamedTuple):
+    """What a checkpoint does not say of itself."""
+
+    image_size: int | None = None  # pixels a side that position embeddings are resized to
+    heads: tuple[int, ...] = ()  # of image and text encoder, or one number for both; empty: 64 channels each
+    append_sep: bool | None = None  # whether texts end in [SEP]; None: as the file or its name says
+    tokenizer: Path | None = None  # None: BERT's
+    answers: Path | None = None  # that a model for questions chooses from
+
+
+class Parts(NamedTuple):
+    """A published state dict taken apart: student and teacher both under the names of a pre-trained student."""
+
+    student: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+    queue: dict[str, Tensor]
+
+
+def import_checkpoint(
+    file: Path, folder: Path, choices: Choices | None = None
+) -> tuple[Structure, list[Row]]:
+    """Writes a model directory out of a published `.pth`: which of the six it was, and what became of its parts.
+
+    In memory there is one tensor at a time; all else are pages of the file. Raises `UserError` for files of other
+    models, for shapes that contradict each other, and for a folder that holds something else.
+    """
+    choices = choices or Choices()
+    published = read_pth(file)
+    parts = taken_apart(published.state)
+    structure = recognise(parts.student, file)
+    config = model_config(parts.student, structure, choices.heads, published.told, file)
+    own = shapes_of(config, structure)
+    taught = {name: tensor for name, tensor in own.items() if name.partition(".")[0] not in UNTAUGHT}
+    check(parts.student, own, config, file)
+    if structure.has_teacher and not lacking(parts.teacher, taught, config):
+        check(parts.teacher, taught, config, file)
+    else:  # one that is not whole is none
+        parts = parts._replace(teacher={})
+    parts = parts._replace(queue=own_queue(parts.queue, config, file) if structure.has_queue else {})
+    config = dataclasses.replace(
+        config,
+        image_size=choices.image_size or config.image_size,
+        append_sep=ends_in_sep(file, published, choices),
+        vocabulary="trained" if choices.tokenizer else "bert",
+    )
+    tokenizer = Tokenizer.load(choices.tokenizer) if choices.tokenizer else Tokenizer.bert()
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{file}: has {config.vocab_size} word embeddings, fewer than the {tokenizer.vocab_size} pieces of the "
+            f"tokenizer; give the one that it was trained with (--tokenizer tokenizer.json)."
+        )
+    answers = read_answers(choices.answers) if choices.answers else ()
+    card = model_card(file, structure, config)
+    with whole_folder(folder, FILES) as temporary, writable(folder):
+        with torch.device("meta"):
+            model = ALBEF(config, structure.heads)
+        write_description(temporary, model, tokenizer, card, answers)
+        write_weights(temporary / WEIGHTS_FILE, parts.student, list(own), config, "model")
+        if parts.teacher:
+            write_weights(temporary / TEACHER_FILE, parts.teacher, list(taught), config, "teacher")
+        if parts.queue:
+            places = {name: Place(tensor.dtype, tensor.shape) for name, tensor in parts.queue.items()}
+            write_tensors(temporary / QUEUE_FILE, places, parts.queue.values())
+    return structure, account(published, parts.teacher, parts.queue, structure, config, own)
+
+
+def taken_apart(state: Mapping[str, Tensor]) -> Parts:
+    """Student, teacher and queue of a state dict."""
+    student: dict[str, Tensor] = {}
+    teacher: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        copy = TEACHER.fullmatch(name)
+        if copy:
+            teacher[f"{copy[1]}.{copy[2]}"] = tensor
+        elif name not in QUEUES:
+            student[name] = tensor
+    queue = {name: state[name] for name in QUEUES if name in state}
+    return Parts(checkpoints.pretrained(student), checkpoints.pretrained(teacher), queue)
+
+
+def shapes_of(config: ModelConfig, structure: Structure) -> dict[str, Tensor]:
+    """Our state dict of a model, without memory for its weights."""
+    with torch.device("meta"):
+        return ALBEF(config, structure.heads).state_dict()
+
+
+def lacking(state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
+    """Published names that our tensors are made of and the state dict does not have."""
+    return [name for name in checkpoints.split_published(own, config) if name not in state]
+
+
+def check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: ModelConfig, file: Path) -> None:
+    """Raises `UserError` unless a state dict has what our tensors are made of, and its tied tensors are equal."""
+    expected = checkpoints.split_published(own, config)
+    problems = [f"{name} is missing" for name in lacking(state, own, config)]
+    problems += [
+        f"{name} is {list(state[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state
+        and state[name].shape != tensor.shape
+        and not state[name].numel() == tensor.numel() == 1
+    ]
+    problems += [
+        f"{name} holds {state[name].dtype}"
+        for name in expected
+        if name in state and (state[name].dtype not in TYPES or not state[name].is_floating_point())
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"{file}: the parts don't fit together ({'; '.join(problems[:3])}{more}); the widths come from the "
+            f"embeddings and the first layers, so this is a changed or damaged model: get the published one."
+        )
+    for alias, source in checkpoints.tied_names(state, config).items():
+        if alias in state and not torch.equal(state[alias], state[source]):
+            raise UserError(
+                f"{file}: {alias} differs from {source}, but in ALBEF the two are one; this is another model."
+            )
+
+
+def own_queue(queue: Mapping[str, Tensor], config: ModelConfig, file: Path) -> dict[str, Tensor]:
+    """The queue in our layout, a row for each pair; nothing if the file has none."""
+    if not {"image_queue", "text_queue", "queue_ptr"} <= set(queue):
+        return {}
+    shape = torch.Size([config.feature_width, queue["text_queue"].shape[-1]])
+    wrong = [name for name in ("image_queue", "text_queue") if queue[name].shape != shape]
+    if "idx_queue" in queue and queue["idx_queue"].shape != (1, shape[1]):
+        wrong.append("idx_queue")
+    if wrong or queue["queue_ptr"].numel() != 1:
+        name = [*wrong, "queue_ptr"][0]
+        raise UserError(
+            f"{file}: {name} is {list(queue[name].shape)}, which is no queue of {config.feature_width} channels; "
+            f"get the published file."
+        )
+    found = {"image": queue["image_queue"].T, "text": queue["text_queue"].T, "pointer": queue["queue_ptr"]}
+    return found | ({"image_id": queue["idx_queue"][0]} if "idx_queue" in queue else {})
+
+
+def ends_in_sep(file: Path, published: Published, choices: Choices) -> bool:
+    """Whether the model's texts end in [SEP]. Weights don't tell: LAVIS's files, whose do, are known by their names."""
+    if choices.append_sep is not None:
+        return choices.append_sep
+    return bool(published.told.get("append_sep", "lavis" in file.name.lower()))
+
+
+def write_weights(
+    file: Path, state: Mapping[str, Tensor], names: Sequence[str], config: ModelConfig, label: str
+) -> None:
+    """Writes our tensors of these names, joined one by one, positions resized to the model's picture."""
+    grid_shape = torch.Size([1, 1 + config.grid**2, config.image_width])
+
+    def places() -> Iterator[tuple[str, Place]]:
+        for name in names:
+            parts = [state[part] for part in checkpoints.published_names(name, config)]
+            rows = sum(len(part) for part in parts) if parts[0].dim() else 1
+            shape = grid_shape if name == POSITIONS else torch.Size([rows, *parts[0].shape[1:]])
+            yield name, Place(parts[0].dtype, shape)
+
+    def tensors() -> Iterator[Tensor]:
+        for name in track(names, f"writing the {label}", len(names)):
+            tensor = checkpoints.joined(state, name, config)
+            if name == POSITIONS and tensor.shape != grid_shape:
+                tensor = resize_positions(tensor.float(), config.grid).to(tensor.dtype)
+            yield tensor
+
+    write_tensors(file, dict(places()), tensors())
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turns a full disk and the like into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder}: could not be written ({error.strerror or error}).") from None
