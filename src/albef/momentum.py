@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+# No real pair has this id, so that what was never written equals nothing.
+NOBODY = torch.iinfo(torch.long).min
+
 
 class MomentumTeacher(nn.Module):
     """An exponential moving average of a module, θ_teacher ← m·θ_teacher + (1 − m)·θ_student."""
@@ -60,9 +63,8 @@ class FeatureQueue(nn.Module):
         for name in ("image", "text"):
             features = torch.randn(size, width) if random else torch.zeros(size, width)
             self.register_buffer(name, nn.functional.normalize(features, dim=1))
-        # No real pair has this id, so that what was never written equals nothing.
         for name in ("image_id", "caption_id"):
-            self.register_buffer(name, torch.full((size,), torch.iinfo(torch.long).min))
+            self.register_buffer(name, torch.full((size,), NOBODY))
         self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
         self.register_buffer("count", torch.full((1,), size if random else 0))
 

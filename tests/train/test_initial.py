@@ -46,6 +46,8 @@ def test_positions_fit_the_pictures(tmp_path: Path) -> None:
 def test_other_widths_are_refused_with_the_first_three(tmp_path: Path) -> None:
     source, _ = saved(tmp_path / "model")
     config = dataclasses.replace(toy.config(), model=dataclasses.replace(toy.MODEL, text_mlp_width=64))
-    with pytest.raises(UserError, match=r"\[32, 16\] instead of \[64, 16\].*section `model`") as error:
+    with pytest.raises(
+        UserError, match=r"\[32, 16\] instead of \[64, 16\].*--model.text_mlp_width=32"
+    ) as error:
         start_from(Pretrain(config), source)
     assert str(error.value).count("instead of") == 3

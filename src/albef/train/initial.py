@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from albef.config import UserError
+from albef.config import ModelConfig, UserError
 from albef.model.image_encoder import resize_positions
-from albef.model_directory import WEIGHTS_FILE, find_model
+from albef.model_directory import CONFIG_FILE, QUEUE_FILE, TEACHER_FILE, WEIGHTS_FILE, find_model, read_config
+from albef.momentum import NOBODY, FeatureQueue, Keys
 from albef.tasks.base import Task
 
 POSITIONS = "image_encoder.positions"
+# What every task builds upon. Matching and other heads may be new, and are when a task is learnt for the first time.
+FOUNDATIONS = ("image_encoder", "text_encoder", "fusion_encoder", "image_projection", "text_projection")
 
 
 class Started(NamedTuple):
@@ -25,30 +32,85 @@ class Started(NamedTuple):
 def start_from(task: Task, source: str) -> Started:
     """Gives the student the weights of a model, then the teacher the student's (spec Q16).
 
-    Position embeddings are resized to the task's pictures. Raises `UserError` for weights of other sizes.
+    A teacher and a queue stored beside the model go on, where the task has them. Position embeddings are resized to
+    the task's pictures. Raises `UserError` for weights of other sizes and for a model that lacks what this task
+    builds upon.
     """
-    file = find_model(source)[0] / WEIGHTS_FILE
-    state, own = task.adapt(load_file(file)), task.student.state_dict()
-    if POSITIONS in state:
-        state[POSITIONS] = resize_positions(state[POSITIONS].float(), task.student.config.grid)
+    folder = find_model(source)[0]
+    file, own = folder / WEIGHTS_FILE, task.student.state_dict()
+    state = with_places(task, load_file(file))
     last = "classifier.out.weight"
     if last in state and last in own and len(state[last]) != len(own[last]):
         # Other classes: the classifier of another task.
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
-    wrong = [
-        f"{name} is {list(state[name].shape)} instead of {list(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if wrong:
-        raise UserError(
-            f"{file}: its shapes don't fit this recipe's ({'; '.join(wrong[:3])}); give the section `model` the "
-            f"widths, depths and vocabulary of that model's config.json."
-        )
     fitting = {name: tensor.float() for name, tensor in state.items() if name in own}
-    if not fitting:
-        raise UserError(f"{file}: nothing in it fits a model for {type(task).__name__}; take another one.")
+    refuse_others(task, folder, fitting)
     task.student.load_state_dict(fitting, strict=False)
     if task.teacher is not None:
         task.teacher.module.load_state_dict(task.student.state_dict())
+        if (folder / TEACHER_FILE).is_file():
+            kept = {n: t.float() for n, t in with_places(task, load_file(folder / TEACHER_FILE)).items()}
+            task.teacher.module.load_state_dict({n: t for n, t in kept.items() if n in fitting}, strict=False)
+            # The published teacher moves before each step, ours after it: here is the one before the first.
+            task.teacher.update(task.student)
+    queue = getattr(task, "queue", None)
+    if isinstance(queue, FeatureQueue) and (folder / QUEUE_FILE).is_file():
+        refill(queue, load_file(folder / QUEUE_FILE))
     return Started(list(fitting), [n for n in state if n not in own], [n for n in own if n not in fitting])
+
+
+def with_places(task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's weights under the names of this task, positions for its pictures."""
+    state = task.adapt(weights)
+    if POSITIONS in state:
+        state[POSITIONS] = resize_positions(state[POSITIONS].float(), task.student.config.grid)
+    return state
+
+
+def refuse_others(task: Task, folder: Path, fitting: Mapping[str, Tensor]) -> None:
+    """Raises `UserError` unless the weights have the student's shapes and all that it builds upon."""
+    own, file = task.student.state_dict(), folder / WEIGHTS_FILE
+    wrong = [
+        f"{name} is {list(tensor.shape)} instead of {list(own[name].shape)}"
+        for name, tensor in fitting.items()
+        if tensor.shape != own[name].shape
+    ]
+    config, heads = read_config(folder / CONFIG_FILE)
+    if wrong:
+        raise UserError(
+            f"{file}: its shapes don't fit this recipe's ({'; '.join(wrong[:3])}); "
+            f"what would make them fit: {', '.join(settings_of(config, task.student.config))}."
+        )
+    lacking = [name for name in own if name.startswith(FOUNDATIONS) and name not in fitting]
+    if lacking:
+        raise UserError(
+            f"{folder}: a model for {', '.join(heads)}, which lacks {lacking[0]} and {len(lacking) - 1} more that "
+            f"{type(task).__name__} starts from; take the pre-trained model that it came from."
+        )
+
+
+def settings_of(config: ModelConfig, recipe: ModelConfig) -> list[str]:
+    """The model's sizes that are other ones than the recipe's, as arguments."""
+    names = [
+        "patch_size",
+        *(f"{part}_{what}" for part in ("image", "text") for what in ("width", "depth", "mlp_width")),
+        "fusion_depth",
+        "feature_width",
+        "vocab_size",
+        "max_positions",
+    ]
+    return [
+        f"--model.{name}={getattr(config, name)}"
+        for name in names
+        if getattr(config, name) != getattr(recipe, name)
+    ]
+
+
+def refill(queue: FeatureQueue, stored: Mapping[str, Tensor]) -> None:
+    """Pushes the features of a stored queue, oldest first, so that queues of any size take its newest ones.
+
+    Whose they are is forgotten: the numbers of another run's pictures would name others here.
+    """
+    order = (torch.arange(len(stored["image"])) + stored["pointer"]) % max(len(stored["image"]), 1)
+    nobody = torch.full(order.shape, NOBODY)
+    queue.push(Keys(stored["image"][order], stored["text"][order], nobody, nobody))

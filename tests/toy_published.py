@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 NAMES: dict[str, dict[str, list[int]]] = json.loads(
-    (Path(__file__).parent.parent / "golden" / "official-names.json").read_text()
+    (Path(__file__).parent / "golden" / "official-names.json").read_text()
 )
 # Every published width and its toy: 30522 pieces, 65536 places, 3 × 768 and so on.
 WIDTHS = {30522: 40, 65536: 10, 3072: 32, 2304: 48, 768: 16, 512: 64, 256: 8, 257: 5, 577: 10, 16: 8}

@@ -1,0 +1,136 @@
+"""Published names out: import and export are inverse both ways, for all six; runs with their teacher and queue."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toy
+from albef.config import Config, TaskConfig, UserError
+from albef.data.text import Tokenizer
+from albef.engine import Engine
+from albef.exchange.exporting import export_official
+from albef.exchange.importing import Choices, import_checkpoint
+from albef.exchange.structure import STRUCTURES, Structure
+from albef.model.albef import ALBEF
+from albef.model_directory import save_model
+from albef.recipe import dump_config
+from albef.tasks.base import Task
+from albef.tasks.build import build_task
+from albef.train.checkpoint import save_checkpoint
+from toy_published import NAMES, toy_state
+
+BY_NAME = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda structure: structure.name)
+
+
+@pytest.fixture
+def choices(tmp_path: Path) -> Choices:
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tmp_path / "tokenizer.json")
+    return Choices(heads=(2,), tokenizer=tmp_path / "tokenizer.json")
+
+
+def exported(source: Path, file: Path) -> dict[str, torch.Tensor]:
+    export_official(str(source), file)
+    return torch.load(file, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_and_out_is_the_identity_on_published_tensors(tmp_path: Path, choices: Choices, name: str) -> None:
+    state = toy_state(name)
+    torch.save({"model": state, "epoch": 29}, tmp_path / "in.pth")
+    import_checkpoint(tmp_path / "in.pth", tmp_path / "model", choices)
+    out = exported(tmp_path / "model", tmp_path / "out.pth")
+    assert set(out) == set(state)
+    for key, tensor in state.items():
+        assert (out[key].dtype, out[key].shape) == (tensor.dtype, tensor.shape), key
+        assert torch.equal(out[key], tensor), key
+
+
+@BY_NAME
+def test_out_and_in_is_the_identity_on_a_run(tmp_path: Path, structure: Structure) -> None:
+    """Also of the settings that no tensor tells."""
+    model = dataclasses.replace(toy.MODEL, append_sep=True, max_tokens=17)
+    config = dataclasses.replace(
+        toy.config(task=TaskConfig(name=structure.task, queue_size=10, random_queue=True)), model=model
+    )
+    task = a_run(config, tmp_path / "run")
+    exported(tmp_path / "run", tmp_path / "out.pth")
+    tokenizer = tmp_path / "run" / "tokenizer.json"
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tokenizer)
+    import_checkpoint(tmp_path / "out.pth", tmp_path / "model", Choices(tokenizer=tokenizer))
+    engine = Engine.load(tmp_path / "model")
+    feature_width = model.feature_width if "contrast" in structure.heads else 256  # nothing has it
+    expected = dataclasses.replace(model, size="imported", initial_std=0.02, feature_width=feature_width)
+    assert engine.config == expected
+    for name, tensor in task.student.state_dict().items():
+        assert torch.equal(engine.model.state_dict()[name], tensor), name
+    if structure.has_teacher:
+        teacher = load_file(tmp_path / "model" / "teacher.safetensors")
+        own = task.teacher.module.state_dict()
+        assert all(torch.equal(own[name], tensor) for name, tensor in teacher.items())
+        assert {name.partition(".")[0] for name in set(own) - set(teacher)} <= {"itm_head", "temperature"}
+    if structure.has_queue:
+        queue = load_file(tmp_path / "model" / "queue.safetensors")
+        for name in ("image", "text", "pointer"):
+            assert torch.equal(queue[name], getattr(task.queue, name)), name
+
+
+def a_run(config: Config, folder: Path) -> Task:
+    """A run's folder as training leaves it, with a teacher and a queue of their own."""
+    torch.manual_seed(0)
+    task = build_task(config)
+    if task.teacher is not None:
+        with torch.no_grad():
+            for parameter in task.teacher.module.parameters():
+                parameter.add_(0.5)
+    optimizer = torch.optim.AdamW(task.student.parameters())
+    save_checkpoint(folder / "checkpoints", 6, task, optimizer, {}, keep=1)
+    (folder / "config.yaml").write_text(dump_config(config))
+    return task
+
+
+@BY_NAME
+def test_without_a_teacher_it_is_the_student_and_takes_no_room(tmp_path: Path, structure: Structure) -> None:
+    model = ALBEF(toy.MODEL, structure.heads)
+    save_model(tmp_path / "model", model, Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY), "")
+    state = exported(tmp_path / "model", tmp_path / "out.pth")
+    official = {name.split(".")[0] for name in NAMES[structure.name]}
+    assert {name.split(".")[0] for name in state} == official
+    copies = {name for name in state if name.partition(".")[0].endswith("_m")}
+    assert bool(copies) is structure.has_teacher
+    for name in copies:
+        component, _, rest = name.partition(".")
+        student = state[f"{component.removesuffix('_m')}.{rest}"]
+        assert torch.equal(state[name], student)
+        assert state[name].data_ptr() == student.data_ptr() or name.endswith("position_ids")
+    if structure.has_queue:  # nothing that would be a negative of length zero
+        assert state["image_queue"].shape == (toy.MODEL.feature_width, 65_536)
+        torch.testing.assert_close(state["text_queue"].norm(dim=0), torch.ones(65_536))
+
+
+def test_places_that_hold_nothing_are_filled(tmp_path: Path) -> None:
+    config = toy.config(task=TaskConfig(name="retrieval", queue_size=10))
+    task = build_task(config)
+    features = torch.nn.functional.normalize(torch.randn(4, toy.MODEL.feature_width), dim=1)
+    folder = tmp_path / "run"
+    for name, rows in (("image", features), ("text", features), ("image_id", torch.arange(4))):
+        getattr(task.queue, name)[:4] = rows
+    task.queue.count.fill_(4)
+    save_checkpoint(folder / "checkpoints", 1, task, torch.optim.SGD(task.parameters()), {}, keep=1)
+    (folder / "config.yaml").write_text(dump_config(config))
+    state = exported(folder, tmp_path / "out.pth")
+    assert torch.equal(state["image_queue"][:, :4], features.T)
+    torch.testing.assert_close(state["image_queue"].norm(dim=0), torch.ones(10))
+    assert state["idx_queue"].tolist() == [[0, 1, 2, 3] + [-100] * 6]
+
+
+def test_what_no_published_model_is_cannot_be_written_as_one(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY)
+    save_model(tmp_path / "model", ALBEF(toy.MODEL, ("contrast",)), tokenizer, "")
+    with pytest.raises(UserError, match="was trained for contrast, which none of the published models is"):
+        export_official(str(tmp_path / "model"), tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+    with pytest.raises(UserError, match="no such folder"):
+        export_official(str(tmp_path / "absent" / "model"), tmp_path / "out.pth")
