@@ -4,7 +4,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: quickstart quickstart-smoke test check format bench clean
+.PHONY: quickstart quickstart-smoke test test-full-size check format bench clean
 
 quickstart: .venv/installed  ## train a model on pictograms (6 minutes on 2 cores), evaluate it, search with it
 	$(BIN)/python scripts/quickstart.py --run $(RUN) $(if $(FRESH),--fresh)
@@ -14,6 +14,9 @@ quickstart-smoke: .venv/installed  ## the same in a reduced form, for CI
 
 test: .venv/installed  ## the test suite
 	$(BIN)/python -m pytest -n 2
+
+test-full-size: .venv/installed  ## a checkpoint of 1.8 GB in and out, with its peak memory (needs 8 GB of disk)
+	$(BIN)/python -m pytest -s tests/weights/test_full_size_checkpoint.py
 
 check: .venv/installed  ## format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -331,7 +331,7 @@ def import_published(given: argparse.Namespace) -> None:
 
     choices = Choices(given.image_size, tuple(given.heads), given.append_sep, given.tokenizer, given.answers)
     structure, rows = import_checkpoint(given.file, given.out, choices)
-    Console().print(table(f"{given.file}: {structure.name}", rows))
+    Console().print(table(f"{given.file.name}: {structure.name}", rows))
     print(f"Model: {given.out}")
 
 
@@ -343,7 +343,7 @@ def export_published(given: argparse.Namespace) -> None:
     from albef.exchange.exporting import export_official
 
     structure, rows = export_official(given.model, given.official)
-    Console().print(table(f"{given.official}: {structure.name}", rows))
+    Console().print(table(f"{given.official.name}: {structure.name}", rows))
 
 
 def export(given: argparse.Namespace) -> None:

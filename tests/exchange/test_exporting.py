@@ -62,7 +62,7 @@ def test_out_and_in_is_the_identity_on_a_run(tmp_path: Path, structure: Structur
     import_checkpoint(tmp_path / "out.pth", tmp_path / "model", Choices(tokenizer=tokenizer))
     engine = Engine.load(tmp_path / "model")
     feature_width = model.feature_width if "contrast" in structure.heads else 256  # nothing has it
-    expected = dataclasses.replace(model, size="imported", initial_std=0.02, feature_width=feature_width)
+    expected = dataclasses.replace(model, size="base", initial_std=0.02, feature_width=feature_width)
     assert engine.config == expected
     for name, tensor in task.student.state_dict().items():
         assert torch.equal(engine.model.state_dict()[name], tensor), name

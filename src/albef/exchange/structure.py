@@ -132,7 +132,6 @@ def model_config(
     settings = {"max_tokens": max_tokens, "max_words": max_words} | dict(told)
     settings |= {name: int(count) for name, count in counts.items()}
     return ModelConfig(
-        size="imported",
         image_size=grid * patches.shape[2],
         patch_size=patches.shape[2],
         image_width=image_width,

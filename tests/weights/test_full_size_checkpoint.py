@@ -1,0 +1,95 @@
+"""A synthetic ALBEF.pth of full size (1.8 GB) in and out, within 1.3 times its size of memory: `make test-full-size`.
+
+Outside of the default run. Each command is a process of its own, whose peak is what Linux says it was: VmHWM, all
+resident pages, those of mapped files included; and the largest RssAnon among samples taken every 20 ms, without them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+NAMES = json.loads((Path(__file__).parent.parent / "golden" / "official-names.json").read_text())["pretrain"]
+LIMIT = 1.3  # times the file
+
+
+class Peak(NamedTuple):
+    """The memory of a process at its most, in bytes, and how long it ran."""
+
+    resident: int
+    anonymous: int
+    seconds: float
+
+
+def run(*arguments: str) -> Peak:
+    """The peak of one `albef` command."""
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "albef", *arguments])
+    status, resident, anonymous = Path(f"/proc/{process.pid}/status"), 0, 0
+    while process.poll() is None:
+        facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        if "VmHWM" in facts:
+            resident = max(resident, int(facts["VmHWM"].split()[0]) * 1024)
+            anonymous = max(anonymous, int(facts["RssAnon"].split()[0]) * 1024)
+        time.sleep(0.02)
+    assert process.returncode == 0
+    return Peak(resident, anonymous, time.monotonic() - started)
+
+
+def synthetic() -> dict[str, torch.Tensor]:
+    """The published names and shapes with random values, tied names being one tensor."""
+    generator = torch.Generator().manual_seed(0)
+    state: dict[str, torch.Tensor] = {}
+    for name, shape in NAMES.items():
+        root, tied, kind = name.partition("cls.predictions.decoder.")
+        first = "bert.embeddings.word_embeddings.weight" if kind == "weight" else "cls.predictions.bias"
+        if tied:
+            state[name] = state[root + first]
+        elif name.endswith("position_ids"):
+            state[name] = torch.arange(shape[1])[None]
+        elif name == "queue_ptr":
+            state[name] = torch.zeros(1, dtype=torch.long)
+        else:
+            state[name] = torch.empty(shape).normal_(std=0.02, generator=generator)
+    return state
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for some gigabytes, which are not kept."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+def test_the_published_pre_trained_file_goes_in_and_out(folder: Path) -> None:
+    file, model, back = folder / "ALBEF.pth", folder / "model", folder / "back.pth"
+    # In a process of its own, so that this one stays small.
+    script = "import torch, sys; from test_full_size_checkpoint import synthetic; "
+    script += "torch.save({'model': synthetic(), 'epoch': 29}, sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, str(file)], cwd=Path(__file__).parent, check=True)
+    size = file.stat().st_size
+    peaks = {
+        "import": run("import", str(file), "--out", str(model)),
+        "export": run("export", str(model), "--official", str(back)),
+    }
+    print(f"\n{file.name}: {size / 1e9:.2f} GB, exported {back.stat().st_size / 1e9:.2f} GB")
+    for name, peak in peaks.items():
+        print(
+            f"{name}: peak {peak.resident / 1e9:.2f} GB resident ({peak.resident / size:.2f} × the file), "
+            f"of which at most {peak.anonymous / 1e9:.2f} GB are not pages of a file; {peak.seconds:.0f} s"
+        )
+    before = torch.load(file, weights_only=True, mmap=True)["model"]
+    after = torch.load(back, weights_only=True, mmap=True)["model"]
+    assert set(before) == set(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for peak in peaks.values():
+        assert peak.resident <= LIMIT * size
