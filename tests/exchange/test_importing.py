@@ -131,6 +131,8 @@ def test_positions_are_resized_on_request_the_teacher_s_too(tmp_path: Path, choi
     assert Engine.load(tmp_path / "model").config.image_size == 32
     with pytest.raises(UserError, match=r"not divisible by model\.patch_size"):
         import_checkpoint(file, tmp_path / "other", choices._replace(image_size=33))
+    with pytest.raises(UserError, match="--image-size -8: choose a multiple of 8"):
+        import_checkpoint(file, tmp_path / "other", choices._replace(image_size=-8))
     assert not (tmp_path / "other").exists()
 
 
@@ -159,6 +161,8 @@ def test_heads_are_64_wide_unless_told(tmp_path: Path, choices: Choices) -> None
         import_checkpoint(file, tmp_path / "model", choices._replace(heads=()))
     with pytest.raises(UserError, match="text encoder is 16 wide, which 3 attention heads"):
         import_checkpoint(file, tmp_path / "model", choices._replace(heads=(4, 3)))
+    with pytest.raises(UserError, match="not 3"):
+        import_checkpoint(file, tmp_path / "model", choices._replace(heads=(4, 2, 2)))
     import_checkpoint(file, tmp_path / "model", choices._replace(heads=(4, 2)))
     config = read_config(tmp_path / "model" / "config.json")[0]
     assert (config.image_heads, config.text_heads) == (4, 2)
@@ -193,6 +197,15 @@ def changed(name: str, **changes: Tensor | None) -> dict[str, Tensor]:
         (changed("ve", cls_head=None), "encoders without any head"),
         (changed("ve", cls_head__2__weight=torch.zeros(7, 16)), "cls_head has 7 classes"),
         (changed("ve", visual_encoder__pos_embed=torch.zeros(1, 9, 16)), "belong to no square picture"),
+        (
+            changed("ve", visual_encoder__patch_embed__proj__weight=torch.zeros(16, 3, 0, 0)),
+            "belong to no square picture",
+        ),
+        (changed("ve", visual_encoder__blocks__0__mlp=None), r"blocks\.0\.mlp\.fc1\.weight is missing"),
+        (
+            changed("ve", text_encoder__embeddings__position_embeddings=None),
+            r"position_embeddings\.weight is missing",
+        ),
         (
             changed("ve", visual_encoder__blocks__1__norm1=None),
             r"\(visual_encoder\.blocks\.1\.norm1\.weight is missing; visual_encoder\.blocks\.1\.norm1\.bias is",

@@ -104,7 +104,8 @@ def model_config(
     patches, positions = state["visual_encoder.patch_embed.proj.weight"], state["visual_encoder.pos_embed"]
     words = state["text_encoder.bert.embeddings.word_embeddings.weight"]
     grid = math.isqrt(positions.shape[1] - 1) if positions.dim() == 3 else 0
-    if patches.dim() != 4 or words.dim() != 2 or grid == 0 or positions.shape[1] != 1 + grid**2:
+    sizes = [*patches.shape, *words.shape, grid]
+    if patches.dim() != 4 or words.dim() != 2 or 0 in sizes or positions.shape[1] != 1 + grid**2:
         raise UserError(
             f"{file}: position embeddings of shape {list(positions.shape)} and patches of {list(patches.shape)} "
             f"belong to no square picture; give one of the published models."
@@ -119,6 +120,8 @@ def model_config(
             f"above some that don't{', in pairs' if pair == 2 else ''}. This is another model (BLIP?)."
         )
     image_width, text_width = patches.shape[0], words.shape[1]
+    if len(heads) > 2:
+        raise UserError(f"--heads takes one number, or one for each of two encoders, not {len(heads)}.")
     given = dict(zip(("image_heads", "text_heads"), [*heads, *heads], strict=False))
     counts = {"image_heads": image_width / HEAD_WIDTH, "text_heads": text_width / HEAD_WIDTH}
     counts |= {name: told[name] for name in counts if name in told} | given
@@ -141,7 +144,9 @@ def model_config(
         text_depth=text_depth,
         fusion_depth=len(fusion) // pair,
         text_mlp_width=rows(state, "text_encoder.bert.encoder.layer.0.intermediate.dense.weight"),
-        feature_width=rows(state, "vision_proj.weight") or ModelConfig.feature_width,
+        feature_width=rows(state, "vision_proj.weight")
+        if "vision_proj.weight" in state
+        else ModelConfig.feature_width,
         vocab_size=words.shape[0],
         max_positions=rows(state, "text_encoder.bert.embeddings.position_embeddings.weight"),
         **settings,
@@ -154,5 +159,5 @@ def numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:
 
 
 def rows(state: Mapping[str, Tensor], name: str) -> int:
-    """The first dimension of a tensor; 0 if it is not there, which the comparison of shapes then tells."""
-    return len(state[name]) if name in state and state[name].dim() else 0
+    """The first dimension of a tensor; 1 if there is none, which the comparison of shapes then tells."""
+    return max(len(state[name]), 1) if name in state and state[name].dim() else 1
