@@ -173,9 +173,7 @@ def test_the_commands_in_the_readme_exist() -> None:
 def test_a_learnt_vocabulary_has_the_answers_too(tmp_path: Path) -> None:
     rows = [{"image": "a.png", "question": "is it red?", "answer": "zebra"}]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    config = dataclasses.replace(
-        toy.config(task=TaskConfig(name="vqa")), data=DataConfig(source=str(tmp_path / "rows.json"))
-    )
-    assert len(choose_tokenizer(config).encode("zebra", 10)) == len(
-        choose_tokenizer(config).encode("red", 10)
-    )
+    config = toy.config(task=TaskConfig(name="vqa"), data=DataConfig(source=str(tmp_path / "rows.json")))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200))
+    tokenizer = choose_tokenizer(config)
+    assert tokenizer.pieces(tokenizer.encode("zebra", 10, False)) == ["[CLS]", "zebra"]
