@@ -19,8 +19,8 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
 
     Raises `UserError` for anything else, and where the JSON is broken.
     """
-    text = _text(path)
     try:
+        text = path.read_text("utf-8-sig")
         position, of = _skip(text, 0), ""
         if key:
             position, of = _value_of(text, position, key, path), f' of "{key}"'
@@ -43,25 +43,26 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
                 position = _after(text, position, ",", "a comma or ] is missing")
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}); correct it.") from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from None
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
     """The place and value of each line; empty lines are skipped."""
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"line {number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error) from None
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.") from None
+def not_utf8(path: Path, error: UnicodeDecodeError) -> UserError:
+    """What to say of a file in another encoding."""
+    return UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.")
 
 
 def _value_of(text: str, position: int, key: str, path: Path) -> int:

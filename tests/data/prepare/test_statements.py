@@ -42,6 +42,32 @@ def test_snli_ve(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -
     assert f'{file}, line 1: "label" is "-"; it must be one of contradiction' in capsys.readouterr().err
 
 
+def test_annotations_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "ve"
+    picture(source / "flickr30k-images" / "7.jpg")
+    file = write(source / "snli_ve_train.jsonl", [sentence(7, "neutral", "Flickr30K_ID")])
+    folder, latin, broken = ("Is a directory; nothing was written", "not UTF-8 text", "line 2: broken JSON")
+    for content, message in (
+        (None, folder),
+        (b'{"a": "caf\xe9"}', latin),
+        (file.read_bytes() + b"{", broken),
+    ):
+        file.unlink()
+        if content is None:
+            file.mkdir()
+        else:
+            file.write_bytes(content)
+        with pytest.raises(SystemExit, match="2"):
+            prepare("snli-ve", source)
+        error = capsys.readouterr().err
+        assert str(file) in error
+        assert message in error
+        if content is None:
+            file.rmdir()
+            file.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["ve"]
+
+
 def statement(identifier: str, **more: object) -> dict[str, object]:
     row = {
         "validation": {"47": "True"},

@@ -11,7 +11,7 @@ from albef.data.prepare.reading import DEPTH, find, search
 from albef.data.prepare.sets import SETS
 from albef.data.prepare.writing import Files, Training, new_folder
 from albef.recipe import load_recipe
-from downloads import picture, prepare, write
+from downloads import picture, prepare, records, write
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 
@@ -61,6 +61,13 @@ def test_no_picture_at_all_is_a_mistake(tmp_path: Path) -> None:
 def test_a_row_that_the_reader_would_refuse_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='row 7: the key "caption" is missing'):
         Files(tmp_path, tmp_path).rows("x.json", "pretrain", [("row 7", {"image": "a.png"})])
+
+
+def test_half_a_surrogate_pair_does_not_spoil_the_file(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    rows = [("row 1", {"image": "a.png", "caption": "a dog \ud83d"})]
+    Files(tmp_path, tmp_path).rows("x.json", "pretrain", rows)
+    assert records(tmp_path / "x.json", "pretrain", tmp_path)[0].captions == ("a dog ?",)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

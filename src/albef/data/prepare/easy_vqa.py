@@ -19,7 +19,7 @@ def easy_vqa(source: Path, files: Files) -> Training:
     for split in ("train", "test"):
         rows = question_rows(answers.parent / split, source)
         files.rows(f"easy_vqa_{split}.json", "vqa", rows)
-    files.document("answer_list.json", answers.read_text("utf-8").split())
+    files.document("answer_list.json", answers.read_text("utf-8", errors="replace").split())
     names = {"source": "easy_vqa_train.json", "validation": "easy_vqa_test.json"}
     return Training("easy-vqa", names | {"answer_list": "answer_list.json"})
 

@@ -49,12 +49,15 @@ class Prepared:
 def prepare(name: str, source: Path, out: Path) -> Prepared:
     """Writes the set's rows into `out`, whole or not at all; the pictures stay below `source`.
 
-    Raises `UserError` for a file or folder that is missing (naming the download), a row that is none, and if no
-    picture is where it should be.
+    Raises `UserError` for a file or folder that is missing (naming the download) or cannot be read, a row that is
+    none, if no picture is where it should be, and if the disk is full.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; correct --from.")
-    with new_folder(out) as partial:
-        files = Files(source, partial)
-        training = SETS[name](source, files)
+    try:
+        with new_folder(out) as partial:
+            files = Files(source, partial)
+            training = SETS[name](source, files)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}; nothing was written.") from None
     return Prepared(files.written, files.missing, training.command(out, source))

@@ -65,7 +65,8 @@ class Files:
         """
         lines = name.endswith(".jsonl")
         kept, left_out, looked_for = 0, 0, ""
-        with (self.folder / name).open("w", encoding="utf-8") as file:
+        # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark.
+        with (self.folder / name).open("w", encoding="utf-8", errors="replace") as file:
             for where, row in rows:
                 read = columns(row, task, where)
                 pictures = [read["image"], *([read["second_image"]] if read["second_image"] else [])]
