@@ -70,9 +70,9 @@ class Files:
             for where, row in rows:
                 read = columns(row, task, where)
                 pictures = [read["image"], *([read["second_image"]] if read["second_image"] else [])]
-                # A list, so that of two missing pictures both are noted.
-                if not all([self._is_there(picture) for picture in pictures]):
-                    left_out, looked_for = left_out + 1, looked_for or pictures[0]
+                missing = [picture for picture in pictures if not self._is_there(picture)]
+                if missing:
+                    left_out, looked_for = left_out + 1, looked_for or missing[0]
                     continue
                 separator = "" if lines else ",\n" if kept else "[\n"
                 file.write(separator + json.dumps(row, ensure_ascii=False) + ("\n" if lines else ""))
@@ -100,7 +100,7 @@ class Files:
             there = False
         if not there:
             self.missing += 1
-            with (self.folder / MISSING_FILE).open("a", encoding="utf-8") as file:
+            with (self.folder / MISSING_FILE).open("a", encoding="utf-8", errors="replace") as file:
                 file.write(f"{picture}\n")
         return there
 
@@ -110,6 +110,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write into that becomes `out` at the end, and vanishes if anything goes wrong before."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: choose another folder with --out, or delete it.")
+    out = out.absolute()
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
