@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from albef import __version__
 from albef.config import SIZES, DataConfig, TaskName, UserError
+from albef.data.prepare import NAMES
 
 INTERRUPTED = 130
 
@@ -131,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--official", type=Path, required=True, metavar="FILE.pth")
     command.set_defaults(command=export_published)
 
-    command = commands.add_parser("data", help="the embedded data set")
+    command = commands.add_parser("data", help="the embedded data set, and public ones")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     command = actions.add_parser("export", help="write pictures and the published JSON")
     command.add_argument("name", choices=["pictograms"])
@@ -142,6 +143,14 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--image-size", type=int, default=128, help="pixels a side")
     command.add_argument("--out", type=Path, required=True)
     command.set_defaults(command=export)
+
+    command = actions.add_parser("prepare", help="the published JSON from a public download (docs/data.md)")
+    command.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    command.add_argument(
+        "--from", dest="source", type=Path, required=True, metavar="DIR", help="the download"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.set_defaults(command=prepare)
 
     command = commands.add_parser("index", help="make pictures searchable")
     command.add_argument("model", metavar="MODEL")
@@ -354,6 +363,27 @@ def export(given: argparse.Namespace) -> None:
         given.out, given.split, given.count, given.seed, given.num_nouns, given.image_size
     )
     print(f"{given.count} pictures in {given.out / 'images'}, captions in {annotations}")
+
+
+def prepare(given: argparse.Namespace) -> None:
+    """`albef data prepare`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.data.prepare.sets import prepare as write
+    from albef.data.prepare.writing import MISSING_FILE
+
+    prepared = write(given.name, given.source, given.out)
+    table = Table("file", "rows", "left out", title=f"{given.name} in {given.out}")
+    for file in prepared.files:
+        table.add_row(file.name, f"{file.rows:,}", f"{file.left_out:,}")
+    Console().print(table)
+    if prepared.missing:
+        print(
+            f"{prepared.missing:,} pictures are missing or empty (listed in {given.out / MISSING_FILE}); "
+            f"their rows were left out."
+        )
+    print(f"Pictures stay below {given.source}. Train with\n{prepared.command}")
 
 
 def index(given: argparse.Namespace) -> None:

@@ -110,15 +110,19 @@ def initial_model(config: Config) -> ModelConfig:
 
 
 def choose_tokenizer(config: Config) -> Tokenizer:
-    """That of the model to start from, else BERT's vocabulary or one learnt from the first captions of the data."""
+    """That of the model to start from, else BERT's vocabulary or one of the data's first captions and answers."""
     if config.train.init:
         return Tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
     if config.model.vocabulary == "bert":
         return Tokenizer.bert()
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     records = (source.record(index, 0) for index in range(len(source)))
-    captions = (caption for record in islice(records, VOCABULARY_CAPTIONS) for caption in record.captions)
-    cleaned = [clean_caption(caption, config.model.max_words) for caption in captions]
+    texts = (
+        text
+        for record in islice(records, VOCABULARY_CAPTIONS)
+        for text in (*record.captions, *record.answers)
+    )
+    cleaned = [clean_caption(text, config.model.max_words) for text in texts]
     return Tokenizer.train(cleaned, config.model.vocab_size)
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 import toy
 from albef.cli import main
-from albef.config import UserError
+from albef.config import DataConfig, TaskConfig, UserError
 from albef.recipe import dump_config
-from albef.run import run
+from albef.run import choose_tokenizer, run
 
 ROOT = Path(__file__).parent.parent.parent
 METRICS = {
@@ -168,3 +168,12 @@ def test_the_commands_in_the_readme_exist() -> None:
         import shlex
 
         build_parser().parse_known_args(shlex.split(line))
+
+
+def test_a_learnt_vocabulary_has_the_answers_too(tmp_path: Path) -> None:
+    rows = [{"image": "a.png", "question": "is it red?", "answer": "zebra"}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    config = toy.config(task=TaskConfig(name="vqa"), data=DataConfig(source=str(tmp_path / "rows.json")))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200))
+    tokenizer = choose_tokenizer(config)
+    assert tokenizer.pieces(tokenizer.encode("zebra", 10, False)) == ["[CLS]", "zebra"]

@@ -14,11 +14,10 @@ from typing import Protocol
 import pyarrow as pa
 
 from albef.config import DataConfig, TaskName, UserError
+from albef.data.json_rows import json_rows, jsonl_rows
 from albef.data.pictures import SUFFIXES
 from albef.data.records import Record, stable_id
 from albef.data.rows import SCHEMA, Columns, columns, require_key
-
-_NOT_SPACE = re.compile(r"\S")
 
 
 class Source(Protocol):
@@ -260,50 +259,6 @@ def _table(rows: Iterable[Columns]) -> pa.Table:
     return table.drop_columns([name for name in SCHEMA.names if table[name].null_count == len(table)])
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
-    """Row by row, so that the whole list never exists as Python objects."""
-    text = path.read_text("utf-8-sig")
-    decode = json.JSONDecoder().raw_decode
-    position = _skip(text, 0)
-    if text[position : position + 1] != "[":
-        raise UserError(
-            f'{path}: not a list of objects; write [{{"image": "a.jpg", "caption": "…"}}, …], '
-            "or call the file .jsonl if it has an object a line."
-        )
-    position = _skip(text, position + 1)
-    number, end = 0, text[position : position + 1] == "]"
-    try:
-        while not end:
-            row, position = decode(text, position)
-            number += 1
-            yield f"row {number}", row
-            position = _skip(text, position)
-            end = text[position : position + 1] == "]"
-            if not end:
-                if text[position : position + 1] != ",":
-                    raise json.JSONDecodeError("a comma or ] is missing", text, position)
-                position = _skip(text, position + 1)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}); correct it.") from None
-
-
-def _skip(text: str, position: int) -> int:
-    """The place of the next character that is not white space."""
-    found = _NOT_SPACE.search(text, position)
-    return found.start() if found else len(text)
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
-
-
 def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, dialect=csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel)
@@ -322,4 +277,4 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
             raise UserError(f"{path}, line {reader.line_num}: broken table ({error}); correct it.") from None
 
 
-_READERS = {".json": _json_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
+_READERS = {".json": json_rows, ".jsonl": jsonl_rows, ".csv": _csv_rows, ".tsv": _csv_rows}

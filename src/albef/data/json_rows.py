@@ -1,0 +1,99 @@
+"""The rows of JSON files one by one, so that a long list never exists as Python objects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from albef.config import UserError
+from albef.data.rows import require_key
+
+_NOT_SPACE = re.compile(r"\S")
+_decode = json.JSONDecoder().raw_decode
+
+
+def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
+    """The place and value of each row of a list: the whole file, or what an object has under `key`.
+
+    Raises `UserError` for anything else, and where the JSON is broken.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+        position, of = _skip(text, 0), ""
+        if key:
+            position, of = _value_of(text, position, key, path), f' of "{key}"'
+        if text[position : position + 1] != "[":
+            raise UserError(
+                f'{path}: "{key}" is not a list.'
+                if key
+                else f'{path}: not a list of objects; write [{{"image": "a.jpg", "caption": "…"}}, …], '
+                "or call the file .jsonl if it has an object a line."
+            )
+        position = _skip(text, position + 1)
+        number, end = 0, text[position : position + 1] == "]"
+        while not end:
+            row, position = _decode(text, position)
+            number += 1
+            yield f"row {number}{of}", row
+            position = _skip(text, position)
+            end = text[position : position + 1] == "]"
+            if not end:
+                position = _after(text, position, ",", "a comma or ] is missing")
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}); correct it.") from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from None
+
+
+def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
+    """The place and value of each line; empty lines are skipped."""
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"line {number}", json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error) from None
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> UserError:
+    """What to say of a file in another encoding."""
+    return UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.")
+
+
+def _value_of(text: str, position: int, key: str, path: Path) -> int:
+    """The place of the value under a key of the object that begins at `position`."""
+    if text[position : position + 1] != "{":
+        raise UserError(f'{path}: not an object; expected {{"{key}": [{{…}}, …], …}}.')
+    found: list[str] = []
+    position = _skip(text, position + 1)
+    while text[position : position + 1] == '"':
+        name, position = _decode(text, position)
+        position = _after(text, _skip(text, position), ":", "a colon is missing")
+        if name == key:
+            return position
+        found.append(name)
+        _, position = _decode(text, position)
+        position = _skip(text, position)
+        if text[position : position + 1] == "}":
+            break
+        position = _after(text, position, ",", "a comma or } is missing")
+    require_key(found, key, str(path))
+    raise json.JSONDecodeError("a key is missing", text, position)
+
+
+def _after(text: str, position: int, sign: str, problem: str) -> int:
+    """The place of what follows a sign, which must be there."""
+    if text[position : position + 1] != sign:
+        raise json.JSONDecodeError(problem, text, position)
+    return _skip(text, position + 1)
+
+
+def _skip(text: str, position: int) -> int:
+    """The place of the next character that is not white space."""
+    found = _NOT_SPACE.search(text, position)
+    return found.start() if found else len(text)

@@ -1,0 +1,49 @@
+"""NLVR2: statements about two pictures, whose names follow from the identifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from albef.config import UserError
+from albef.data.json_rows import jsonl_rows
+from albef.data.prepare.reading import Row, find, number_at, object_in
+from albef.data.prepare.writing import Files, Training
+from albef.data.rows import text_at
+
+SPLITS = {"train": "train", "dev": "dev", "test": "test1"}  # ours and theirs; test2 is not public
+
+
+def nlvr2(source: Path, files: Files) -> Training:
+    """Writes nlvr_train.json, nlvr_dev.json and nlvr_test.json."""
+    for split, name in SPLITS.items():
+        annotations = find(source, f"{name}.json", origin="the repository lil-lab/nlvr, folder nlvr2/data")
+        folder = find(source, f"images/{name}", name, origin=f"NLVR2's pictures, the folder of {name}")
+        files.rows(f"nlvr_{split}.json", "nlvr", statement_rows(annotations, folder.relative_to(source)))
+    return Training("nlvr", {"source": "nlvr_train.json", "validation": "nlvr_dev.json"})
+
+
+def statement_rows(annotations: Path, folder: Path) -> Iterator[Row]:
+    """The statements; those of split-set-pair-sentence are about split-set-pair-img0.png and -img1.png.
+
+    The training pictures lie in numbered folders, which "directory" names. The files hold an object a line.
+    """
+    for place, value in jsonl_rows(annotations):
+        where = f"{annotations}, {place}"
+        row = object_in(value, where)
+        identifier = text_at(row, "identifier", where)
+        if identifier.count("-") != 3:
+            raise UserError(f'{where}: "identifier" is "{identifier}"; it must be split-set-pair-sentence.')
+        below = (
+            folder / str(number_at(row, "directory", where)) if identifier.startswith("train-") else folder
+        )
+        pair = identifier.rpartition("-")[0]
+        yield (
+            where,
+            {
+                "images": [str(below / f"{pair}-img{side}.png") for side in (0, 1)],
+                "sentence": text_at(row, "sentence", where),
+                "label": text_at(row, "label", where),
+                "identifier": identifier,
+            },
+        )

@@ -1,0 +1,63 @@
+"""`albef data prepare`: which module prepares which set, and what it left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from albef.config import UserError
+from albef.data.prepare.coco_captions import coco_captions
+from albef.data.prepare.conceptual_captions import cc3m, cc12m
+from albef.data.prepare.easy_vqa import easy_vqa
+from albef.data.prepare.karpathy import coco, flickr30k
+from albef.data.prepare.nlvr2 import nlvr2
+from albef.data.prepare.referring import refcoco, refcoco_plus, refcocog
+from albef.data.prepare.sbu import sbu
+from albef.data.prepare.snli_ve import snli_ve
+from albef.data.prepare.visual_genome import visual_genome
+from albef.data.prepare.vqa import vqa
+from albef.data.prepare.writing import Files, Training, Written, new_folder
+
+SETS: dict[str, Callable[[Path, Files], Training]] = {
+    "coco": coco,
+    "flickr30k": flickr30k,
+    "coco-captions": coco_captions,
+    "visual-genome": visual_genome,
+    "sbu": sbu,
+    "cc3m": cc3m,
+    "cc12m": cc12m,
+    "vqa": vqa,
+    "snli-ve": snli_ve,
+    "nlvr2": nlvr2,
+    "refcoco": refcoco,
+    "refcoco+": refcoco_plus,
+    "refcocog": refcocog,
+    "easy-vqa": easy_vqa,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was written, how many pictures are missing (listed in missing.txt), and what to type next."""
+
+    files: list[Written]
+    missing: int
+    command: str
+
+
+def prepare(name: str, source: Path, out: Path) -> Prepared:
+    """Writes the set's rows into `out`, whole or not at all; the pictures stay below `source`.
+
+    Raises `UserError` for a file or folder that is missing (naming the download) or cannot be read, a row that is
+    none, if no picture is where it should be, and if the disk is full.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; correct --from.")
+    try:
+        with new_folder(out) as partial:
+            files = Files(source, partial)
+            training = SETS[name](source, files)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}; nothing was written.") from None
+    return Prepared(files.written, files.missing, training.command(out, source))

@@ -1,0 +1,114 @@
+"""What all sets share: where files are looked for, missing pictures, all or nothing."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from albef.config import UserError
+from albef.data.prepare import NAMES
+from albef.data.prepare.reading import DEPTH, find, search
+from albef.data.prepare.sets import SETS
+from albef.data.prepare.writing import Files, Training, new_folder
+from albef.recipe import load_recipe
+from downloads import picture, prepare, records, write
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+
+
+def test_the_command_line_knows_every_set() -> None:
+    assert tuple(SETS) == NAMES
+
+
+def test_the_nearest_of_a_name_is_found(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b" / "c"
+    write(deep / "x.json", [])
+    assert len(deep.relative_to(tmp_path).parts) == DEPTH
+    assert search(tmp_path, "x.json") == deep / "x.json"
+    write(tmp_path / "b" / "x.json", [])
+    assert search(tmp_path, "x.json") == tmp_path / "b" / "x.json"
+    assert search(tmp_path, "c/x.json") == deep / "x.json"
+    write(tmp_path / "00000" / "y.json", [])  # one of many thousands that are only numbered
+    assert search(tmp_path, "y.json") is None
+    with pytest.raises(UserError, match=r"y\.json or z\.json is neither here nor .* part of Y 2014"):
+        find(tmp_path, "y.json", "z.json", origin="Y 2014")
+
+
+def rows(*images: str):
+    return ((f"row {number}", {"image": image, "caption": "x"}) for number, image in enumerate(images))
+
+
+def test_missing_pictures_are_listed_once(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    files = Files(tmp_path, tmp_path)
+    files.rows("x.jsonl", "pretrain", rows("a.png", "b.png", "b.png", "folder.png"))
+    files.rows("y.json", "pretrain", rows("b.png", "a.png"))
+    assert [(file.rows, file.left_out) for file in files.written] == [(1, 3), (1, 1)]
+    assert files.missing == 2
+    assert (tmp_path / "missing.txt").read_text() == "b.png\nfolder.png\n"
+
+
+def test_no_picture_at_all_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"/b\.png: is not there, nor any .* 2 rows of x\.json.*correct --from"
+    ):
+        Files(tmp_path, tmp_path).rows("x.json", "pretrain", rows("b.png", "c.png"))
+    with pytest.raises(UserError, match="annotations of this split are empty"):
+        Files(tmp_path, tmp_path).rows("x.json", "pretrain", rows())
+
+
+def test_a_row_that_the_reader_would_refuse_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='row 7: the key "caption" is missing'):
+        Files(tmp_path, tmp_path).rows("x.json", "pretrain", [("row 7", {"image": "a.png"})])
+
+
+def test_half_a_surrogate_pair_does_not_spoil_the_file(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    rows = [("row 1", {"image": "a.png", "caption": "a dog \ud83d"})]
+    Files(tmp_path, tmp_path).rows("x.json", "pretrain", rows)
+    assert records(tmp_path / "x.json", "pretrain", tmp_path)[0].captions == ("a dog ?",)
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with pytest.raises(FileNotFoundError), new_folder(out) as partial:
+        partial.joinpath("half.json").write_text((tmp_path / "nowhere").read_text())
+    assert list((tmp_path / "new").iterdir()) == []
+    with new_folder(out) as partial:
+        (partial / "whole.json").touch()
+        assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["whole.json"]
+    with pytest.raises(UserError, match="is not empty"), new_folder(out):
+        pass
+
+
+def test_mistakes_end_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, message in (
+        (tmp_path / "nowhere", "no such folder; correct --from"),
+        (tmp_path, "is part of"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            prepare("snli-ve", folder)
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        Training("retrieval-coco", {"source": "a.json", "validation": "b.json"}),
+        Training("retrieval-flickr30k", {"source": "a.json"}),
+        Training("own-data", {"source": "a.json"}),
+        Training("vqa", {"source": "a.json", "answer_list": "c.json"}),
+        Training("entailment", {"source": "a.json"}),
+        Training("nlvr", {"source": "a.json"}),
+        Training("grounding", {"source": "a.json", "detections": "d.json"}),
+        Training("easy-vqa", {"source": "a.json", "answer_list": "c.json"}),
+    ],
+    ids=lambda training: training.recipe,
+)
+def test_the_command_to_type_next_is_one(training: Training) -> None:
+    albef, train, recipe, *settings = shlex.split(training.command(Path("my out"), Path("my in")))
+    assert (albef, train) == ("albef", "train")
+    config = load_recipe(RECIPES / Path(recipe).name, settings)
+    assert (config.data.source, config.data.image_root) == ("my out/a.json", "my in")
