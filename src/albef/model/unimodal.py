@@ -59,7 +59,7 @@ def image_encoder_weights(
     `layers` are the blocks to take, in this order; empty: all. A layer scale is folded into the projection that it
     follows. Raises `UserError` for another architecture and for sizes that are not the configuration's.
     """
-    root = root_of(state, r"(.*?)(embeddings\.)?cls_token", "a class token (cls_token), as a ViT has it")
+    root = root_of(state, r"(.*?)(embeddings\.)?cls_token", "class token (cls_token), as a ViT has it")
     inner = {name.removeprefix(root): tensor for name, tensor in state.items() if name.startswith(root)}
     found = join_queries(fold_scales({timm_name(name): tensor for name, tensor in inner.items()}))
     depths = chosen(layers, depth_of(found, BLOCK), config.image_depth, "model.image_depth", "image")
@@ -256,7 +256,8 @@ def taken(
     parts = {name: published_names(name, config) for name in own}
     missing = [part for names in parts.values() for part in names if part not in source]
     if missing:
-        raise UserError(f"it lacks {', '.join(missing[:3])}: take the weights of a whole encoder.")
+        lacking = ", ".join(part.partition(".")[2] for part in missing[:3])
+        raise UserError(f"it lacks {lacking}: take the weights of a whole encoder.")
     weights = {name: torch.cat([source[part].float() for part in names]) for name, names in parts.items()}
     used = {part for names in parts.values() for part in names}
     return weights, [name for name in source if name not in used]
