@@ -148,7 +148,9 @@ def test_every_naming_of_a_vit_gives_the_vit(naming) -> None:
 
 
 def test_a_classifier_and_a_mask_token_are_ignored() -> None:
-    state = hugging_face(timm(), "vit.", "layers", SINCE) | {"vit.embeddings.mask_token": torch.zeros(1, 1, WIDTH)}
+    state = hugging_face(timm(), "vit.", "layers", SINCE) | {
+        "vit.embeddings.mask_token": torch.zeros(1, 1, WIDTH)
+    }
     ignored = image_encoder_weights(state, MODEL).ignored
     assert set(ignored) == {"embeddings.mask_token", "classifier.weight", "classifier.bias"}
 
@@ -188,7 +190,11 @@ def test_chosen_blocks_come_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("changed", "layers", "message"),
     [
-        ({"image_depth": 2}, (), r"3 layers of its 3 .* has 2 \(model.image_depth\).*train.init_image_layers"),
+        (
+            {"image_depth": 2},
+            (),
+            r"3 layers of its 3 .* has 2 \(model.image_depth\).*train.init_image_layers",
+        ),
         ({}, (0, 1, 3), r"3 layers, 0 to 2, and no 3: correct train.init_image_layers"),
         ({}, (0, 1), r"2 layers of its 3 are to be taken and the recipe has 3"),
         ({"image_mlp_width": 64}, (), r"instead of.*set model.image_mlp_width to 32\."),
@@ -212,7 +218,10 @@ def without(state: State, *names: str) -> State:
         ({"a": torch.zeros(1), "b": torch.zeros(1)}, "holds no class token.*first names are a, b"),
         (without(timm(), "pos_embed"), "no position embeddings"),
         (without(timm(), "blocks.1.attn.qkv.bias"), r"it lacks blocks.1.attn.qkv.bias: take"),
-        (timm() | {"pos_embed": torch.zeros(1, 4, WIDTH)}, r"\[1, 4, 16\] are not those of a class token and a sq"),
+        (
+            timm() | {"pos_embed": torch.zeros(1, 4, WIDTH)},
+            r"\[1, 4, 16\] are not those of a class token and a sq",
+        ),
         (timm() | {"register_tokens": torch.zeros(1, 4, WIDTH)}, r"lacks \(register_tokens\)"),
         (timm() | {"blocks.0.attn.q_norm.weight": torch.zeros(8)}, r"lacks \(blocks.0.attn.q_norm.weight\)"),
         (timm() | {"patch_embed.proj.weight": torch.zeros(WIDTH, 1, 8, 8)}, "no setting changes that"),
@@ -234,7 +243,9 @@ def bert() -> State:
         for part in ("self.query", "self.key", "self.value", "output.dense"):
             shapes |= linear(f"{layer}.attention.{part}", WIDTH, WIDTH)
         shapes |= norm(f"{layer}.attention.output.LayerNorm") | norm(f"{layer}.output.LayerNorm")
-        shapes |= linear(f"{layer}.intermediate.dense", MLP, WIDTH) | linear(f"{layer}.output.dense", WIDTH, MLP)
+        shapes |= linear(f"{layer}.intermediate.dense", MLP, WIDTH) | linear(
+            f"{layer}.output.dense", WIDTH, MLP
+        )
     shapes |= linear("cls.predictions.transform.dense", WIDTH, WIDTH)
     shapes |= norm("cls.predictions.transform.LayerNorm") | {"cls.predictions.bias": (words,)}
     return drawn(shapes, seed=3)
@@ -246,7 +257,9 @@ def prefixed(state: State) -> State:
 
 def old_style(state: State) -> State:
     return {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
         for name, tensor in state.items()
     }
 
@@ -297,9 +310,13 @@ def test_the_first_layers_encode_text_and_the_next_ones_fuse() -> None:
         layer = f"{encoder}_encoder.layers.{place}"
         assert torch.equal(
             found.weights[f"{layer}.attention.qkv.weight"],
-            torch.cat([state[f"encoder.layer.{depth}.attention.self.{p}.weight"] for p in ("query", "key", "value")]),
+            torch.cat(
+                [state[f"encoder.layer.{depth}.attention.self.{p}.weight"] for p in ("query", "key", "value")]
+            ),
         )
-        assert torch.equal(found.weights[f"{layer}.mlp_norm.bias"], state[f"encoder.layer.{depth}.output.LayerNorm.bias"])
+        assert torch.equal(
+            found.weights[f"{layer}.mlp_norm.bias"], state[f"encoder.layer.{depth}.output.LayerNorm.bias"]
+        )
     assert torch.equal(
         found.weights["mlm_head.transform.weight"], state["cls.predictions.transform.dense.weight"]
     )
@@ -313,16 +330,24 @@ def test_chosen_layers_of_a_bert_and_no_mlm_head() -> None:
     state = {name: tensor for name, tensor in bert().items() if not name.startswith("cls.")}
     weights = text_encoder_weights(state, MODEL, (3, 1, 0, 0)).weights
     for layer, depth in (("text_encoder.layers.0", 3), ("fusion_encoder.layers.1", 0)):
-        assert torch.equal(weights[f"{layer}.mlp.up.bias"], state[f"encoder.layer.{depth}.intermediate.dense.bias"])
+        assert torch.equal(
+            weights[f"{layer}.mlp.up.bias"], state[f"encoder.layer.{depth}.intermediate.dense.bias"]
+        )
     assert not any(name.startswith("mlm_head.") for name in weights)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"fusion_depth": 1}, r"recipe has 3 \(model.text_depth \+ model.fusion_depth\).*train.init_text_layers"),
+        (
+            {"fusion_depth": 1},
+            r"recipe has 3 \(model.text_depth \+ model.fusion_depth\).*train.init_text_layers",
+        ),
         ({"vocab_size": 41}, r"40 word embeddings and the tokenizer 41 pieces.*tokenizer.json or vocab.txt"),
-        ({"text_mlp_width": 64, "max_positions": 9}, "set model.text_mlp_width to 32, model.max_positions to 12"),
+        (
+            {"text_mlp_width": 64, "max_positions": 9},
+            "set model.text_mlp_width to 32, model.max_positions to 12",
+        ),
         ({"text_width": 8, "text_heads": 1}, "set model.text_width to 16"),
     ],
 )

@@ -97,7 +97,9 @@ def test_only_the_named_encoder_starts(tmp_path: Path) -> None:
     assert {name.partition(".")[0] for name in started.loaded} == {"image_encoder"}
 
 
-@pytest.mark.parametrize(("task", "twice"), [(VQA, "answer_decoder.layers.0"), (NLVR, "fusion_encoder.layers.0.second")])
+@pytest.mark.parametrize(
+    ("task", "twice"), [(VQA, "answer_decoder.layers.0"), (NLVR, "fusion_encoder.layers.0.second")]
+)
 def test_other_tasks_take_the_fusion_layers_where_they_need_them(tmp_path: Path, task, twice: str) -> None:
     train, model = unimodal(tmp_path)
     started = task(toy.config())
@@ -109,10 +111,14 @@ def test_other_tasks_take_the_fusion_layers_where_they_need_them(tmp_path: Path,
 def test_misfits_name_file_and_setting(tmp_path: Path) -> None:
     train, _ = unimodal(tmp_path)
     wide = dataclasses.replace(toy.MODEL, image_mlp_width=64)
-    with pytest.raises(UserError, match=r"image.model.safetensors: its shapes don't fit.*image_mlp_width to 32"):
+    with pytest.raises(
+        UserError, match=r"image.model.safetensors: its shapes don't fit.*image_mlp_width to 32"
+    ):
         initial_encoders(train, wide)
     (tmp_path / "text" / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
-    with pytest.raises(UserError, match=r"text.config.json: .* 4 attention heads and the recipe 2: .*text_heads to 4"):
+    with pytest.raises(
+        UserError, match=r"text.config.json: .* 4 attention heads and the recipe 2: .*text_heads to 4"
+    ):
         initial_encoders(train, toy.MODEL)
     (tmp_path / "text" / "config.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
@@ -135,8 +141,10 @@ def test_a_run_takes_the_vocabulary_beside_the_weights(tmp_path: Path) -> None:
 
 def test_a_run_that_can_t_start_leaves_nothing_behind(tmp_path: Path) -> None:
     train, _ = unimodal(tmp_path)
-    deeper = dataclasses.replace(toy.config(train=train), model=dataclasses.replace(toy.MODEL, fusion_depth=3))
-    with pytest.raises(UserError, match="choose 4 of them with train.init_text_layers"):
+    deeper = dataclasses.replace(
+        toy.config(train=train), model=dataclasses.replace(toy.MODEL, fusion_depth=3)
+    )
+    with pytest.raises(UserError, match=r"choose 4 of them with train\.init_text_layers"):
         prepare(deeper, tmp_path / "run")
     both = dataclasses.replace(train, init=str(tmp_path / "model"))
     with pytest.raises(UserError, match=r"train.init gives every encoder its weights: leave it out"):

@@ -50,14 +50,18 @@ def test_a_folder_with_one_file_of_another_name_will_do(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert find_weights(str(tmp_path), "train.init_image").name == "vit.safetensors"
     save_file(STATE, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"train.init_image: .*other.safetensors, vit.safetensors.*name the file"):
+    with pytest.raises(
+        UserError, match=r"train.init_image: .*other.safetensors, vit.safetensors.*name the file"
+    ):
         find_weights(str(tmp_path), "train.init_image")
 
 
 def test_nothing_there_is_told_with_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train.init_text: .*neither a file nor a folder; nothing is downloaded"):
+    with pytest.raises(
+        UserError, match=r"train.init_text: .*neither a file nor a folder; nothing is downloaded"
+    ):
         find_weights(str(tmp_path / "bert-base-uncased"), "train.init_text")
-    with pytest.raises(UserError, match=r"files of weights in it: none"):
+    with pytest.raises(UserError, match=r"files of weights there: none"):
         find_weights(str(tmp_path), "train.init_text")
 
 
@@ -109,7 +113,11 @@ class Node:
 
 
 def test_numbered_factors_get_the_name_of_their_bias() -> None:
-    state = {"a.bias": torch.ones(2), "onnx::MatMul_7": STATE["a.weight"].T, "onnx::MatMul_8": torch.ones(2, 2)}
+    state = {
+        "a.bias": torch.ones(2),
+        "onnx::MatMul_7": STATE["a.weight"].T,
+        "onnx::MatMul_8": torch.ones(2, 2),
+    }
     nodes = [
         Node("MatMul", ["x", "onnx::MatMul_7"], "y"),
         Node("Add", ["a.bias", "y"], "z"),

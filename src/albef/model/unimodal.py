@@ -40,7 +40,9 @@ TO_TIMM = (
 # What a layer scale multiplies: the last projection before a residual sum.
 SCALED = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
 # A ViT with any of these computes something else than ours, whatever we take of it.
-FOREIGN = re.compile(r"blocks\.|norm_pre|(embeddings\.)?(register_tokens|reg_token|dist_token|distillation_token)")
+FOREIGN = re.compile(
+    r"blocks\.|norm_pre|(embeddings\.)?(register_tokens|reg_token|dist_token|distillation_token)"
+)
 BLOCK, LAYER = r"blocks\.(\d+)\.", r"bert\.encoder\.layer\.(\d+)\."
 
 

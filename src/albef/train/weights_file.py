@@ -25,7 +25,9 @@ def find_weights(source: str, setting: str) -> Path:
     if place.is_file():
         return place
     if not place.is_dir():
-        raise UserError(f"{setting}: {place} is neither a file nor a folder; nothing is downloaded, so save it first.")
+        raise UserError(
+            f"{setting}: {place} is neither a file nor a folder; nothing is downloaded, so save it first."
+        )
     there = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES)
     for name in NAMES:
         if place / name in there:
@@ -33,7 +35,7 @@ def find_weights(source: str, setting: str) -> Path:
     if len(there) != 1:
         found = ", ".join(file.name for file in there[:3]) or "none"
         raise UserError(
-            f"{setting}: {place} should hold {' or '.join(NAMES)} (files of weights in it: {found}); name the file itself."
+            f"{setting}: {place} should hold {' or '.join(NAMES)} (files of weights there: {found}); name the file."
         )
     return there[0]
 
