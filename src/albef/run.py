@@ -30,10 +30,12 @@ from albef.model_directory import find_model, read_answers, read_config, save_mo
 from albef.recipe import dump_config, load_recipe
 from albef.report.report import write_report
 from albef.train.checkpoint import checkpoints_in, load_task
+from albef.train.initial_encoders import initial_encoders
 from albef.train.loop import TOKENIZER_FILE, train
 
 CONFIG_FILE = "config.yaml"
 VOCABULARY_CAPTIONS = 5000
+VOCABULARY_FILE = "vocab.txt"  # BERT's, one piece a line
 
 
 def run(config: Config, folder: Path) -> None:
@@ -75,6 +77,10 @@ def prepare(config: Config, folder: Path) -> Config:
     """The configuration with its final vocabulary, written into a run folder that is new or holds this very run."""
     tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
     if config.train.init:
+        if config.train.init_image or config.train.init_text:
+            raise UserError(
+                "train.init gives every encoder its weights: leave it out, or train.init_image and train.init_text."
+            )
         config = dataclasses.replace(config, model=initial_model(config))
     if tokenizer_file.exists():
         tokenizer = Tokenizer.load(tokenizer_file)
@@ -91,6 +97,8 @@ def prepare(config: Config, folder: Path) -> Config:
             )
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
+    else:
+        initial_encoders(config.train, config.model)  # before anything is written: they may not fit
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(tokenizer_file)
     config_file.write_text(dump_config(config), "utf-8")
@@ -110,9 +118,14 @@ def initial_model(config: Config) -> ModelConfig:
 
 
 def choose_tokenizer(config: Config) -> Tokenizer:
-    """That of the model to start from, else BERT's vocabulary or one of the data's first captions and answers."""
+    """That of the model or BERT to start from, else BERT's or one of the data's first captions and answers."""
     if config.train.init:
         return Tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
+    beside = Path(config.train.init_text).expanduser() if config.train.init_text else None
+    if beside and (beside / TOKENIZER_FILE).is_file():
+        return Tokenizer.load(beside / TOKENIZER_FILE)
+    if beside and (beside / VOCABULARY_FILE).is_file():
+        return Tokenizer.of_vocabulary(beside / VOCABULARY_FILE)
     if config.model.vocabulary == "bert":
         return Tokenizer.bert()
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)

@@ -58,6 +58,18 @@ class Tokenizer:
         return cls(_wordpiece({piece: number for number, piece in enumerate(text.split("\n")[:-1])}))
 
     @classmethod
+    def of_vocabulary(cls, file: Path) -> Tokenizer:
+        """BERT's pipeline over the pieces of a `vocab.txt`, one a line; raises `UserError` if it lacks special ones."""
+        try:
+            pieces = file.read_text("utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError:
+            raise UserError(f"{file}: not UTF-8 text; get it again.") from None
+        missing = [token for token in SPECIALS if token not in pieces]
+        if missing:
+            raise UserError(f"{file}: the vocabulary lacks {', '.join(missing)}; use a BERT-like one.")
+        return cls(_wordpiece({piece: number for number, piece in enumerate(pieces)}))
+
+    @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int) -> Tokenizer:
         """A vocabulary of at most `vocab_size` pieces made for these captions; the same for the same ones."""
         untrained = _wordpiece({UNK: 0})

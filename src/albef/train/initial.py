@@ -43,19 +43,27 @@ def start_from(task: Task, source: str) -> Started:
     if last in state and last in own and len(state[last]) != len(own[last]):
         # Other classes: the classifier of another task.
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
-    fitting = {name: tensor.float() for name, tensor in state.items() if name in own}
-    refuse_others(task, folder, fitting)
-    task.student.load_state_dict(fitting, strict=False)
-    if task.teacher is not None:
-        task.teacher.module.load_state_dict(task.student.state_dict())
-        if (folder / TEACHER_FILE).is_file():
-            kept = {n: t.float() for n, t in with_places(task, load_file(folder / TEACHER_FILE)).items()}
-            task.teacher.module.load_state_dict({n: t for n, t in kept.items() if n in fitting}, strict=False)
-            # The published teacher moves before each step, ours after it: here is the one before the first.
-            task.teacher.update(task.student)
+    refuse_others(task, folder, {name: tensor for name, tensor in state.items() if name in own})
+    started = give(task, state)
+    if task.teacher is not None and (folder / TEACHER_FILE).is_file():
+        kept = {n: t.float() for n, t in with_places(task, load_file(folder / TEACHER_FILE)).items()}
+        loaded = {name: kept[name] for name in started.loaded if name in kept}
+        task.teacher.module.load_state_dict(loaded, strict=False)
+        # The published teacher moves before each step, ours after it: here is the one before the first.
+        task.teacher.update(task.student)
     queue = getattr(task, "queue", None)
     if isinstance(queue, FeatureQueue) and (folder / QUEUE_FILE).is_file():
         refill(queue, load_file(folder / QUEUE_FILE))
+    return started
+
+
+def give(task: Task, state: Mapping[str, Tensor]) -> Started:
+    """Loads what the student has a place for, and gives the teacher the student's weights (spec Q16)."""
+    own = task.student.state_dict()
+    fitting = {name: tensor.float() for name, tensor in state.items() if name in own}
+    task.student.load_state_dict(fitting, strict=False)
+    if task.teacher is not None:
+        task.teacher.module.load_state_dict(task.student.state_dict())
     return Started(list(fitting), [n for n in state if n not in own], [n for n in own if n not in fitting])
 
 

@@ -34,6 +34,7 @@ from albef.tasks.base import Output, Task
 from albef.tasks.build import build_task
 from albef.train.checkpoint import Facts, checkpoints_in, load_checkpoint, save_checkpoint
 from albef.train.initial import start_from
+from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
 from albef.train.logging import RunLog
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
@@ -118,6 +119,8 @@ def train_process(config: Config, run: Path) -> None:
     task = build_task(config)
     if config.train.init and not checkpoints:
         start_from(task, config.train.init)
+    if (config.train.init_image or config.train.init_text) and not checkpoints:
+        start_from_encoders(task, config.train)
     task.to(device)
     optimizer = build_optimizer(task.student, config.train)
     facts: Facts = {}
