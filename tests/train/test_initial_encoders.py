@@ -23,7 +23,7 @@ from albef.train.initial_encoders import initial_encoders, start_from_encoders
 def unimodal(folder: Path) -> tuple[TrainConfig, ALBEF]:
     """A ViT and a BERT as two folders, out of a model whose published names are theirs with a prefix."""
     model = ALBEF(toy.MODEL, ("mlm",))
-    published = to_published(model, toy.MODEL)
+    published = to_published(model.state_dict(), toy.MODEL)
     settings = {}
     for encoder, prefix in (("image", "visual_encoder."), ("text", "text_encoder.")):
         part = {n.removeprefix(prefix): t.clone() for n, t in published.items() if n.startswith(prefix)}
