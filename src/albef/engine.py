@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from albef.config import ModelConfig, UserError
+from albef.config import ModelConfig, TaskName, UserError
 from albef.data.pictures import BadPicture, open_picture
 from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
@@ -53,10 +53,19 @@ T = TypeVar("T")
 
 
 class Hit(NamedTuple):
-    """Something found: its number in the gallery and its similarity to the query."""
+    """Something found: its number in the gallery, what it was ordered by, and its similarity to the query."""
 
     number: int
-    similarity: float
+    score: float  # similarity / temperature, plus the log-odds of matching where the model can match
+    similarity: float  # cosine of the two features
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a model was last trained for, and on which data (as `data.source`, without the folders before the last)."""
+
+    task: TaskName
+    data: str
 
 
 class Grounding(NamedTuple):
@@ -68,17 +77,24 @@ class Grounding(NamedTuple):
 
 
 def save_model(
-    folder: Path, model: ALBEF, tokenizer: Tokenizer, card: str, answers: Sequence[str] = ()
+    folder: Path,
+    model: ALBEF,
+    tokenizer: Tokenizer,
+    card: str,
+    answers: Sequence[str] = (),
+    trained: Trained | None = None,
 ) -> None:
     """Writes a model directory that `Engine.load` reads: configuration, weights, tokenizer and model card.
 
-    `answers` are those that a model for questions ranks when it is given no candidates.
+    `answers` are those that a model for questions ranks when it is given no candidates; `trained` says what it was
+    trained for and on, where that is known.
 
     It is complete or absent, never half-written. A model that was there is replaced; raises `UserError` when
     the folder holds anything else.
     """
     facts = {"format_version": FORMAT_VERSION, "heads": list(model.heads), "resize": RESIZE}
-    config = facts | dataclasses.asdict(model.config)
+    history = {"trained": dataclasses.asdict(trained)} if trained else {}
+    config = facts | history | dataclasses.asdict(model.config)
     with whole_folder(folder, FILES) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -126,6 +142,7 @@ class Engine:
         self.name = name  # what `load` takes to load it again, empty for a model that is in memory only
         self.quiet = quiet
         self.answers: list[str] = []  # what questions are answered with when no candidates are given
+        self.trained: Trained | None = None  # None: not known
         self.device = model.text_encoder.words.weight.device
 
     @classmethod
@@ -150,6 +167,7 @@ class Engine:
             model = ALBEF(config, heads)
         model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
         engine = cls(model.requires_grad_(False).to(choose_device(device)), tokenizer, name, quiet)
+        engine.trained = read_trained(folder / CONFIG_FILE)
         if (folder / ANSWERS_FILE).is_file():
             engine.answers = read_answers(folder / ANSWERS_FILE)
         return engine
@@ -263,6 +281,10 @@ class Engine:
         return self._features(batches, "reading texts", -(-len(texts) // batch_size))
 
     def _features(self, batches: Iterator[Encoding], label: str, total: int) -> np.ndarray:
+        if not self.can_contrast:
+            raise UserError(
+                f"This model was trained for {self.trained_for}, not to compare pictures with texts (contrast)."
+            )
         found = [np.zeros((0, self.config.feature_width), np.float32)]
         found += [encoding.feature.cpu().numpy() for encoding in self.track(batches, label, total)]
         return np.concatenate(found)
@@ -300,9 +322,10 @@ class Engine:
         return (logits[:, 1] - logits[:, 0]).cpu().numpy()
 
     def rank(self, query: str, gallery: Sequence[Picture], k: int = 10) -> list[Hit]:
-        """The `k` pictures of the gallery that fit a text best, best first.
+        """The `k` pictures of the gallery that fit a text best, the highest score first.
 
-        By contrast, then the first `RERANKED` by contrast and matching added up, where the model can match.
+        The most similar ones (`RERANKED`, or `k` if that is more) are ordered by `Hit.score`, contrast and matching
+        added up; by contrast alone where the model can't match. A picture over texts: `rank_texts`.
         """
         similarity = (self.encode_images(gallery) @ self.encode_texts([query]).T)[:, 0]
         best = np.argsort(-similarity, kind="stable")[: max(k, RERANKED)]
@@ -326,8 +349,8 @@ class Engine:
 
     def _hits(self, similarity: np.ndarray, best: np.ndarray, odds: np.ndarray, k: int) -> list[Hit]:
         scores = similarity[best] / self.temperature + odds
-        chosen = best[np.argsort(-scores, kind="stable")][:k]
-        return [Hit(int(number), float(similarity[number])) for number in chosen]
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [Hit(int(best[n]), float(scores[n]), float(similarity[best[n]])) for n in order]
 
     def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
         """What the answer decoder looks at, of questions about pictures."""
@@ -520,6 +543,7 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     heads = values.pop("heads", ())
+    values.pop("trained", None)
     del values["format_version"], values["resize"]
     if lacking := sorted(fields - set(values)):
         raise UserError(f"{file}: lacks {lacking[0]}; save the model again.")
@@ -531,6 +555,18 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
         return ModelConfig(**values), heads
     except TypeError as error:  # a text where a number belongs
         raise UserError(f"{file}: a value has the wrong type ({error}); save the model again.") from None
+
+
+def read_trained(file: Path) -> Trained | None:
+    """What a `config.json` says of the training; None where it says nothing."""
+    stored = json.loads(file.read_text("utf-8")).get("trained")
+    if stored is None:
+        return None
+    if not (isinstance(stored, dict) and stored.get("task") in get_args(TaskName)):
+        raise UserError(
+            f'{file}: "trained" must be {{"task": …, "data": …}} with a known task; correct or remove it.'
+        )
+    return Trained(stored["task"], str(stored.get("data", "")))
 
 
 def read_answers(file: Path) -> list[str]:
