@@ -57,6 +57,7 @@ td small { display: block; color: var(--soft); font-size: 11px; line-height: 1.2
 .side { display: flex; gap: 16px; align-items: flex-start; }
 .side > :last-child { flex: 1; min-width: 0; }
 .row { display: grid; grid-template-columns: repeat(6, 1fr); gap: 10px; }
+.row.three { grid-template-columns: repeat(3, 1fr); }
 figure { margin: 0; }
 figure img, .side > img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain;
   border-radius: 8px; }
