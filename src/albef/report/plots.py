@@ -151,9 +151,10 @@ def boxed(image: np.ndarray, shape: tuple[int, ...], expected: Box, found: Box) 
     """The picture, which was [height, width] = `shape`, with the expected box in green and the found one in orange."""
     shown = image.copy()
     scale = np.tile([image.shape[1] / shape[1], image.shape[0] / shape[0]], 2)
-    for box, colour in ((expected, (23, 166, 115)), (found, (240, 140, 26))):
+    # The expected box is thicker, so that both are seen where they coincide.
+    for box, colour, line in ((expected, (23, 166, 115), 5), (found, (240, 140, 26), 2)):
         left, top, width, height = (np.array(box) * scale).round().astype(int).tolist()
-        cv2.rectangle(shown, (left, top), (left + width, top + height), colour, 2)
+        cv2.rectangle(shown, (left, top), (left + width, top + height), colour, line)
     return shown
 
 
