@@ -64,7 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate", help="the figures of a run or model, by the task it was trained for"
     )
     command.add_argument("model", metavar="RUN_OR_MODEL")
-    command.add_argument("--data", default="pictograms", help="pictograms, an annotation file or a folder")
+    command.add_argument(
+        "--data",
+        default="",
+        help="an annotation file or a folder (default: pictograms, as the task has them)",
+    )
     command.add_argument("--task", choices=get_args(TaskName), help="default: what the model was trained for")
     command.add_argument("--split", action="append", help="test, unseen_vendor, … (repeatable)")
     command.add_argument("--seed", type=int, default=1, help="of the generated gallery")
@@ -73,11 +77,24 @@ def build_parser() -> argparse.ArgumentParser:
         "--num-nouns", type=int, default=None, help="default: as the run was trained, else 24"
     )
     command.add_argument(
-        "--top-k", type=int, default=64, help="candidates that ITM re-ranks; answers that are scored whole"
+        "--top-k",
+        "--k-test",
+        type=positive,
+        default=64,
+        help="candidates that ITM re-ranks; answers that are scored whole",
+    )
+    command.add_argument(
+        "--answers", type=Path, metavar="FILE", help="a JSON list to rank instead of the model's own, for vqa"
+    )
+    command.add_argument(
+        "--beams",
+        type=positive,
+        default=1,
+        help="of the search for answers in the model's own words; 1: greedy",
     )
     command.add_argument("--image-root", default="", help="put before the pictures' paths in --data")
     command.add_argument("--detections", default="", help="boxes to choose from, for grounding")
-    command.add_argument("--layer", type=int, help="fusion layer of the maps, for grounding")
+    command.add_argument("--layer", type=int, help="fusion layer of the maps, from 0, for grounding")
     command.add_argument(
         "--shuffle-images",
         action="store_true",
@@ -167,6 +184,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def train(given: argparse.Namespace, settings: list[str]) -> None:
     """`albef train`"""
     from albef.recipe import dump_config, load_recipe
@@ -221,37 +246,52 @@ def evaluate(given: argparse.Namespace) -> None:
     from rich.console import Console
 
     from albef.engine import Engine
-    from albef.evaluation.evaluate import evaluate_pictograms, metrics_table, task_table, write_metrics
-    from albef.run import Asked, evaluate_on, task_of, trained_nouns
+    from albef.evaluation.evaluate import write_metrics
+    from albef.evaluation.tables import tables
+    from albef.evaluation.vqa import Asking
+    from albef.model_directory import read_answers
+    from albef.run import OF_PAIRS, Asked, evaluate_on, facts_of, protocol_of, task_of, trained_nouns
 
     engine = Engine.load(given.model)
-    splits = given.split or ["test", "unseen_vendor"]
-    num_nouns = given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns
-    if given.data == "pictograms" and engine.can_contrast:
-        metrics = dict(evaluate_pictograms(engine, splits, given.seed, given.count, num_nouns, given.top_k))
-    else:
-        data = DataConfig(
-            source=given.data,
-            count=given.count,
-            num_nouns=num_nouns,
-            image_root=given.image_root,
-            detections=given.detections,
-        )
-        task = given.task or task_of(engine)
-        asked = Asked(
-            task, given.top_k, layer=given.layer, blind_alone=given.shuffle_images, results=given.results
-        )
-        metrics = evaluate_on(engine, data, splits, given.seed, asked)
+    task = given.task or task_of(engine)
+    data = DataConfig(
+        source=given.data or ("pictograms" if task in OF_PAIRS else f"pictograms:{task}"),
+        count=given.count,
+        num_nouns=given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns,
+        image_root=given.image_root,
+        detections=given.detections,
+        answer_list=str(given.answers or ""),
+    )
+    answers = read_answers(given.answers) if given.answers else engine.answers
+    asked = Asked(
+        task, Asking(answers, given.top_k, given.beams), given.layer, given.shuffle_images, given.results
+    )
+    metrics = evaluate_on(engine, data, given.split or ["test", "unseen_vendor"], given.seed, asked)
     console = Console()
-    recalled = any("/t2i_" in name for name in metrics)
-    console.print(metrics_table(metrics) if recalled else task_table(metrics))
+    for table in tables(metrics):
+        console.print(table)
+    found = protocol_of(engine, task, data.source)
+    if found:
+        console.print(found.sentence)
     if given.json:
-        write_metrics(given.json, metrics)
+        write_metrics(given.json, metrics, facts_of(found))
 
 
 PICTURE: dict[str, Any] = {"type": Path, "metavar": "PICTURE"}
 PREDICTIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "match": ("how well a text fits a picture", {"picture": PICTURE, "text": {"metavar": "TEXT"}}),
+    "retrieval": (
+        "which pictures fit a text best, or which texts a picture?",
+        {
+            "query": {"metavar": "QUERY", "help": "a text, or a picture"},
+            "gallery": {
+                "nargs": "+",
+                "metavar": "GALLERY",
+                "help": "pictures for a text, texts for a picture",
+            },
+            "-k": {"type": int, "default": 10, "help": "hits to show"},
+        },
+    ),
     "vqa": (
         "answer a question",
         {
@@ -275,6 +315,7 @@ PREDICTIONS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "picture": PICTURE,
             "text": {"metavar": "PHRASE"},
             "--score": {"choices": ["itm", "itc"], "default": "itm", "help": "whose map"},
+            "--layer": {"type": int, "help": "fusion layer of the map, from 0"},
             "--out": {"type": Path, "metavar": "PNG", "help": "picture with map and box"},
         },
     ),
@@ -286,11 +327,18 @@ def predict(given: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from albef.data.pictures import SUFFIXES
     from albef.engine import Engine
+    from albef.evaluation.evaluate import write_json
 
     engine = Engine.load(given.model, quiet=True)
     result: dict[str, Any]
-    if given.task == "match":
+    title = given.query if given.task == "retrieval" else given.text
+    if given.task == "retrieval":
+        by_picture = Path(given.query).suffix.lower() in SUFFIXES
+        rank = engine.rank_texts if by_picture else engine.rank
+        result = {given.gallery[hit.number]: hit.score for hit in rank(given.query, given.gallery, given.k)}
+    elif given.task == "match":
         result = {"match": float(engine.match([given.picture], [given.text])[0])}
     elif given.task == "vqa":
         result = dict(engine.answer(given.picture, given.text, given.candidates, given.k))
@@ -301,17 +349,17 @@ def predict(given: argparse.Namespace) -> None:
     else:
         from albef.report.plots import grounding_picture
 
-        found = engine.ground(given.picture, given.text, given.score)
+        found = engine.ground(given.picture, given.text, given.score, given.layer)
         result = dict(zip(("left", "top", "width", "height"), found.box, strict=True))
         sheet = given.out or given.picture.with_name(f"{given.picture.stem}-grounding.png")
         grounding_picture(given.picture, given.text, found, sheet)
         print(f"Picture with map and box: {sheet}")
-    table = Table(title=given.text, show_header=False)
+    table = Table(title=title, show_header=False)
     for name, value in result.items():
         table.add_row(str(name), f"{value:.3f}")
     Console().print(table)
     if given.json:
-        given.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        write_json(given.json, result)
 
 
 def info(given: argparse.Namespace) -> None:

@@ -220,6 +220,9 @@ class EvaluateConfig:
     count: int = 500  # pictures in a gallery
     seed: int = 1
     top_k: int = 64  # candidates of the contrastive ranking that ITM re-ranks; answers that are scored whole
+    beams: int = 1  # vqa: of the search for answers that the model writes itself; 1: greedy
+    # grounding: fusion layer of the maps, counted from 0; null: the published one of six (2), or in the same place
+    layer: int | None = None
 
 
 @dataclass(frozen=True)

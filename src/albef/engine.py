@@ -29,9 +29,11 @@ from albef.model_directory import (
     FILES,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
+    Trained,
     find_model,
     read_answers,
     read_config,
+    read_trained,
     read_weights,
 )
 from albef.progress import track
@@ -44,10 +46,11 @@ T = TypeVar("T")
 
 
 class Hit(NamedTuple):
-    """Something found: its number in the gallery and its similarity to the query."""
+    """Something found: its number in the gallery, what it was ordered by, and its similarity to the query."""
 
     number: int
-    similarity: float
+    score: float  # similarity / temperature, plus the log-odds of matching where the model can match
+    similarity: float  # cosine of the two features
 
 
 class Grounding(NamedTuple):
@@ -70,6 +73,7 @@ class Engine:
         self.name = name  # what `load` takes to load it again, empty for a model that is in memory only
         self.quiet = quiet
         self.answers: list[str] = []  # what questions are answered with when no candidates are given
+        self.trained: Trained | None = None  # None: not known
         self.device = model.text_encoder.words.weight.device
 
     @classmethod
@@ -94,6 +98,7 @@ class Engine:
             model = ALBEF(config, heads)
         model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
         engine = cls(model.requires_grad_(False).to(choose_device(device)), tokenizer, name, quiet)
+        engine.trained = read_trained(folder / CONFIG_FILE)
         if (folder / ANSWERS_FILE).is_file():
             engine.answers = read_answers(folder / ANSWERS_FILE)
         return engine
@@ -205,6 +210,10 @@ class Engine:
         return self._features(batches, "reading texts", -(-len(texts) // batch_size))
 
     def _features(self, batches: Iterator[Encoding], label: str, total: int) -> np.ndarray:
+        if not self.can_contrast:
+            raise UserError(
+                f"This model was trained for {self.trained_for}, not to compare pictures with texts (contrast)."
+            )
         found = [np.zeros((0, self.config.feature_width), np.float32)]
         found += [encoding.feature.cpu().numpy() for encoding in self.track(batches, label, total)]
         return np.concatenate(found)
@@ -242,9 +251,10 @@ class Engine:
         return (logits[:, 1] - logits[:, 0]).cpu().numpy()
 
     def rank(self, query: str, gallery: Sequence[Picture], k: int = 10) -> list[Hit]:
-        """The `k` pictures of the gallery that fit a text best, best first.
+        """The `k` pictures of the gallery that fit a text best, the highest score first.
 
-        By contrast, then the first `RERANKED` by contrast and matching added up, where the model can match.
+        The most similar ones (`RERANKED`, or `k` if that is more) are ordered by `Hit.score`, contrast and matching
+        added up; by contrast alone where the model can't match. A picture over texts: `rank_texts`.
         """
         similarity = (self.encode_images(gallery) @ self.encode_texts([query]).T)[:, 0]
         best = np.argsort(-similarity, kind="stable")[: max(k, RERANKED)]
@@ -268,8 +278,8 @@ class Engine:
 
     def _hits(self, similarity: np.ndarray, best: np.ndarray, odds: np.ndarray, k: int) -> list[Hit]:
         scores = similarity[best] / self.temperature + odds
-        chosen = best[np.argsort(-scores, kind="stable")][:k]
-        return [Hit(int(number), float(similarity[number])) for number in chosen]
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [Hit(int(best[n]), float(scores[n]), float(similarity[best[n]])) for n in order]
 
     def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
         """What the answer decoder looks at, of questions about pictures."""

@@ -10,13 +10,13 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from albef.config import ModelConfig, UserError
+from albef.config import ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
 from albef.model.albef import ALBEF
 
@@ -34,28 +34,48 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE, TEACHER_FILE
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a model was last trained for, and on which data (as `data.source`, without the folders before the last)."""
+
+    task: TaskName
+    data: str
+
+
 def save_model(
-    folder: Path, model: ALBEF, tokenizer: Tokenizer, card: str, answers: Sequence[str] = ()
+    folder: Path,
+    model: ALBEF,
+    tokenizer: Tokenizer,
+    card: str,
+    answers: Sequence[str] = (),
+    trained: Trained | None = None,
 ) -> None:
     """Writes a model directory that `Engine.load` reads: configuration, weights, tokenizer and model card.
 
-    `answers` are those that a model for questions ranks when it is given no candidates.
+    `answers` are those that a model for questions ranks when it is given no candidates; `trained` says what it was
+    trained for and on, where that is known.
 
     It is complete or absent, never half-written. A model that was there is replaced; raises `UserError` when
     the folder holds anything else.
     """
     with whole_folder(folder, FILES) as temporary:
-        write_description(temporary, model, tokenizer, card, answers)
+        write_description(temporary, model, tokenizer, card, answers, trained)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def write_description(
-    folder: Path, model: ALBEF, tokenizer: Tokenizer, card: str, answers: Sequence[str] = ()
+    folder: Path,
+    model: ALBEF,
+    tokenizer: Tokenizer,
+    card: str,
+    answers: Sequence[str] = (),
+    trained: Trained | None = None,
 ) -> None:
     """Writes all of a model directory but the weights, into a folder that exists."""
     facts = {"format_version": FORMAT_VERSION, "heads": list(model.heads), "resize": RESIZE}
-    config = facts | dataclasses.asdict(model.config)
+    history = {"trained": dataclasses.asdict(trained)} if trained else {}
+    config = facts | history | dataclasses.asdict(model.config)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     tokenizer.save(folder / TOKENIZER_FILE)
     (folder / CARD_FILE).write_text(card, "utf-8")
@@ -136,6 +156,7 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     heads = values.pop("heads", ())
+    values.pop("trained", None)
     del values["format_version"], values["resize"]
     if lacking := sorted(fields - set(values)):
         raise UserError(f"{file}: lacks {lacking[0]}; save the model again.")
@@ -147,6 +168,18 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
         return ModelConfig(**values), heads
     except TypeError as error:  # a text where a number belongs
         raise UserError(f"{file}: a value has the wrong type ({error}); save the model again.") from None
+
+
+def read_trained(file: Path) -> Trained | None:
+    """What a `config.json` says of the training; None where it says nothing."""
+    stored = json.loads(file.read_text("utf-8")).get("trained")
+    if stored is None:
+        return None
+    if not (isinstance(stored, dict) and stored.get("task") in get_args(TaskName)):
+        raise UserError(
+            f'{file}: "trained" must be {{"task": …, "data": …}} with a known task; correct or remove it.'
+        )
+    return Trained(stored["task"], str(stored.get("data", "")))
 
 
 def read_answers(file: Path) -> list[str]:

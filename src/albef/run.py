@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,18 +15,15 @@ from albef.data.sources import Source, open_source
 from albef.data.text import Tokenizer, clean_caption
 from albef.engine import Engine
 from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr
-from albef.evaluation.evaluate import (
-    evaluate_pairs,
-    evaluate_pictograms,
-    metrics_table,
-    task_table,
-    write_metrics,
-)
+from albef.evaluation.evaluate import Metric, evaluate_pairs, evaluate_pictograms, write_metrics
 from albef.evaluation.grounding import evaluate_grounding
-from albef.evaluation.vqa import check_answers, evaluate_vqa, frequent_answers
+from albef.evaluation.judged import another
+from albef.evaluation.protocol import Protocol, protocol, short
+from albef.evaluation.tables import tables
+from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
 from albef.model.albef import ALBEF
 from albef.model_directory import CONFIG_FILE as MODEL_FILE
-from albef.model_directory import find_model, read_answers, read_config, save_model
+from albef.model_directory import Trained, find_model, read_answers, read_config, save_model
 from albef.recipe import dump_config, load_recipe
 from albef.report.report import write_report
 from albef.train.checkpoint import checkpoints_in, load_task
@@ -50,7 +47,8 @@ def run(config: Config, folder: Path) -> None:
     console.print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
-    save_model(folder / "model", task.student, tokenizer, model_card(config), answers)
+    trained = Trained(config.task.name, short(config.data.source))
+    save_model(folder / "model", task.student, tokenizer, model_card(config), answers, trained)
     engine = Engine.load(folder / "model")
     metrics = evaluate(engine, config)
     seconds, steps = float(facts["seconds"]), config.train.steps
@@ -60,17 +58,13 @@ def run(config: Config, folder: Path) -> None:
         "train/steps": steps,
         "train/skipped_steps": int(facts["skipped"]),
     }
-    write_metrics(folder / "metrics.json", metrics)
-    if config.task.name not in ("pretrain", "retrieval"):
-        console.print(task_table(metrics))
-        return
-    console.print(metrics_table(metrics))
-    if config.task.name == "pretrain":
-        assert task.teacher is not None
-        teacher = task.teacher.module
-        assert isinstance(teacher, ALBEF)
-        report = write_report(folder, engine, teacher, config)
-        console.print(f"Report: {report}")
+    found = protocol_of(engine, config.task.name, config.data.validation or config.data.source)
+    write_metrics(folder / "metrics.json", metrics, facts_of(found))
+    for table in tables(metrics):
+        console.print(table)
+    teacher = task.teacher.module if task.teacher is not None else None
+    assert teacher is None or isinstance(teacher, ALBEF)
+    console.print(f"Report: {write_report(folder, engine, teacher, config)}")
 
 
 def prepare(config: Config, folder: Path) -> Config:
@@ -142,17 +136,15 @@ def choose_tokenizer(config: Config) -> Tokenizer:
 def evaluate(engine: Engine, config: Config) -> dict[str, float]:
     """What the recipe's `evaluate` section asks for; nothing for own data without `data.validation`."""
     wanted, data = config.evaluate, dataclasses.replace(config.data, count=config.evaluate.count)
-    if data.source == "pictograms" and config.task.name != "text_assignment":
-        return dict(
-            evaluate_pictograms(
-                engine, wanted.splits, wanted.seed, wanted.count, data.num_nouns, wanted.top_k
-            )
-        )
     if not data.source.startswith("pictograms"):
         if not data.validation:
             return {}
         data = dataclasses.replace(data, source=data.validation)
-    asked = Asked(config.task.name, wanted.top_k, count_first_token_twice=config.task.count_first_token_twice)
+    asked = Asked(
+        config.task.name,
+        Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice),
+        layer=wanted.layer,
+    )
     return evaluate_on(engine, data, wanted.splits, wanted.seed, asked)
 
 
@@ -161,8 +153,7 @@ class Asked:
     """What is to be measured, and how."""
 
     task: TaskName
-    top_k: int
-    count_first_token_twice: bool = False
+    asking: Asking  # of questions; its `k` is also how many candidates matching re-ranks
     layer: int | None = None  # of the maps of grounding
     blind_alone: bool = False
     results: Path | None = None  # where the answers to questions are written to
@@ -172,32 +163,41 @@ def evaluate_on(
     engine: Engine, data: DataConfig, splits: Sequence[str], seed: int, asked: Asked
 ) -> dict[str, float]:
     """A task's figures on splits of pictograms, or (as "data") on the user's own file or folder."""
+    if HEAD[asked.task] not in engine.model.heads:
+        raise UserError(
+            f"This model was trained for {engine.trained_for}, not for {asked.task}: "
+            f"leave --task out, or choose a model with that head."
+        )
     metrics: dict[str, float] = {}
+    if data.source == "pictograms" and asked.task in OF_PAIRS:
+        found = evaluate_pictograms(engine, splits, seed, data.count, data.num_nouns, asked.asking.k)
+        return controls(found) if asked.blind_alone else dict(found)
     drawn = data.source.startswith("pictograms")
     for name in splits if drawn else ["data"]:
         source = open_source(data, name if drawn else "test", seed, engine.config.image_size, asked.task)
+        if data.answer_list and asked.task == "vqa":
+            check_answers(Path(data.answer_list), asked.asking.answers, source)
         metrics |= evaluate_task(engine, source, name, asked)
     return metrics
 
 
+def controls(metrics: Iterable[Metric]) -> dict[str, float]:
+    """The figures of the blind control alone."""
+    return {name: value for name, value in metrics if "/blind/" in name}
+
+
 def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> dict[str, float]:
     """The task's figures on a source, and under "blind" what is left of them when every picture is another one's."""
-    if asked.task in ("pretrain", "retrieval"):
-        return dict(evaluate_pairs(engine, source, asked.top_k, name))
+    if asked.task in OF_PAIRS:
+        found = evaluate_pairs(engine, source, asked.asking.k, name)  # with the blind control
+        return controls(found) if asked.blind_alone else dict(found)
     metrics: dict[str, float] = {}
-    for shuffled in (True,) if asked.blind_alone else (False, True):
+    controlled = asked.blind_alone or another(source, 0, source.record(0, 0)) is not None
+    for shuffled in [False] * (not asked.blind_alone) + [True] * controlled:
         prefix = f"{name}/blind" if shuffled else name
         if asked.task == "vqa":
-            metrics |= evaluate_vqa(
-                engine,
-                source,
-                engine.answers,
-                asked.top_k,
-                prefix,
-                shuffled,
-                asked.count_first_token_twice,
-                None if shuffled else asked.results,
-            )
+            results = None if shuffled else asked.results
+            metrics |= evaluate_vqa(engine, source, asked.asking, prefix, shuffled, results)
         elif asked.task == "entailment":
             metrics |= evaluate_entailment(engine, source, prefix, shuffled)
         elif asked.task == "nlvr":
@@ -207,10 +207,35 @@ def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> di
     return metrics  # empty for text assignment, which prepares for NLVR2 and is measured there
 
 
+OF_PAIRS = ("pretrain", "retrieval")  # evaluated by recall
+# What a model must have to be asked.
+HEAD: dict[TaskName, str] = {
+    "pretrain": "contrast",
+    "retrieval": "contrast",
+    "grounding": "itm",
+    "vqa": "answer",
+    "entailment": "entailment",
+    "text_assignment": "text_assignment",
+    "nlvr": "nlvr",
+}
+
+
 def task_of(engine: Engine) -> TaskName:
-    """The task that a model answers, by its heads."""
+    """The task that a model was trained for, by its heads where it does not say."""
+    if engine.trained is not None:
+        return engine.trained.task
     by_head: dict[str, TaskName] = {"answer": "vqa", "entailment": "entailment", "nlvr": "nlvr"}
     return next((task for head, task in by_head.items() if head in engine.model.heads), "retrieval")
+
+
+def protocol_of(engine: Engine, task: TaskName, data: str) -> Protocol | None:
+    """The protocol that the figures of retrieval belong to; None for other tasks."""
+    return protocol(engine.trained, data) if task in OF_PAIRS else None
+
+
+def facts_of(found: Protocol | None) -> dict[str, str]:
+    """What `metrics.json` says of the protocol."""
+    return {"protocol": found.name, "protocol_in_words": found.sentence} if found else {}
 
 
 def answers_of(config: Config) -> list[str]:

@@ -14,7 +14,8 @@ from albef.data.pictograms.gallery import gallery
 from albef.data.records import Record
 from albef.engine import Engine
 from albef.evaluation import evaluate, ranking
-from albef.evaluation.evaluate import evaluate_pairs, evaluate_pictograms, metrics_table, write_metrics
+from albef.evaluation.evaluate import evaluate_pairs, evaluate_pictograms, write_metrics
+from albef.evaluation.tables import metrics_table
 from toy import CAPTIONS
 
 
@@ -63,13 +64,18 @@ def test_an_oracle_reaches_everything(engine: Engine, monkeypatch: pytest.Monkey
     drawn = gallery("test", 5, 40, 24, engine.config.image_size)
     oracle(engine, monkeypatch, {caption: number for number, caption in enumerate(drawn.captions)})
     metrics = dict(evaluate_pictograms(engine, ["test"], 5, 40, 24, top_k=8))
+    blind = {name: metrics.pop(name) for name in list(metrics) if "/blind/" in name}
     assert metrics
     assert set(metrics.values()) == {1.0}
-    recalls = {f"{direction}_r{k}" for direction in ("t2i", "i2t") for k in (1, 5, 10)}
+    recalls = {f"{direction}_r{k}" for direction in ("t2i", "i2t") for k in (1, 5, 10)} | {"r_mean"}
+    assert {name.split("/")[3] for name in blind} == {
+        f"{name}{end}" for name in recalls for end in ("", "_low", "_high")
+    }
+    assert {value for name, value in blind.items() if "itc/" in name} == {0.0}
     kinds = {f"foil_{kind}" for kind in ("noun", "count", "size", "background", "location", "relation")}
     for score in ("itc", "itm", "sum"):
         names = {name.split("/")[2] for name in metrics if name.startswith(f"test/{score}/")}
-        bounded = {"t2i_r1", "i2t_r1"} | kinds
+        bounded = recalls | kinds
         assert names == recalls | kinds | {f"{name}_{end}" for name in bounded for end in ("low", "high")}
 
 
@@ -90,7 +96,7 @@ def test_a_random_model_is_near_chance_and_in_range(engine: Engine) -> None:
 def test_a_model_that_cannot_match_is_measured_by_contrast(engine: Engine) -> None:
     engine.model.itm_head = None
     metrics = dict(evaluate_pictograms(engine, ["test"], 1, 20, 24, top_k=5))
-    assert {name.split("/")[1] for name in metrics} == {"itc"}
+    assert {name.replace("/blind", "").split("/")[1] for name in metrics} == {"itc"}
 
 
 def test_rows_with_one_image_id_are_one_picture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +115,36 @@ def test_rows_with_one_image_id_are_one_picture(engine: Engine, monkeypatch: pyt
     assert metrics["mine/captions"] == 4
     assert metrics["mine/skipped"] == 0
     assert {value for name, value in metrics.items() if name.count("/") == 2} == {1.0}
+    # Of three pictures five are always among the first ten; the first is never the other one's.
+    assert (metrics["mine/blind/itc/t2i_r1"], metrics["mine/blind/itc/i2t_r10"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_blind_is_what_another_gallery_would_give(engine: Engine, size: int) -> None:
+    """The control equals an evaluation in which every picture really is another one's, for any size of gallery."""
+    images, texts = pictures(size), [f"{CAPTIONS[n % 4]} {n}" for n in range(size)]
+    metrics = dict(evaluate_pairs(engine, Listed(list(map(record, images, texts))), top_k=3, name="mine"))
+    blind = {key.replace("/blind", ""): value for key, value in metrics.items() if "/blind/" in key}
+    if size == 1:
+        assert blind == {}
+        return
+    half = size // 2
+    replaced = images[half:] + images[:half]
+    expected = dict(evaluate_pairs(engine, Listed(list(map(record, replaced, texts))), top_k=3, name="mine"))
+    for name, value in blind.items():
+        assert value == pytest.approx(expected[name]), name
+
+
+def test_the_mean_of_recalls_and_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    found = {"t2i": rng.integers(0, 20, 400), "i2t": rng.integers(0, 12, 90)}
+    metrics = dict(evaluate.recall_metrics("x", found, seed=3))
+    six = [metrics[f"x/{way}_r{k}"] for way in found for k in (1, 5, 10)]
+    assert metrics["x/r_mean"] == pytest.approx(np.mean(six))
+    # Variances of the two directions add up; each counts half.
+    each = [np.mean([rank < k for k in (1, 5, 10)], axis=0) for rank in found.values()]
+    deviation = 0.5 * np.sqrt(sum(hits.var() / len(hits) for hits in each))
+    assert metrics["x/r_mean_high"] - metrics["x/r_mean_low"] == pytest.approx(2 * 1.96 * deviation, rel=0.15)
 
 
 def test_unreadable_pictures_are_left_out(engine: Engine, tmp_path: Path) -> None:

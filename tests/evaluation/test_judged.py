@@ -16,11 +16,11 @@ from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import Engine, Grounding
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
-from albef.evaluation.evaluate import task_table
 from albef.evaluation.gradcam import box_of_map
 from albef.evaluation.grounding import best_proposal, evaluate_grounding, overlap
-from albef.evaluation.judged import Judged, shown
-from albef.evaluation.vqa import check_answers, evaluate_vqa, frequent_answers
+from albef.evaluation.judged import Judged, another, shown
+from albef.evaluation.tables import task_table
+from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 
@@ -119,6 +119,22 @@ def test_blind_every_record_sees_another_ones_picture(tmp_path: Path) -> None:
     assert len({tuple(pixels.flatten()[:9].tolist()) for pixels in blind.pixels}) == 5
 
 
+def test_the_blind_control_never_shows_the_own_picture(tmp_path: Path) -> None:
+    names = pictures(tmp_path, 2)
+    images = [names[0], names[0], names[1], names[0]]
+    rows: list[dict[str, object]] = [{"image": n, "sentence": "a", "label": "neutral"} for n in images]
+    source = source_of(tmp_path, "entailment", rows)
+    for index, own in enumerate(images):
+        seen = another(source, index, source.record(index, 0))
+        assert seen is not None
+        assert seen.image.name == names[own == names[0]]
+    for few in (rows[:1], rows[:2]):  # two of one picture
+        source = source_of(tmp_path, "entailment", few)
+        assert another(source, 0, source.record(0, 0)) is None
+        with pytest.raises(UserError, match=r"row 1: no row has another picture"):
+            list(shown(engine_for("entailment"), source, True, {}))
+
+
 def test_questions(tmp_path: Path) -> None:
     names = pictures(tmp_path, 3)
     rows: list[dict[str, object]] = [
@@ -128,7 +144,8 @@ def test_questions(tmp_path: Path) -> None:
     engine, source = engine_for("answer"), source_of(tmp_path, "vqa", rows)
     assert frequent_answers(source) == ["2", "yes", "fox"]
     file = tmp_path / "results.json"
-    metrics = dict(evaluate_vqa(engine, source, ["2", "yes", "fox"], 3, "data", results=file))
+    asking = Asking(["2", "yes", "fox"], k=3)
+    metrics = dict(evaluate_vqa(engine, source, asking, "data", results=file))
     results = json.loads(file.read_text())
     assert [row["question_id"] for row in results] == [10, 11, 12]
     right = [row["answer"] == answer for row, answer in zip(results, ("2", "yes", "fox"), strict=True)]
@@ -139,8 +156,32 @@ def test_questions(tmp_path: Path) -> None:
     assert len(ranked) == 2
     assert ranked[0][0] == results[0]["answer"]
     assert engine.answer(tmp_path / "0.png", "how many", k=3)[0][1] <= 1  # written freely: no list is known
+    written = [engine.answer(tmp_path / name, "how many", [], k=1)[0][0] for name in names]
+    right = [answer == true for answer, true in zip(written, ("2", "yes", "fox"), strict=True)]
+    assert metrics["data/open_accuracy"] == pytest.approx(np.mean(right))
+    free = dict(evaluate_vqa(engine, source, Asking([], k=3, beams=2), "data", results=file))
+    assert "data/accuracy" not in free
+    beams = [engine.answer(tmp_path / name, "how many", [], k=2)[0][0] for name in names]
+    assert [row["answer"] for row in json.loads(file.read_text())] == beams
     with pytest.raises(UserError, match="has none of the answers of the data"):
         check_answers(Path("answers.json"), ["a cat"], source)
+
+
+def test_questions_without_answers_are_answered_and_not_judged(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"image": name, "question": "how many", "question_id": n, "dataset": "vqa"}
+        for n, name in enumerate(pictures(tmp_path, 3))
+    ]
+    (tmp_path / "1.png").write_bytes(b"<html>")
+    file = tmp_path / "results.json"
+    source = source_of(tmp_path, "vqa", rows)
+    metrics = dict(
+        evaluate_vqa(engine_for("answer"), source, Asking(["2", "yes"], k=2), "data", results=file)
+    )
+    assert metrics == {"data/count": 2.0, "data/skipped": 1.0}
+    results = json.loads(file.read_text())
+    assert [row["question_id"] for row in results] == [0, 1, 2]
+    assert [row["answer"] == "" for row in results] == [False, True, False]
 
 
 def test_grounding(tmp_path: Path) -> None:
@@ -156,16 +197,20 @@ def test_grounding(tmp_path: Path) -> None:
     boxes.write_text(json.dumps({n: [[0, 0, 30, 20], [1, 1, 2, 2]] for n in range(3)}))
     source = source_of(tmp_path, "grounding", rows, detections=str(boxes))
     assert 0 <= dict(evaluate_grounding(engine, source, "data"))["data/itm_proposals"] <= 1
-    boxes.write_text(json.dumps({n: [[100, 0, 30, 20]] for n in range(3)}))
-    source = source_of(tmp_path, "grounding", rows, detections=str(boxes))
-    with pytest.raises(UserError, match=r"row 1: the proposed box .* another picture"):
-        dict(evaluate_grounding(engine, source, "data"))
+    for box in ([100, 0, 30, 20], [-9, 0, 9, 9], [0, 5, 30, 20]):
+        boxes.write_text(json.dumps({n: [[0, 0, 31.5, 20], box] for n in range(3)}))
+        source = source_of(tmp_path, "grounding", rows, detections=str(boxes))
+        with pytest.raises(UserError, match=r"row 1: the proposed box .* another picture"):
+            dict(evaluate_grounding(engine, source, "data"))
+    for layer in (-1, 2):
+        with pytest.raises(UserError, match=f"no fusion layer {layer}: choose one of 0 to 1"):
+            engine.ground(tmp_path / "0.png", "a fox", layer=layer)
     found = engine.ground(tmp_path / "0.png", "a fox")
     assert isinstance(found, Grounding)
     assert found.map.shape == (20, 30)
     assert [piece for piece, _ in found.words][:2] == ["[CLS]", "a"]
     del rows[0]["box"]
-    with pytest.raises(UserError, match='has no "box"'):
+    with pytest.raises(UserError, match='"box" is missing'):
         dict(evaluate_grounding(engine, source_of(tmp_path, "grounding", rows), "data"))
 
 
@@ -203,6 +248,10 @@ def test_ranking_a_gallery_of_any_size(tmp_path: Path) -> None:
     cosine = (engine.encode_images([names[0]]) @ engine.encode_texts(texts).T)[0]
     scores = cosine / engine.temperature + np.log(odds / (1 - odds))
     assert [hit.number for hit in best] == np.argsort(-scores).tolist()
+    np.testing.assert_allclose([hit.score for hit in best], -np.sort(-scores), rtol=1e-4)
+    np.testing.assert_allclose(
+        [hit.similarity for hit in best], cosine[[hit.number for hit in best]], rtol=1e-4
+    )
 
 
 def test_the_table_shows_what_the_picture_adds() -> None:

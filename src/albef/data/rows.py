@@ -73,7 +73,9 @@ def nlvr_row(row: dict[str, Any], where: str) -> Columns:
     """A statement about two pictures: {"images": [first, second], "sentence", "label": "True" or "False"}."""
     images = texts_at(row, "images", where)
     if len(images) != 2:
-        raise UserError(f'{where}: "images" must name two pictures, found {len(images)}.')
+        raise UserError(
+            f'{where}: "images" must name two pictures, found {len(images)}; write ["left.png", "right.png"].'
+        )
     return {
         "image": images[0],
         "second_image": images[1],

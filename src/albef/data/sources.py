@@ -129,13 +129,15 @@ class ProposalSource:
         boxes = self._boxes.get(str(int(numbers[-1])) if numbers else "")
         if not boxes:
             raise UserError(
-                f"{self._detections}: has no boxes for the picture of {record.origin} ({record.image})."
+                f"{self._detections}: has no boxes for the picture of {record.origin} ({record.image}); add them under "
+                f"the picture's number, or leave the detections out."
             )
         try:
             proposals = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h, *_ in boxes)
         except (TypeError, ValueError):
             raise UserError(
-                f"{self._detections}: the boxes of picture {numbers[-1]} are not [x, y, width, height, …]."
+                f"{self._detections}: the boxes of picture {int(numbers[-1])} are not [x, y, width, height, …]; "
+                f"correct them."
             ) from None
         return replace(record, proposals=proposals)
 

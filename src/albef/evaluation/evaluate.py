@@ -8,15 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from albef.config import UserError
 from albef.data.pictures import BadPicture
 from albef.data.sources import Source
 from albef.data.text import clean_caption
 from albef.engine import Engine, Picture
-from albef.evaluation.metrics import bootstrap_interval, preferences, ranks
+from albef.evaluation.metrics import bootstrap_interval, interval_of, preferences, ranks, resampled_means
 from albef.evaluation.ranking import combine, in_order, match_scores, rerank, similarities
 
 SCORES = ("itc", "itm", "sum")  # contrast; matching of the best by contrast; both added
@@ -32,7 +30,7 @@ def evaluate_pictograms(
     """Names such as "test/itm/t2i_r1" with values in 0–1, for a gallery of each split drawn from `seed`.
 
     Recalls by identity, since each caption is true of its own scene only, and accuracies of preferring it to
-    its foils (chance 0.5). Beside R@1 and foils stand the ends of their 95 % intervals, "…_low" and "…_high".
+    its foils (chance 0.5). Beside each stand the ends of its 95 % interval, "…_low" and "…_high".
     """
     # Imported here: users of their own data need not load the drawings.
     from albef.data.pictograms.gallery import foils, gallery
@@ -44,8 +42,9 @@ def evaluate_pictograms(
         texts = [*captions, *(foil.caption for foil in false)]
         similarity = similarities(engine, images, texts)
         own = list(range(len(images)))
+        each = [[number] for number in own]
         yield from recalls(
-            engine, split, images, captions, similarity[:, : len(captions)], own, own, top_k, seed
+            engine, split, images, captions, similarity[:, : len(captions)], each, own, top_k, seed
         )
 
         shown = np.array([foil.index for foil in false], dtype=np.int64)
@@ -107,14 +106,15 @@ def recalls(
     images: Sequence[Picture],
     texts: Sequence[str],
     similarity: np.ndarray,
-    of_image: Sequence[int | Sequence[int]],
+    of_image: Sequence[Sequence[int]],
     of_text: Sequence[int],
     top_k: int,
     seed: int,
 ) -> Iterator[Metric]:
-    """R@1, R@5 and R@10 in both directions by every score, where `of_image` and `of_text` say what is right.
+    """R@1, R@5, R@10 in both directions and their mean by every score; `of_image`, `of_text` say what is right.
 
-    Pictures without a text are candidates, but no queries.
+    Pictures without a text are candidates, but no queries. Under "{split}/blind" stands what is left when each picture
+    is replaced by another one's: about chance, 1 of the gallery's size.
     """
     by = {"itc": (similarity, similarity.T)}
     if engine.can_match:
@@ -124,16 +124,34 @@ def recalls(
             combine(similarity, i2t, engine.temperature),
             combine(similarity.T, t2i, engine.temperature),
         )
-    asking = [row for row, correct in enumerate(of_image) if correct != []]
-    for score, (i2t, t2i) in by.items():
-        found = {
-            "t2i": ranks(in_order(t2i, similarity.T), of_text),
-            "i2t": ranks(in_order(i2t, similarity)[asking], [of_image[row] for row in asking]),
-        }
-        for direction, rank in found.items():
-            yield from with_interval(f"{split}/{score}/{direction}_r1", rank < 1, seed)
-            for k in RECALLS[1:]:
-                yield f"{split}/{score}/{direction}_r{k}", float((rank < k).mean())
+    # Replacing every picture leaves the scores as they are: what is right moves to another row.
+    half = max(len(images) // 2, 1)
+    moved = [of_image[(row - half) % len(images)] for row in range(len(images))]
+    truths = {split: (of_image, of_text)}
+    if len(images) > 1:
+        truths[f"{split}/blind"] = (moved, [(row + half) % len(images) for row in of_text])
+    for name, (texts_of, picture_of) in truths.items():
+        asking = [row for row, correct in enumerate(texts_of) if len(correct)]
+        for score, (i2t, t2i) in by.items():
+            found = {
+                "t2i": ranks(in_order(t2i, similarity.T), picture_of),
+                "i2t": ranks(in_order(i2t, similarity)[asking], [texts_of[row] for row in asking]),
+            }
+            yield from recall_metrics(f"{name}/{score}", found, seed)
+
+
+def recall_metrics(name: str, found: Mapping[str, np.ndarray], seed: int) -> Iterator[Metric]:
+    """R@1, R@5 and R@10 of the ranks in each direction, and "{name}/r_mean", the mean of them all, with intervals."""
+    for direction, rank in found.items():
+        for k in RECALLS:
+            yield from with_interval(f"{name}/{direction}_r{k}", rank < k, seed)
+    # Queries of each direction are resampled on their own.
+    each = [np.mean([rank < k for k in RECALLS], axis=0) for rank in found.values()]
+    yield f"{name}/r_mean", float(np.mean([hits.mean() for hits in each]))
+    means = np.mean([resampled_means(hits, seed + n) for n, hits in enumerate(each)], axis=0)
+    low, high = interval_of(means)
+    yield f"{name}/r_mean_low", low
+    yield f"{name}/r_mean_high", high
 
 
 def with_interval(name: str, values: np.ndarray, seed: int) -> Iterator[Metric]:
@@ -144,63 +162,13 @@ def with_interval(name: str, values: np.ndarray, seed: int) -> Iterator[Metric]:
     yield f"{name}_high", high
 
 
-def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Writes `metrics.json`, one flat object, whole or not at all."""
+def write_metrics(path: Path, metrics: Mapping[str, float], facts: Mapping[str, str] | None = None) -> None:
+    """Writes `metrics.json`, one flat object, whole or not at all; `facts` say in words what was measured."""
+    write_json(path, {**(facts or {}), **{name: float(value) for name, value in metrics.items()}})
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a JSON file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps({name: float(value) for name, value in metrics.items()}, indent=1) + "\n")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     os.replace(temporary, path)
-
-
-def metrics_table(metrics: Mapping[str, float]) -> Table:
-    """Recalls (R@1 with its interval) and below them foil accuracies in percent, by split and score."""
-    recalled = {"t2i": "text→picture", "i2t": "picture→text"}
-    headings = [
-        {f"{way}_r{k}": f"{name if k == 1 else ''}\n@{k}" for way, name in recalled.items() for k in RECALLS},
-        {f"foil_{kind}": f"{'foils' if kind == FOILS[0] else ''}\n{kind}" for kind in FOILS},
-    ]
-    both = Table.grid()
-    for heading in headings:
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("\n%", min_width=13)
-        table.add_column("\nby")
-        for title in heading.values():
-            table.add_column(title, justify="right")
-        for split in dict.fromkeys(name.split("/")[0] for name in metrics):
-            for score in SCORES:
-                cells = [percent(metrics, f"{split}/{score}/{metric}") for metric in heading]
-                if any(cells):
-                    table.add_row(split.replace("_", " "), score, *cells)
-        if table.row_count:
-            both.add_row(table)
-    return both
-
-
-def task_table(metrics: Mapping[str, float]) -> Table:
-    """Every figure that has an interval, in percent, beside what the same model reaches blind."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("%", "with its picture", "blind: another's picture"):
-        table.add_column(title, justify="left" if title == "%" else "right")
-    measured = [name for name in metrics if f"{name}_low" in metrics and "/blind/" not in name]
-    for name in measured:
-        split, metric = name.split("/", 1)
-        blind = f"{split}/blind/{metric}"
-        table.add_row(name.replace("_", " "), *(interval(metrics, key) for key in (name, blind)))
-    return table
-
-
-def interval(metrics: Mapping[str, float], name: str) -> str:
-    """A figure in percent with its interval; empty where it was not measured."""
-    if name not in metrics:
-        return ""
-    low, value, high = (100 * metrics[key] for key in (f"{name}_low", name, f"{name}_high"))
-    return f"{value:.1f} ({low:.0f}–{high:.0f})"
-
-
-def percent(metrics: Mapping[str, float], name: str) -> str:
-    """A metric in percent, with its interval if it is an R@1; empty where it was not measured."""
-    if name not in metrics:
-        return ""
-    value = f"{100 * metrics[name]:.1f}"
-    if name.endswith("_r1") and f"{name}_low" in metrics:
-        value += f" ({100 * metrics[f'{name}_low']:.0f}–{100 * metrics[f'{name}_high']:.0f})"
-    return value

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from albef.config import UserError
 from albef.data.records import Box
 from albef.model.albef import ALBEF, unit
 from albef.model.text_encoder import cls
@@ -25,9 +26,13 @@ def word_maps(
     Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` and S the
     matching logit. Padding gets zeros. The default layer is the published one of six, or the one in the same
     place of another depth. In the last layer matching reads [CLS] alone, so there only its map is not zero.
+    Raises `UserError` for a layer that the model does not have.
     """
+    depth = model.config.fusion_depth
     if layer is None:
-        layer = (model.config.fusion_depth - 1) // 2
+        layer = (depth - 1) // 2
+    if not 0 <= layer < depth:
+        raise UserError(f"There is no fusion layer {layer}: choose one of 0 to {depth - 1}.")
     with torch.no_grad():
         tokens = model.encode_text(ids, mask).tokens
         memory = model.image_memory(model.encode_image(pixels))

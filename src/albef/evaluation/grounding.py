@@ -18,6 +18,7 @@ from albef.evaluation.gradcam import box_of_map, contrast_maps, enlarged, word_m
 from albef.evaluation.judged import shown
 
 ENOUGH_OVERLAP = 0.5
+ROUNDING = 2.0  # pixels by which a box may reach beyond its picture
 Score = Literal["itm", "itc"]
 SCORES: tuple[Score, ...] = ("itm", "itc")
 
@@ -49,20 +50,31 @@ def ground_all(
         itm = word_maps(engine.model, batch.pixels, ids, mask, layer).sum(1)
         itc = contrast_maps(engine.model, batch.pixels, ids, mask)
         for index, record, *maps in zip(batch.indices, batch.records, itm, itc, strict=True):
-            if record.box is None:
-                raise UserError(f'{record.origin}: has no "box" to evaluate with.')
             image = record.image
             if not isinstance(image, np.ndarray):
                 image = open_picture(image, obey_exif=False)
             size = image.shape[1], image.shape[0]
-            beyond = [box for box in record.proposals if box[0] >= size[0] or box[1] >= size[1]]
-            if beyond:
+            if record.box is None:
                 raise UserError(
-                    f"{record.origin}: the proposed box {list(beyond[0])} lies outside of the picture; are these the "
-                    f"proposals of another picture?"
+                    f'{record.origin}: the key "box" is missing; evaluation needs [left, top, width, height] in pixels '
+                    f"of what the phrase means."
                 )
+            check_inside(record.box, size, f"{record.origin}: the box")
+            for box in record.proposals:
+                check_inside(box, size, f"{record.origin}: the proposed box")
             by_score = zip(SCORES, (enlarged(one, size) for one in maps), strict=True)
             yield {score: grounded(index, map_, record.box, record.proposals) for score, map_ in by_score}
+
+
+def check_inside(box: Box, size: tuple[int, int], what: str) -> None:
+    """Raises `UserError` for a box that reaches beyond a picture of (width, height): it is another picture's."""
+    left, top, width, height = box
+    beyond = max(-left, -top, left + width - size[0], top + height - size[1])
+    if beyond > ROUNDING:
+        raise UserError(
+            f"{what} {list(box)} reaches {beyond:.0f} pixels beyond the picture, which has {size[0]} × {size[1]}; "
+            f"it belongs to another picture, or to this one in another size. Correct it."
+        )
 
 
 def grounded(index: int, map_: np.ndarray, true_box: Box, proposals: Sequence[Box]) -> Grounded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -47,13 +48,17 @@ class Shown:
 def shown(engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPicture]) -> Iterator[Shown]:
     """All records of the source, batch by batch; those whose pictures can't be read are noted in `bad` instead.
 
-    `shuffled`: every record gets another one's pictures, the blind control.
+    `shuffled`: every record gets another one's pictures, the blind control; raises `UserError` where there are none.
     """
 
     def readable() -> Iterator[tuple[int, Record, list[Tensor]]]:
         for index in range(len(source)):
             record = source.record(index, 0)
-            seen = source.record((index + len(source) // 2 + 1) % len(source), 0) if shuffled else record
+            seen = another(source, index, record) if shuffled else record
+            if seen is None:
+                raise UserError(
+                    f"{record.origin}: no row has another picture, which the blind control needs."
+                )
             pictures = [seen.image] if seen.second_image is None else [seen.image, seen.second_image]
             try:
                 yield index, record, [engine.pixels(picture) for picture in pictures]
@@ -69,13 +74,26 @@ def shown(engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPict
         yield Shown([r[0] for r in chunk], [r[1] for r in chunk], first, second[0] if second else None)
 
 
+def another(source: Source, index: int, record: Record) -> Record | None:
+    """The first record from half-way around the source on that shows something else; None if there is none."""
+    for step in range(len(source)):
+        number = (index + len(source) // 2 + step) % len(source)
+        if number == index:
+            continue
+        seen = source.record(number, 0)
+        if not isinstance(seen.image, Path) or seen.image != record.image:
+            return seen
+    return None
+
+
 def judged_metrics(
     name: str,
     found: Sequence[Judged],
     bad: dict[int, BadPicture],
     group: Callable[[Judged], str] | None = None,
+    metric: str = "accuracy",
 ) -> Iterator[Metric]:
-    """ "{name}/accuracy" with its interval, "{name}/count", "{name}/skipped"; "{name}/accuracy_{group}" of each group.
+    """ "{name}/{metric}" with its interval, "{name}/count", "{name}/skipped"; "{name}/{metric}_{group}" of each group.
 
     Raises `UserError` when nothing could be judged.
     """
@@ -83,12 +101,12 @@ def judged_metrics(
         reason = f" ({next(iter(bad.values()))})" if bad else ""
         raise UserError(f"No record with a readable picture is left to evaluate{reason}.")
     scores = np.array([judged.score for judged in found])
-    yield from with_interval(f"{name}/accuracy", scores, seed=0)
+    yield from with_interval(f"{name}/{metric}", scores, seed=0)
     yield f"{name}/count", float(len(found))
     yield f"{name}/skipped", float(len(bad))
     if group is not None:
         groups = [group(judged) for judged in found]
         for each in sorted(set(groups)):
             yield from with_interval(
-                f"{name}/accuracy_{each}", scores[[other == each for other in groups]], seed=0
+                f"{name}/{metric}_{each}", scores[[other == each for other in groups]], seed=0
             )

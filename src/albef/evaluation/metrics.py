@@ -42,7 +42,18 @@ def accuracy(true_scores: np.ndarray, false_scores: np.ndarray) -> float:
 
 def bootstrap_interval(values: np.ndarray, seed: int, level: float = 0.95) -> tuple[float, float]:
     """Where the mean of `values` [N] lies with probability `level`: percentiles of the means of resamples."""
+    return interval_of(resampled_means(values, seed), level)
+
+
+def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+    """Means of `NUM_RESAMPLES` samples that are drawn from `values` [N] with replacement, each of its size."""
     rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(NUM_RESAMPLES)]
+    return np.array(
+        [values[rng.integers(len(values), size=len(values))].mean() for _ in range(NUM_RESAMPLES)]
+    )
+
+
+def interval_of(means: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The percentiles between which the middle `level` of the means lies."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

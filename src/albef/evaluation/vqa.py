@@ -2,67 +2,88 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from albef.config import UserError
 from albef.data.answers import answer_type, normalise_answer, soft_accuracy
 from albef.data.pictures import BadPicture
 from albef.data.sources import Source
 from albef.engine import Engine
-from albef.evaluation.evaluate import Metric
+from albef.evaluation.evaluate import Metric, write_json
 from albef.evaluation.judged import Judged, judged_metrics, shown
+
+Way = Literal["ranked", "open"]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are answered."""
+
+    answers: Sequence[str]  # to rank; empty: none are ranked
+    k: int  # of them are scored whole
+    beams: int = 1  # of the search for freely written answers; 1: greedy
+    count_first_token_twice: bool = False
 
 
 def judge_answers(
-    engine: Engine,
-    source: Source,
-    answers: Sequence[str],
-    k: int,
-    shuffled: bool,
-    bad: dict[int, BadPicture],
-    count_first_token_twice: bool = False,
-) -> Iterator[Judged]:
-    """The best of the listed answers to each question; freely written ones where the list is empty.
+    engine: Engine, source: Source, asked: Asking, shuffled: bool, bad: dict[int, BadPicture]
+) -> Iterator[dict[Way, Judged]]:
+    """The best of the listed answers to each question (where there is a list), and the one that is written freely.
 
-    The score is the official soft accuracy; 0 where the data give no answer.
+    The score is the official soft accuracy; NaN where the data give no answer.
     """
     for batch in shown(engine, source, shuffled, bad):
         memory = engine.question_memory([record.captions[0] for record in batch.records], batch.pixels)
-        if answers:
-            ranked = engine.ranked_answers(memory, answers, k, count_first_token_twice)
-        else:
-            ranked = engine.written_answers(memory, k=1)
-        for index, record, best in zip(batch.indices, batch.records, ranked, strict=True):
-            answer, chance = best[0]
+        best: dict[Way, list[list[tuple[str, float]]]] = {}
+        if asked.answers:
+            best["ranked"] = engine.ranked_answers(
+                memory, asked.answers, asked.k, asked.count_first_token_twice
+            )
+        best["open"] = engine.written_answers(memory, asked.beams)
+        for row, (index, record) in enumerate(zip(batch.indices, batch.records, strict=True)):
             expected = max(record.answers, key=record.answers.count, default="")
-            score = soft_accuracy(answer, record.answers) if record.answers else 0.0
-            yield Judged(index, expected, answer, chance, score)
+            found: dict[Way, Judged] = {}
+            for way, answers in best.items():
+                answer, chance = answers[row][0]
+                score = soft_accuracy(answer, record.answers) if record.answers else math.nan
+                found[way] = Judged(index, expected, answer, chance, score)
+            yield found
 
 
 def evaluate_vqa(
     engine: Engine,
     source: Source,
-    answers: Sequence[str],
-    k: int,
+    asked: Asking,
     name: str,
     shuffled: bool = False,
-    count_first_token_twice: bool = False,
     results: Path | None = None,
 ) -> Iterator[Metric]:
-    """ "{name}/accuracy", and that of each type of answer ("yes_no", "number", "other"), with intervals.
+    """ "{name}/accuracy" of ranking the listed answers and "{name}/open_accuracy" of writing one, with intervals.
 
-    `results` gets the file that the official server takes: every question exactly once, those without a readable
-    picture with an empty answer.
+    Both also of each type of answer ("…_yes_no", "…_number", "…_other"). Of data without answers only "{name}/count"
+    and "{name}/skipped". `results` gets the file that the official server takes: every question exactly once, those
+    without a readable picture with an empty answer; the answers are ranked ones where there is a list.
     """
     bad: dict[int, BadPicture] = {}
-    found = list(judge_answers(engine, source, answers, k, shuffled, bad, count_first_token_twice))
+    found = list(judge_answers(engine, source, asked, shuffled, bad))
     if results is not None:
-        answered = {one.index: one.answered for one in found}
-        write_results(results, source, answered)
-    yield from judged_metrics(name, found, bad, lambda one: answer_type(one.expected))
+        way: Way = "ranked" if asked.answers else "open"
+        write_results(results, source, {ways[way].index: ways[way].answered for ways in found})
+    known = [ways for ways in found if ways["open"].expected]
+    if found and not known:
+        yield f"{name}/count", float(len(found))
+        yield f"{name}/skipped", float(len(bad))
+        return
+    ways_of: tuple[Way, ...] = ("ranked", "open") if asked.answers else ("open",)
+    for way in ways_of:
+        metric = "accuracy" if way == "ranked" else "open_accuracy"
+        ones = [ways[way] for ways in known]
+        yield from judged_metrics(name, ones, bad, lambda one: answer_type(one.expected), metric)
 
 
 def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
@@ -71,10 +92,13 @@ def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
     for index in range(len(source)):
         record = source.record(index, 0)
         if not record.key:
-            raise UserError(f"{record.origin}: has no question_id, which the result file needs.")
+            raise UserError(
+                f'{record.origin}: the key "question_id" is missing, which the result file needs; add it, or leave '
+                f"--results out."
+            )
         rows[record.key] = answered.get(index, "")
     results = [{"question_id": int(k) if k.isdigit() else k, "answer": a} for k, a in rows.items()]
-    file.write_text(json.dumps(results), "utf-8")
+    write_json(file, results)
 
 
 def frequent_answers(source: Source, records: int = 20_000, most: int = 3192) -> list[str]:
@@ -92,5 +116,5 @@ def check_answers(file: Path, answers: Sequence[str], source: Source) -> None:
     if given and not any(normalise_answer(answer) in listed for answer in given):
         raise UserError(
             f"{file}: has none of the answers of the data, such as {given[0]!r}; make the list from the training "
-            f"answers, or leave data.answer_list empty."
+            f"answers, or leave it out."
         )

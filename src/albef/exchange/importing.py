@@ -25,6 +25,7 @@ from albef.model_directory import (
     QUEUE_FILE,
     TEACHER_FILE,
     WEIGHTS_FILE,
+    Trained,
     read_answers,
     whole_folder,
     write_description,
@@ -93,7 +94,8 @@ def import_checkpoint(
     with whole_folder(folder, FILES) as temporary, writable(folder):
         with torch.device("meta"):
             model = ALBEF(config, structure.heads)
-        write_description(temporary, model, tokenizer, card, answers)
+        trained = Trained(structure.task, file.name)
+        write_description(temporary, model, tokenizer, card, answers, trained)
         write_weights(temporary / WEIGHTS_FILE, parts.student, list(own), config, "model")
         if parts.teacher:
             write_weights(temporary / TEACHER_FILE, parts.teacher, list(taught), config, "teacher")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +11,10 @@ import torch
 
 from albef.config import Config
 from albef.data.pictures import BadPicture, open_picture
-from albef.data.records import stable_id
-from albef.data.sources import open_source
+from albef.data.records import Record, stable_id
+from albef.data.sources import Source, open_source
 from albef.data.text import CLS, SEP, clean_caption
-from albef.engine import Engine
+from albef.engine import Engine, Picture
 from albef.evaluation.gradcam import word_maps
 from albef.evaluation.ranking import candidates, combine, in_order, match_scores, similarities
 from albef.model.albef import ALBEF
@@ -57,19 +57,19 @@ def gallery_pairs(config: Config, split: str) -> list[Pair]:
 
 
 def training_pairs(config: Config, limit: int) -> list[Pair]:
-    """Up to `limit` pairs of the training data as the first epoch had them.
-
-    Of users' own data they are spread evenly, each picture and each caption comes once, and what cannot be
-    read is left out.
-    """
+    """Up to `limit` pairs of the training data as the first epoch had them; see `source_pairs`."""
     if config.data.source == "pictograms":
         return list(_pictogram_pairs(config, limit))
-    source = open_source(config.data, "train", config.train.seed, config.model.image_size)
+    source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
+    return source_pairs(source, config, limit)
+
+
+def source_pairs(source: Source, config: Config, limit: int) -> list[Pair]:
+    """Up to `limit` pairs of a source, spread evenly: each picture and each caption once, without unreadable ones."""
     found: list[Pair] = []
     seen: set[object] = set()
     for index in range(0, len(source), max(1, len(source) // limit)):
         record = source.record(index, 0)
-        assert not isinstance(record.image, np.ndarray)  # users' pictures are files
         texts = [text for text in record.captions if clean_caption(text, config.model.max_words)]
         picture = record.image if record.image_id is None else record.image_id
         meaning = stable_id(clean_caption(texts[0], config.model.max_words)) if texts else None
@@ -77,11 +77,44 @@ def training_pairs(config: Config, limit: int) -> list[Pair]:
             continue
         seen |= {picture, meaning}
         try:
-            image = open_picture(record.image, obey_exif=config.data.obey_exif)
+            image = pixels_of(record.image, config.data.obey_exif)
         except BadPicture:
             continue
         found.append(Pair(image, texts[0], meaning))
     return found[:limit]
+
+
+def pixels_of(image: Picture, obey_exif: bool) -> np.ndarray:
+    """The picture as it is stored; raises `BadPicture`."""
+    return image if isinstance(image, np.ndarray) else open_picture(image, obey_exif=obey_exif)
+
+
+@dataclass
+class Excerpt:
+    """Records of a source, spread evenly: as many as a report can look at."""
+
+    source: Source
+    limit: int
+    couple: int = 1
+
+    def __len__(self) -> int:
+        return min(self.limit, len(self.source))
+
+    def record(self, index: int, epoch: int) -> Record:
+        """Record `index` of the excerpt."""
+        return self.source.record(index * len(self.source) // len(self), epoch)
+
+
+def judged_source(config: Config, limit: int) -> Source | None:
+    """Records that the run is evaluated on: of the first split of pictograms, or of the user's validation file."""
+    data, wanted = config.data, config.evaluate
+    if data.source.startswith("pictograms"):
+        drawn = replace(data, count=min(wanted.count, limit))
+        return open_source(drawn, wanted.splits[0], wanted.seed, config.model.image_size, config.task.name)
+    if not data.validation:
+        return None
+    own = replace(data, source=data.validation)
+    return Excerpt(open_source(own, "test", wanted.seed, config.model.image_size, config.task.name), limit)
 
 
 def _pictogram_pairs(config: Config, limit: int) -> Iterator[Pair]:

@@ -53,10 +53,11 @@ td small { display: block; color: var(--soft); font-size: 11px; line-height: 1.2
 .chart svg text { font-family: system-ui, sans-serif !important; }
 .cards { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(500px, 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 14px 16px; }
-.card > .caption { font-weight: 600; margin: 0 0 10px; }
+.card .caption { font-weight: 600; margin: 0 0 10px; }
 .side { display: flex; gap: 16px; align-items: flex-start; }
 .side > :last-child { flex: 1; min-width: 0; }
 .row { display: grid; grid-template-columns: repeat(6, 1fr); gap: 10px; }
+.row.three { grid-template-columns: repeat(3, 1fr); }
 figure { margin: 0; }
 figure img, .side > img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain;
   border-radius: 8px; }

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from albef.data.pictures import open_picture
+from albef.data.records import Box
 from albef.engine import Grounding
 
 LogLine = dict[str, float]
@@ -59,6 +60,9 @@ LOSSES = Panel(
         "itc": ("contrast (ITC)", _BLUE),
         "itm": ("matching (ITM)", _ORANGE),
         "mlm": ("masked words (MLM)", _GREEN),
+        "answer": ("answers", _BLUE),
+        "classification": ("classification", _BLUE),
+        "assignment": ("text assignment", _BLUE),
     },
 )
 INFORMATION = Panel(
@@ -76,6 +80,8 @@ SHARES = Panel(
     {
         "itm_accuracy": ("matching pairs told apart", _ORANGE),
         "disagreement": ("teacher prefers another caption", _BLUE),
+        "accuracy": ("right in the batch", _ORANGE),
+        "token_accuracy": ("tokens of answers right", _ORANGE),
     },
 )
 
@@ -139,6 +145,17 @@ def lit(image: np.ndarray, attention: np.ndarray, side: int) -> np.ndarray:
     grey = image.mean(2, keepdims=True) * 0.4 + 20
     shown: np.ndarray = grey + (image - grey) * light.clip(0, 1)[..., None]
     return shown.clip(0, 255).astype(np.uint8)
+
+
+def boxed(image: np.ndarray, shape: tuple[int, ...], expected: Box, found: Box) -> np.ndarray:
+    """The picture, which was [height, width] = `shape`, with the expected box in green and the found one in orange."""
+    shown = image.copy()
+    scale = np.tile([image.shape[1] / shape[1], image.shape[0] / shape[0]], 2)
+    # The expected box is thicker, so that both are seen where they coincide.
+    for box, colour, line in ((expected, (23, 166, 115), 5), (found, (240, 140, 26), 2)):
+        left, top, width, height = (np.array(box) * scale).round().astype(int).tolist()
+        cv2.rectangle(shown, (left, top), (left + width, top + height), colour, line)
+    return shown
 
 
 def grounding_picture(picture: Path, phrase: str, found: Grounding, file: Path) -> None:

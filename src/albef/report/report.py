@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from albef.config import Config
+from albef.config import Config, TaskName
+from albef.data.sources import Source
 from albef.engine import Engine
+from albef.evaluation.protocol import protocol
+from albef.evaluation.tables import measured
 from albef.model.albef import ALBEF
 from albef.report import page
-from albef.report.findings import Pair, Ranking, caption_maps, doubts, gallery_pairs, rank, training_pairs
+from albef.report.cases import grounded_sections, judged_sections, task_bars, task_results, words_of
+from albef.report.findings import (
+    Pair,
+    Ranking,
+    caption_maps,
+    doubts,
+    gallery_pairs,
+    judged_source,
+    rank,
+    source_pairs,
+    training_pairs,
+)
 from albef.report.plots import INFORMATION, LOSSES, SHARES, LogLine, curves, lit
 
 Metrics = Mapping[str, float]
 
 REPORT_FILE = "report.html"
+TASKS: dict[TaskName, str] = {
+    "pretrain": "pictures and texts",
+    "retrieval": "retrieval",
+    "vqa": "answering questions",
+    "entailment": "entailment",
+    "text_assignment": "text assignment",
+    "nlvr": "statements about two pictures",
+    "grounding": "grounding",
+}
 SCORES = {"itc": "ITC", "itm": "ITM", "sum": "ITC + ITM"}
 RECALLS = {
     f"{way}_r{k}": f"{name} R@{k}"
     for way, name in (("t2i", "text→image"), ("i2t", "image→text"))
     for k in (1, 5, 10)
-}
+} | {"r_mean": "mean"}
 FOILS = {f"foil_{kind}": kind for kind in ("noun", "count", "size", "background", "location", "relation")}
 NUM_CAPTIONS, NUM_PICTURES, NUM_MAPPED, NUM_DOUBTS = 12, 10, 6, 5
 TOP_PICTURES, TOP_CAPTIONS = 5, 3
 MAPS = range(3, 6)  # maps that a caption may have to be shown
+JUDGED = 120  # records that examples are taken from
 OWN_GALLERY = 200  # pairs of users' data that stand in for a test gallery
 DOUBTED_PAIRS = 256  # training pairs that the teacher judges at once
 _SHOWN_SIDE, _MAP_SIDE = 224, 96  # pixels that a picture and a map are stored with
@@ -37,34 +62,68 @@ _SHOWN_SIDE, _MAP_SIDE = 224, 96  # pixels that a picture and a map are stored w
 def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Config) -> Path:
     """The path of `report.html` in the run folder: one file that needs no other and no network.
 
-    Curves are read from the run's `log.jsonl`, recalls and foils from its `metrics.json`; everything else is
-    asked of the model now. Of data that are not pictograms, training pairs stand in for the test gallery.
-    Parts that a run cannot have (no log, no teacher, no matching) are left out with a sentence.
+    Curves are read from the run's `log.jsonl`, figures from its `metrics.json`; everything else is asked of the model
+    now. Parts that a run cannot have (no log, no teacher, no matching, no data to evaluate on) are left out with a
+    sentence.
     """
     log, metrics = read_log(run / "log.jsonl"), read_metrics(run / "metrics.json")
-    embedded = config.data.source == "pictograms"
-    if embedded:
+    task = config.task.name
+    body = [headline(engine, config, log, metrics, run), course(log)]
+    if task in ("pretrain", "retrieval"):
+        body += pair_sections(engine, teacher, config, metrics)
+    elif task in TASK_SECTIONS:
+        body.append(task_results(metrics))
+        source = judged_source(config, JUDGED)
+        if source is None:
+            body.append(page.section("Examples", "There are none: the recipe names no data.validation."))
+        else:
+            body += TASK_SECTIONS[task](engine, source, config)
+    body.append(
+        f"<footer>Made by albef from the log, the metrics and the model of {page.text(run.name)}.</footer>"
+    )
+    path = run / REPORT_FILE
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(page.page(f"What {run.name} learned", body), "utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+TASK_SECTIONS: dict[TaskName, Callable[[Engine, Source, Config], list[str]]] = {
+    "vqa": judged_sections,
+    "entailment": judged_sections,
+    "nlvr": judged_sections,
+    "grounding": grounded_sections,
+}
+
+
+def pair_sections(engine: Engine, teacher: ALBEF | None, config: Config, metrics: Metrics) -> list[str]:
+    """Figures, and what is found in either direction, of a model for pictures and texts.
+
+    Of users' data without a validation file, training pairs stand in for the test gallery.
+    """
+    embedded = config.data.source.startswith("pictograms")
+    if config.data.source == "pictograms":
         gallery = gallery_pairs(config, config.evaluate.splits[0])
     else:
-        gallery = training_pairs(config, OWN_GALLERY)
+        source = judged_source(config, OWN_GALLERY)
+        gallery = source_pairs(source, config, OWN_GALLERY) if source else training_pairs(config, OWN_GALLERY)
     # No query is chosen: the first captions, then the next pictures, then captions with maps.
     captions = range(len(gallery))[:NUM_CAPTIONS]
     pictures = range(len(gallery))[NUM_CAPTIONS:][:NUM_PICTURES] or captions
     found, named = rank(engine, gallery, config.evaluate.top_k, captions, pictures)
     score = "the sum of ITC and ITM" if engine.can_match else "ITC"
-    body = [
-        headline(engine, config, log, metrics, run),
-        course(log),
-        results(metrics, config),
-        found_pictures(gallery, found, score, embedded),
+    where = "the test gallery"
+    if not embedded:
+        where = (
+            f"{len(gallery)} pictures of the {'validation' if config.data.validation else 'training'} data"
+        )
+    return [
+        results(engine, metrics, config),
+        found_pictures(gallery, found, score, where),
         found_captions(gallery, named, score),
         attention(engine, gallery),
         doubted(engine, teacher, config),
-        f"<footer>Made by albef from the log, the metrics and the model of {page.text(run.name)}.</footer>",
     ]
-    path = run / REPORT_FILE
-    path.write_text(page.page(f"What {run.name} learned", body), "utf-8")
-    return path
 
 
 def read_log(path: Path) -> list[LogLine]:
@@ -76,8 +135,8 @@ def read_log(path: Path) -> list[LogLine]:
 
 def read_metrics(path: Path) -> Metrics:
     """What the run was measured to reach; nothing if there is no such file."""
-    metrics: Metrics = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return metrics
+    stored = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return {name: value for name, value in stored.items() if not isinstance(value, str)}
 
 
 def headline(engine: Engine, config: Config, log: Sequence[LogLine], metrics: Metrics, run: Path) -> str:
@@ -89,23 +148,27 @@ def headline(engine: Engine, config: Config, log: Sequence[LogLine], metrics: Me
     if seconds:
         figures = [(duration(seconds), "of training"), *figures]
         figures += [(f"{pairs / seconds:,.0f}", "pairs a second")]
-    if data.source == "pictograms":
+    if data.source.startswith("pictograms"):
         figures += [(f"{data.num_nouns}", "nouns")]
+    if data.source == "pictograms":
         figures += [(f"{data.caption_noise:.0%}", "of training captions noisy")]
     figures += [
         (f"{sum(parameter.numel() for parameter in engine.model.parameters()):,}", "parameters"),
         (f"{engine.config.image_size} px", f"a side, in {grid} × {grid} patches"),
         (precision(config, run), "precision of training"),
     ]
-    what = f"An ALBEF “{engine.config.size}” model, trained on {Path(data.source).name}"
+    what = f"An ALBEF “{engine.config.size}” model, trained for {TASKS[config.task.name]} on {Path(data.source).name}"
+    bars = recall_bars(metrics) or "".join(task_bars(metrics, split) for split in splits(metrics)[:1])
     return (
         f'<h1>{page.text(what)}</h1>\n<p class="soft">{page.text(outcome(metrics, config))}</p>\n'
-        f"{page.tiles(figures)}\n{recall_bars(metrics)}"
+        f"{page.tiles(figures)}\n{bars}"
     )
 
 
 def outcome(metrics: Metrics, config: Config) -> str:
     """The result in a sentence, as far as it was measured: by the sum of both scores where there is one."""
+    if config.task.name not in ("pretrain", "retrieval"):
+        return task_outcome(metrics)
     for split in splits(metrics):
         for score in ("sum", "itc"):
             value = metrics.get(f"{split}/{score}/t2i_r1")
@@ -120,6 +183,18 @@ def outcome(metrics: Metrics, config: Config) -> str:
                 f"that would be {1 / count:.1%}."
             )
     return "This run was not evaluated: no recalls are in its metrics.json."
+
+
+def task_outcome(metrics: Metrics) -> str:
+    """The first figure of a task, and what is left of it blind."""
+    for name in measured(metrics):
+        split, metric = name.split("/", 1)
+        if name not in metrics:
+            continue
+        blind = metrics.get(f"{split}/blind/{metric}")
+        control = f"; shown another one's picture instead, in {blind:.0%}" if blind is not None else ""
+        return f"{words_of(metric).capitalize()} in {metrics[name]:.0%} of cases (split {title(split)}){control}."
+    return "This run was not evaluated: no figures are in its metrics.json."
 
 
 def recall_bars(metrics: Metrics) -> str:
@@ -158,17 +233,24 @@ def course(log: Sequence[LogLine]) -> str:
             "information. Those of contrast cannot exceed the logarithm of the number of candidates (the "
             "batch and the queue)."
         )
-    charts = curves(log, (LOSSES, INFORMATION, SHARES))
+    panels = [
+        panel for panel in (LOSSES, INFORMATION, SHARES) if any(set(panel.series) & set(line) for line in log)
+    ]
+    charts = curves(log, panels)
     return page.section("How training went", lead, f'<div class="wide chart">{charts}</div>')
 
 
-def results(metrics: Metrics, config: Config) -> str:
+def results(engine: Engine, metrics: Metrics, config: Config) -> str:
     """Tables of recalls and of foil accuracies, with what chance would give."""
     found = [(split, score) for split in splits(metrics) for score in SCORES]
     found = [pair for pair in found if any(name.startswith("/".join(pair) + "/") for name in metrics)]
     if not found:
         return page.section("What it scores", "This run was not evaluated: its metrics.json holds no scores.")
-    lead = "Shares of 1, with 95 % intervals where they were computed."
+    seen = protocol(engine.trained, config.data.validation or config.data.source)
+    lead = (
+        f"{seen.sentence} Shares of 1, with 95 % intervals where they were computed. “Blind” is the control: every "
+        "picture is replaced by another one's, so it is about chance."
+    )
     embedded = config.data.source == "pictograms"
     if embedded:
         lead += (
@@ -178,7 +260,7 @@ def results(metrics: Metrics, config: Config) -> str:
         )
     # Of users' data pictures may have several captions each, which makes chance better from image to text.
     count = config.evaluate.count if embedded else metrics.get(f"{found[0][0]}/pictures", 0)
-    ways = RECALLS if embedded else [metric for metric in RECALLS if metric.startswith("t2i")]
+    ways = [metric for metric in RECALLS if metric.startswith("t2i") or (embedded and metric != "r_mean")]
     chance = {metric: min(1.0, int(metric[5:]) / count) for metric in ways} if count else {}
     body = "<h3>Recall</h3>" + score_table(metrics, found, RECALLS, chance)
     if any(name.rpartition("/")[2] in FOILS for name in metrics):
@@ -204,7 +286,7 @@ def score_table(
     return page.table(["", *names.values()], rows)
 
 
-def found_pictures(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: str, embedded: bool) -> str:
+def found_pictures(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: str, where: str) -> str:
     """Captions with the pictures that the model would show for them."""
     cards = []
     for number, order, truth in rankings:
@@ -216,7 +298,6 @@ def found_pictures(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: st
             image = page.img(pairs[candidate].image, pairs[candidate].caption, _SHOWN_SIDE)
             figures.append(page.figure(image, label, "right late" if late else "right" if right else ""))
         cards.append(page.card(pairs[number].caption, f'<div class="row">{"".join(figures)}</div>'))
-    where = "the test gallery" if embedded else f"{len(pairs)} pictures of the training data"
     lead = (
         f"The first {len(cards)} captions of {where}, not chosen, each with the {TOP_PICTURES} pictures that "
         f"rank highest among all {len(pairs)} by {score}. The right one is framed; where it is not among "
@@ -316,7 +397,8 @@ def doubted(engine: Engine, teacher: ALBEF | None, config: Config) -> str:
 
 def splits(metrics: Metrics) -> list[str]:
     """The splits that the metrics are of, in their order."""
-    return list(dict.fromkeys(name.split("/")[0] for name in metrics if name.count("/") == 2))
+    found = (name.rsplit("/", 2)[0] for name in metrics if name.count("/") > 1)
+    return list(dict.fromkeys(found)) or list(dict.fromkeys(name.split("/")[0] for name in measured(metrics)))
 
 
 def interval(metrics: Metrics, key: str) -> tuple[float | None, float | None]:
@@ -332,7 +414,7 @@ def precision(config: Config, run: Path) -> str:
 
 def title(split: str) -> str:
     """A split's name for readers."""
-    return split.replace("_", " ")
+    return split.replace("_", " ").replace("/", ", ")
 
 
 def ordinal(place: int) -> str:

@@ -1,0 +1,105 @@
+"""Figures as tables for a terminal, in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from albef.data.rows import ENTAILMENT_LABELS
+from albef.evaluation.evaluate import FOILS, RECALLS, SCORES
+
+Metrics = Mapping[str, float]
+
+
+def tables(metrics: Metrics) -> Iterator[Table]:
+    """Everything there is to show of a model's figures."""
+    if any(name.endswith("/r_mean") for name in metrics):
+        yield metrics_table(metrics)
+    else:
+        yield task_table(metrics)
+    for split in dict.fromkeys(name.split("/")[0] for name in metrics):
+        for name in (split, f"{split}/blind"):
+            if f"{name}/share_neutral_neutral" in metrics:
+                yield confusion_table(metrics, name)
+
+
+def metrics_table(metrics: Metrics) -> Table:
+    """Recalls (R@1 with its interval) and below them foil accuracies, by split and score."""
+    recalled = {"t2i": "text→picture", "i2t": "picture→text"}
+    headings = [
+        {f"{way}_r{k}": f"{name if k == 1 else ''}\n@{k}" for way, name in recalled.items() for k in RECALLS}
+        | {"r_mean": "\nmean"},
+        {f"foil_{kind}": f"{'foils' if kind == FOILS[0] else ''}\n{kind}" for kind in FOILS},
+    ]
+    both = Table.grid()
+    for heading in headings:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("\n%", min_width=13)
+        table.add_column("\nby")
+        for title in heading.values():
+            table.add_column(title, justify="right")
+        for split in dict.fromkeys(name.rsplit("/", 2)[0] for name in metrics if name.count("/") > 1):
+            for score in SCORES:
+                cells = [percent(metrics, f"{split}/{score}/{metric}") for metric in heading]
+                if any(cells):
+                    table.add_row(split.replace("_", " ").replace("/", ", "), score, *cells)
+        if table.row_count:
+            both.add_row(table)
+    return both
+
+
+def task_table(metrics: Metrics) -> Table:
+    """Every figure that has an interval, beside what the same model reaches blind."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("%", "with its picture", "blind: another's picture"):
+        table.add_column(title, justify="left" if title == "%" else "right")
+    for name in measured(metrics):
+        split, metric = name.split("/", 1)
+        blind = f"{split}/blind/{metric}"
+        table.add_row(name.replace("_", " "), *(interval(metrics, key) for key in (name, blind)))
+    return table
+
+
+def measured(metrics: Metrics) -> list[str]:
+    """The names of the figures that have an interval, each once whether it was measured blind or not."""
+    bounded = [name for name in metrics if f"{name}_low" in metrics]
+    return list(dict.fromkeys(name.replace("/blind/", "/") for name in bounded))
+
+
+def confusion_table(metrics: Metrics, name: str) -> Table:
+    """What sentences of each label were called, out of 100 with that label."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{name}: answered, out of 100")
+    for title in ("expected", *ENTAILMENT_LABELS):
+        table.add_column(title, justify="left" if title == "expected" else "right")
+    for expected, row in zip(ENTAILMENT_LABELS, confusion(metrics, name), strict=True):
+        table.add_row(expected, *(f"{100 * share:.1f}" for share in row))
+    return table
+
+
+def confusion(metrics: Metrics, name: str) -> np.ndarray:
+    """Shares of the answers, [expected, answered]: rows add up to 1, or to 0 for a label without sentences."""
+    shares = np.array(
+        [[metrics[f"{name}/share_{e}_{a}"] for a in ENTAILMENT_LABELS] for e in ENTAILMENT_LABELS]
+    )
+    rows: np.ndarray = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)
+    return rows
+
+
+def interval(metrics: Metrics, name: str) -> str:
+    """A figure in percent with its interval; empty where it was not measured."""
+    if name not in metrics:
+        return ""
+    low, value, high = (100 * metrics[key] for key in (f"{name}_low", name, f"{name}_high"))
+    return f"{value:.1f} ({low:.0f}–{high:.0f})"
+
+
+def percent(metrics: Metrics, name: str) -> str:
+    """A metric in percent, with its interval if it is an R@1; empty where it was not measured."""
+    if name not in metrics:
+        return ""
+    if name.endswith("_r1") and f"{name}_low" in metrics:
+        return interval(metrics, name)
+    return f"{100 * metrics[name]:.1f}"

@@ -1,0 +1,227 @@
+"""What a model said of single records, right and wrong, for a reader to judge: with its picture, and blind beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from albef.config import Config
+from albef.data.pictures import BadPicture
+from albef.data.records import Record
+from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
+from albef.data.sources import Source
+from albef.engine import Engine
+from albef.evaluation.classes import judge_classes
+from albef.evaluation.grounding import Grounded, grounded
+from albef.evaluation.judged import Judged, another
+from albef.evaluation.tables import confusion, measured
+from albef.evaluation.vqa import Asking, judge_answers
+from albef.report import page
+from albef.report.findings import pixels_of
+from albef.report.plots import boxed, lit
+
+Metrics = Mapping[str, float]
+
+NUM_RIGHT, NUM_WRONG, NUM_GROUNDED = 8, 8, 6
+_SHOWN_SIDE, _MAP_SIDE = 224, 160  # pixels that pictures are stored with
+ANSWERS = {"entailment": ENTAILMENT_LABELS, "nlvr": NLVR_LABELS}
+WORDS = {
+    "accuracy": "right",
+    "open_accuracy": "right, in its own words",
+    "consistency": "statements right with all their pictures",
+    "pointing": "highest point in the box",
+    "map_box": "box of the map, IoU ≥ 0.5",
+    "proposals": "best of the proposed boxes, IoU ≥ 0.5",
+}
+
+
+class Case(NamedTuple):
+    """A record with what the model said of it: with its picture, blind, and (questions only) in its own words."""
+
+    record: Record
+    seen: Judged
+    blind: Judged | None
+    written: Judged | None
+
+
+def cases(engine: Engine, source: Source, config: Config) -> list[Case]:
+    """What the model says of each record of the source whose picture can be read."""
+    seen, written = judge(engine, source, config, False)
+    controlled = another(source, 0, source.record(0, 0)) is not None
+    blind = judge(engine, source, config, True)[0] if controlled else {}
+    return [
+        Case(source.record(index, 0), one, blind.get(index), written.get(index))
+        for index, one in seen.items()
+        if one.expected
+    ]
+
+
+def judge(
+    engine: Engine, source: Source, config: Config, shuffled: bool
+) -> tuple[dict[int, Judged], dict[int, Judged]]:
+    """The model's words on the records by number: its choice, and (questions with a list) what it writes itself."""
+    bad: dict[int, BadPicture] = {}
+    if config.task.name in ANSWERS:
+        labels = ANSWERS[config.task.name]
+        return {one.index: one for one in judge_classes(engine, source, labels, shuffled, bad)}, {}
+    wanted = config.evaluate
+    asking = Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice)
+    found = list(judge_answers(engine, source, asking, shuffled, bad))
+    written = {ways["open"].index: ways["open"] for ways in found}
+    ranked = {ways["ranked"].index: ways["ranked"] for ways in found if "ranked" in ways}
+    return (ranked, written) if ranked else (written, {})
+
+
+def judged_sections(engine: Engine, source: Source, config: Config) -> list[str]:
+    """Right and wrong answers with their pictures, the first of each."""
+    found = cases(engine, source, config)
+    right = [case for case in found if case.seen.score >= 0.5]
+    wrong = [case for case in found if case.seen.score < 0.5]
+    sections = []
+    for heading, ones, limit in (("Right answers", right, NUM_RIGHT), ("Wrong answers", wrong, NUM_WRONG)):
+        cards = "".join(case_card(case, config.data.obey_exif) for case in ones[:limit])
+        lead = (
+            f"The first {min(limit, len(ones))} of {len(ones)} among {len(found)} examples, not chosen otherwise, each "
+            "with the model's probability. “Blind” is what the model says when it is shown another one's picture."
+        )
+        sections.append(page.section(heading, lead, f'<div class="cards">{cards}</div>'))
+    return sections
+
+
+def case_card(case: Case, obey_exif: bool) -> str:
+    """A record with its picture or pictures and the answers."""
+    record, seen = case.record, case.seen
+    pictures = [record.image] if record.second_image is None else [record.image, record.second_image]
+    text = record.captions[0]
+    images = "".join(page.img(pixels_of(one, obey_exif), text, _SHOWN_SIDE) for one in pictures)
+    kind = "right" if seen.score >= 0.5 else "given"
+    lines = [f'<li class="{kind}">{page.chance(seen.probability, seen.answered)}</li>']
+    if seen.score < 1:
+        lines.append(f"<li>{page.text('expected: ' + seen.expected)}</li>")
+    for name, said in (("in its own words", case.written), ("blind", case.blind)):
+        if said is not None:
+            lines.append(f'<li class="soft">{page.chance(said.probability, f"{name}: {said.answered}")}</li>')
+    body = f'<p class="caption">{page.text(text)}</p><ol class="choices">{"".join(lines)}</ol>'
+    return f'<div class="card side">{images}<div>{body}</div></div>'
+
+
+def grounded_sections(engine: Engine, source: Source, config: Config) -> list[str]:
+    """Phrases with the maps of matching and of contrast over their pictures, the box found and the one expected."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for record, picture, maps, boxes in groundings(engine, source, config):
+        assert record.box is not None
+        cards = found[boxes["itm"].right]
+        if len(cards) < NUM_GROUNDED:
+            cards.append(grounded_card(record.captions[0], picture, maps, boxes))
+    sections = []
+    for heading, cards in (("Found", found[True]), ("Missed", found[False])):
+        lead = (
+            f"The first {len(cards)} phrases whose box by matching covers the expected one "
+            f"{'with' if heading == 'Found' else 'without'} an intersection over union of 0.5. Green: the expected "
+            "box; orange: the one found (the best of the proposals where there are any, else that of the map itself). "
+            "Lit is where the map of the phrase is high: Grad-CAM of matching, and of contrast."
+        )
+        sections.append(page.section(heading, lead, f'<div class="cards">{"".join(cards)}</div>'))
+    return sections
+
+
+Found = tuple[Record, np.ndarray, dict[str, np.ndarray], dict[str, Grounded]]
+
+
+def groundings(engine: Engine, source: Source, config: Config) -> Iterator[Found]:
+    """Of each record with a box: its picture, and the map and the boxes by matching ("itm") and contrast ("itc")."""
+    for index in range(len(source)):
+        record = source.record(index, 0)
+        if record.box is None:
+            continue
+        try:
+            picture = pixels_of(record.image, False)  # boxes are those of the stored picture
+        except BadPicture:
+            continue
+        maps = {
+            "itm": engine.ground(picture, record.captions[0], "itm", config.evaluate.layer).map,
+            "itc": engine.ground(picture, record.captions[0], "itc").map,
+        }
+        boxes = {name: grounded(index, map_, record.box, record.proposals) for name, map_ in maps.items()}
+        yield record, picture, maps, boxes
+
+
+def grounded_card(
+    phrase: str, picture: np.ndarray, maps: dict[str, np.ndarray], boxes: dict[str, Grounded]
+) -> str:
+    """A phrase with its picture and both maps, each with the box found and the expected one."""
+    whole = cv2.resize(picture, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
+    figures = [page.figure(page.img(whole, phrase), "picture")]
+    for name, title in (("itm", "matching"), ("itc", "contrast")):
+        light = maps[name] / (maps[name].max() or 1.0)
+        one = boxes[name]
+        drawn = boxed(lit(picture, light, _MAP_SIDE), picture.shape, one.true_box, one.chosen or one.box)
+        figures.append(page.figure(page.img(drawn, f"{phrase}: {title}"), title))
+    return page.card(phrase, f'<div class="row three">{"".join(figures)}</div>')
+
+
+def task_results(metrics: Metrics) -> str:
+    """Every figure beside what is left of it blind, and (entailment) what sentences of each label were called."""
+    names = measured(metrics)
+    if not names:
+        return page.section("What it scores", "This run was not evaluated: its metrics.json holds no scores.")
+    rows: list[tuple[str, list[str], bool]] = []
+    for name in names:
+        split, metric = name.split("/", 1)
+        cells = [value_cell(metrics, key) for key in (name, f"{split}/blind/{metric}")]
+        begins = not rows or not rows[-1][0].startswith(f"{split.replace('_', ' ')} · ")
+        rows.append((f"{split.replace('_', ' ')} · {words_of(metric)}", cells, begins))
+    body = page.table(["", "with its picture", "blind"], rows)
+    for split in dict.fromkeys(name.split("/")[0] for name in names):
+        for name, title in ((split, split), (f"{split}/blind", f"{split}, blind")):
+            if f"{name}/share_neutral_neutral" in metrics:
+                body += (
+                    f"<h3>{page.text(title.replace('_', ' '))}: what sentences of each label were called</h3>"
+                )
+                body += confusion_matrix(confusion(metrics, name))
+    lead = (
+        "Shares of 1 with 95 % intervals. “Blind” is the control: every picture is replaced by another one's, so it "
+        "says how much comes from the words alone."
+    )
+    return page.section("What it scores", lead, body)
+
+
+def confusion_matrix(shares: np.ndarray) -> str:
+    """Expected labels in rows, answered ones in columns."""
+    rows = [
+        (label, [page.value_cell(float(share)) for share in row], False)
+        for label, row in zip(ENTAILMENT_LABELS, shares, strict=True)
+    ]
+    return page.table(["expected", *ENTAILMENT_LABELS], rows)
+
+
+def task_bars(metrics: Metrics, split: str) -> str:
+    """The figures of a split as bars, each above what is left of it blind."""
+    lines = []
+    for name in measured(metrics):
+        own, metric = name.split("/", 1)
+        for key, what in ((name, "with its picture"), (f"{own}/blind/{metric}", "blind")):
+            if own == split and key in metrics:
+                low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+                lines.append(page.bar(words_of(metric), what, metrics[key], low, high))
+    return f'<div class="bars">{"".join(lines)}</div>' if lines else ""
+
+
+def value_cell(metrics: Metrics, key: str) -> str:
+    """A figure as a cell of a table, with its interval."""
+    return page.value_cell(metrics.get(key), metrics.get(f"{key}_low"), metrics.get(f"{key}_high"))
+
+
+def words_of(metric: str) -> str:
+    """A figure's name for readers."""
+    score, _, rest = metric.partition("_")
+    if rest in WORDS and score in ("itm", "itc"):
+        return f"{ {'itm': 'matching', 'itc': 'contrast'}[score] }: {WORDS[rest]}"
+    for name in ("open_accuracy", "accuracy", "consistency"):
+        if metric.startswith(name):
+            kind = metric.removeprefix(name).strip("_").replace("_", "/")
+            return WORDS[name] + (f" ({kind})" if kind else "")
+    return metric.replace("_", " ")
