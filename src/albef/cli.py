@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--top-k", type=int, default=64, help="candidates that ITM re-ranks; answers that are scored whole"
     )
+    command.add_argument("--bf16", action="store_true", help="faster on many machines; moves scores a little")
     command.add_argument("--image-root", default="", help="put before the pictures' paths in --data")
     command.add_argument("--detections", default="", help="boxes to choose from, for grounding")
     command.add_argument("--layer", type=int, help="fusion layer of the maps, for grounding")
@@ -187,7 +188,7 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.evaluation.evaluate import evaluate_pictograms, metrics_table, task_table, write_metrics
     from albef.run import Asked, evaluate_on, task_of, trained_nouns
 
-    engine = Engine.load(given.model)
+    engine = Engine.load(given.model, bf16=given.bf16)
     splits = given.split or ["test", "unseen_vendor"]
     num_nouns = given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns
     if given.data == "pictograms" and engine.can_contrast:

@@ -355,7 +355,7 @@ class Engine:
                 f"This model was trained for {self.trained_for}, not to answer questions (task vqa)."
             )
         ids, mask = self.text_tokens(questions, clean_question)
-        with torch.inference_mode():
+        with self.computing():
             question, image = self.model.encode_text(ids, mask), self.model.encode_image(pixels)
             return self.model.question_memory(question, image)
 
@@ -371,7 +371,7 @@ class Engine:
         for number, row in enumerate(rows):
             ids[number, : len(row)], mask[number, : len(row)] = row, True
         given = torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-        with torch.inference_mode():
+        with self.computing():
             best, chances = rank_answers(self.model, memory, *given, k, count_first_token_twice)
         return [
             [(answers[number], chance) for number, chance in zip(*row, strict=True)]
@@ -381,7 +381,7 @@ class Engine:
     def written_answers(self, memory: Memory, k: int) -> list[list[tuple[str, float]]]:
         """For each question `k` answers that the model writes itself, likeliest first, and their probabilities."""
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
-        with torch.inference_mode():
+        with self.computing():
             ids, scores = write_answers(self.model, memory, cls_id, sep_id, k, LONGEST_ANSWER)
         return [
             [(self.tokenizer.decode(row), chance) for row, chance in zip(rows, chances, strict=True)]
@@ -417,7 +417,7 @@ class Engine:
     def _classify(self, images: Sequence[Picture], text: str) -> list[float]:
         pixels = torch.stack([self.pixels(image) for image in images]).to(self.device)
         ids, mask = self.text_tokens([text])
-        with torch.inference_mode():
+        with self.computing():
             memory = self.model.image_memory(self.model.encode_image(pixels))
             logits = self.model.classify(self.model.encode_text(ids, mask).tokens, mask, memory)
         chances: list[float] = logits.float().softmax(1)[0].tolist()
@@ -469,7 +469,7 @@ class Engine:
         row = torch.tensor([ids], device=self.device)
         place = torch.tensor(positions, device=self.device)
         specials = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
-        with torch.inference_mode():
+        with self.computing():
             (encoding,) = self.image_encodings([image])
             memory = self.model.image_memory(encoding)
             logits = self.model.predict_tokens(row, torch.ones_like(row, dtype=torch.bool), memory, place)
