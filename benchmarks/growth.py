@@ -84,8 +84,8 @@ def explained(name: str, bf16: bool) -> str:
             "time. Memory is that of features and candidates: passes through the model need the same for any gallery."
         )
     return (
-        f"A whole training step, {precision}, one thread, CPU time; batch {BATCH}, captions of up to {LENGTH} tokens and "
-        f"a queue of {QUEUE:,} where they are not what varies. Memory is what autograd keeps, and the queue."
+        f"A whole training step, {precision}, one thread, CPU time; batch {BATCH}, captions of up to {LENGTH} tokens "
+        f"and a queue of {QUEUE:,} where they are not what varies. Memory is what autograd keeps, and the queue."
     )
 
 

@@ -82,7 +82,7 @@ def main() -> None:
     given = parser.parse_args()
     console = Console()
     started = time.perf_counter()
-    limits = {threads: measure_limits(threads) for threads in sorted({1, cores()})}
+    limits = {threads: measure_limits(threads) for threads in sorted({1, 1 if given.quick else cores()})}
     known = benchmarks(limits, given.quick)
     if unknown := set(given.only or ()) - set(known):
         parser.error(f"no benchmark {sorted(unknown)[0]!r}; there are {', '.join(known)}.")
