@@ -86,9 +86,9 @@ def gallery_section(size: str, quick: bool) -> list[Section]:
     rows.append([f"{target:,} × {target * CAPTIONS:,}", f"candidates ({TOP_K} each) and ranks", *found])
     text = (
         f"Size {size}, pictures × captions; peak resident memory above that of the loaded model. Whole: features, "
-        "re-ranking of the two best of each query, ranks. At the size of the largest published evaluation the bookkeeping "
-        f"is measured with {TOP_K} candidates a query and matching left out; passes through the model need what the other "
-        "rows need, whatever the gallery."
+        "re-ranking of the two best of each query, ranks. At the size of the largest published evaluation the "
+        f"bookkeeping is measured with {TOP_K} candidates a query and matching left out; passes through the model need "
+        "what the other rows need, whatever the gallery."
     )
     return [
         Section(

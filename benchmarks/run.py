@@ -27,7 +27,8 @@ from step import step_section
 from timing import MIN_ROUNDS, cores
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "BENCHMARKS.md"
+RESULTS, PROFILE = ROOT / "BENCHMARKS.md", ROOT / "docs" / "performance.md"
+MARK = "<!-- What follows is rewritten by `make bench`. -->\n"
 
 
 def benchmarks(limits: dict[int, Limits], quick: bool) -> dict[str, Callable[[], list[Section]]]:
@@ -44,7 +45,7 @@ def benchmarks(limits: dict[int, Limits], quick: bool) -> dict[str, Callable[[],
     }
 
 
-def header(command: str) -> str:
+def where_and_when(command: str) -> str:
     """Where, when and with what the figures were measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = {
@@ -55,7 +56,6 @@ def header(command: str) -> str:
         "Pillow": PIL.__version__,
     }
     return (
-        "# Benchmarks\n\n"
         f"Measured by `{command}` on {datetime.date.today().isoformat()}; nothing here is written by hand.\n\n"
         f"- Machine: {processor()}, {cores()} cores, {memory:.0f} GiB of memory, {platform.system()}, no GPU used\n"
         f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}\n"
@@ -80,28 +80,37 @@ def main() -> None:
     parser.add_argument("--only", action="append", metavar="NAME", help="one of them (repeatable)")
     parser.add_argument("--output", type=Path, help="default: BENCHMARKS.md, for a whole run alone")
     given = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     started = time.perf_counter()
     limits = {threads: measure_limits(threads) for threads in sorted({1, 1 if given.quick else cores()})}
     known = benchmarks(limits, given.quick)
     if unknown := set(given.only or ()) - set(known):
         parser.error(f"no benchmark {sorted(unknown)[0]!r}; there are {', '.join(known)}.")
     names = given.only or list(known)
-    sections = [limits_section(limits)]
-    console.print(sections[0].table())
+    measured = {"limits": [limits_section(limits)]}
+    console.print(measured["limits"][0].table())
     for number, name in enumerate(names, 1):
         minutes = (time.perf_counter() - started) / 60
         console.print(f"[dim]{number} of {len(names)}: {name} ({minutes:.1f} minutes so far)[/]")
-        for section in known[name]():
-            sections.append(section)
+        measured[name] = known[name]()
+        for section in measured[name]:
             console.print(section.table())
-    output = given.output or (None if given.quick or given.only else RESULTS)
-    if output is not None:
-        command = "make bench" if output == RESULTS else f"python {' '.join(sys.argv)}"
-        temporary = output.with_name(f".{output.name}.writing")
-        temporary.write_text("\n".join([header(command), *(one.markdown() for one in sections)]), "utf-8")
-        os.replace(temporary, output)
-        console.print(f"{output} is written.")
+    whole = not (given.quick or given.only)
+    if whole:
+        profile = "\n".join(section.markdown() for section in measured.pop("parts"))
+        page = PROFILE.read_text("utf-8")
+        replace(PROFILE, page[: page.index(MARK)] + MARK + f"\n{where_and_when('make bench')}\n{profile}")
+    if whole or given.output is not None:
+        command = "make bench" if whole else f"python {' '.join(sys.argv)}"
+        tables = [section.markdown() for sections in measured.values() for section in sections]
+        replace(given.output or RESULTS, "\n".join(["# Benchmarks\n", where_and_when(command), *tables]))
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
