@@ -238,9 +238,12 @@ class Engine:
     def image_memories(self, encoding: Encoding) -> Iterator[Memory]:
         """Each picture's keys and values for the fusion layers, one after the other: 9.5 MB a picture at base size."""
         for row in range(len(encoding.tokens)):
-            one = Encoding(*(None if part is None else part[row : row + 1] for part in encoding))
+            place = slice(row, row + 1)
+            mask = None if encoding.mask is None else encoding.mask[place]
             with self.computing():
-                memory = self.model.image_memory(one)
+                memory = self.model.image_memory(
+                    Encoding(encoding.tokens[place], mask, encoding.feature[place])
+                )
             yield memory
 
     def text_tokens(
