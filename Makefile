@@ -36,8 +36,8 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed  ## pairs per second of each size, and where a step's time goes
-	$(BIN)/python benchmarks/step.py
+bench: .venv/installed  ## all benchmarks; rewrites BENCHMARKS.md, docs/performance.md and docs/growth.png
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,13 +15,13 @@ from albef.config import DataConfig, ModelConfig
 from albef.data import transforms
 from albef.data.pictures import open_picture
 
-PICTURES, HEIGHT, WIDTH, SIDE = 64, 375, 500, 256
+HEIGHT, WIDTH, SIDE = 375, 500, 256
 
 
-def photographs() -> list[bytes]:
+def photographs(count: int) -> list[bytes]:
     """JPEG files with the detail of photographs: smooth shapes and some grain."""
     rng, files = np.random.default_rng(0), []
-    for _ in range(PICTURES):
+    for _ in range(count):
         coarse = rng.random((24, 32, 3)).astype(np.float32) * 255
         smooth = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
         picture = (smooth + rng.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
@@ -54,10 +54,10 @@ def published(data: bytes, rng: np.random.Generator, config: ModelConfig) -> np.
     return np.ascontiguousarray(scaled)
 
 
-def decoding_section(rounds: int = 7) -> list[Section]:
+def decoding_section(pictures: int, rounds: int) -> list[Section]:
     """Pictures a second and core."""
     cv2.setNumThreads(1)
-    files, data, model = photographs(), DataConfig(), ModelConfig()
+    files, data, model = photographs(pictures), DataConfig(), ModelConfig()
 
     def theirs() -> None:
         rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def decoding_section(rounds: int = 7) -> list[Section]:
     timings = interleaved({"Pillow, published": theirs, "ours": ours}, rounds)
     base = timings["Pillow, published"].seconds
     rows = [
-        [name, f"{PICTURES / timing.seconds:.0f}", timing.spread, f"{base / timing.seconds:.2f}×"]
+        [name, f"{pictures / timing.seconds:.0f}", timing.spread, f"{base / timing.seconds:.2f}×"]
         for name, timing in timings.items()
     ]
     text = f"JPEG of {WIDTH}×{HEIGHT} in memory to a normalised crop of {SIDE} pixels, one thread, CPU time."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from section import Section
 from timing import interleaved
 
 ROWS, INNER, COLUMNS = 2056, 768, 3072  # the image encoder's feed-forward layer, 8 pictures of 257 tokens
@@ -14,7 +15,7 @@ ROWS, INNER, COLUMNS = 2056, 768, 3072  # the image encoder's feed-forward layer
 
 @dataclass(frozen=True)
 class Limits:
-    """Billions of floating-point operations a second on one thread."""
+    """Billions of floating-point operations a second: of one thread by CPU time, of several by wall time."""
 
     by_library: dict[str, float]
 
@@ -33,7 +34,7 @@ class Limits:
         return self.bf16 if bf16 else self.fp32
 
 
-def measure_limits() -> Limits:
+def measure_limits(threads: int = 1) -> Limits:
     """Rates of the same product through torch, oneDNN and NumPy."""
     states, weight, bias = torch.randn(ROWS, INNER), torch.randn(COLUMNS, INNER), torch.randn(COLUMNS)
     half = [tensor.bfloat16() for tensor in (states, weight, bias)]
@@ -48,5 +49,20 @@ def measure_limits() -> Limits:
             states, weight, bias, "none", [], ""
         )
     operations = 2 * ROWS * INNER * COLUMNS
-    timings = interleaved(cases, rounds=9)
-    return Limits({name: operations / min(timing.cpu) / 1e9 for name, timing in timings.items()})
+    timings = interleaved(cases, rounds=9, threads=threads)
+    return Limits({name: operations / min(timing.rounds) / 1e9 for name, timing in timings.items()})
+
+
+def limits_section(by_threads: dict[int, Limits]) -> Section:
+    """The limits as they were measured in this run."""
+    rows = [
+        [name, *(f"{limits.by_library[name]:.0f}" for limits in by_threads.values())]
+        for name in next(iter(by_threads.values())).by_library
+    ]
+    text = (
+        f"The best of nine rounds of a product [{ROWS}, {INNER}] × [{INNER}, {COLUMNS}], which is a feed-forward layer "
+        "of the image encoder for eight pictures; billions of operations a second. The limit in a precision is the best "
+        "of its rows."
+    )
+    header = ["product", *(f"{threads} thread{'s' * (threads > 1)}" for threads in by_threads)]
+    return Section("The machine's matrix products", text, header, rows)

@@ -1,6 +1,11 @@
-"""What a sample costs in memory while its gradient is awaited."""
+"""Memory: of a sample while its gradient is awaited, and of re-ranking a gallery."""
 
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 from published import published_losses
@@ -11,6 +16,8 @@ from torch import Tensor
 from albef.config import SIZES
 
 BATCH = 2
+TARGET = 5_000  # pictures of the largest published evaluation (COCO), with CAPTIONS captions each
+CAPTIONS, TOP_K = 5, 128
 
 
 def saved_megabytes(task: torch.nn.Module, losses: object) -> float:
@@ -31,17 +38,17 @@ def saved_megabytes(task: torch.nn.Module, losses: object) -> float:
     return total / 2**20
 
 
-def memory_section() -> list[Section]:
-    """Activations a sample at base size under bf16 autocast."""
+def activations_section(size: str) -> list[Section]:
+    """Activations a sample under bf16 autocast."""
     torch.manual_seed(0)
     rows = []
     for name, encoders in (("ours", ()), ("ours, image encoder checkpointed", ("image",))):
-        config = SIZES["base"]
-        task, sizes = build(config, queue_size=1024), (BATCH, 2 * BATCH)
+        config = SIZES[size]
+        task, counts = build(config, queue_size=1024), (BATCH, 2 * BATCH)
         task.student.checkpoint(encoders)
         megabytes = []
-        for size in sizes:
-            batch = batch_of(config, size)
+        for count in counts:
+            batch = batch_of(config, count)
 
             def losses(task=task, batch=batch) -> object:  # type: ignore[no-untyped-def]
                 with torch.autocast("cpu", torch.bfloat16):
@@ -49,10 +56,10 @@ def memory_section() -> list[Section]:
 
             megabytes.append(saved_megabytes(task, losses))
         rows.append([name, f"{(megabytes[1] - megabytes[0]) / BATCH:.0f} MB"])
-    task = build(SIZES["base"], queue_size=1024)
+    task = build(SIZES[size], queue_size=1024)
     megabytes = []
-    for size in (BATCH, 2 * BATCH):
-        batch = batch_of(SIZES["base"], size)
+    for count in (BATCH, 2 * BATCH):
+        batch = batch_of(SIZES[size], count)
 
         def theirs(task=task, batch=batch) -> object:  # type: ignore[no-untyped-def]
             with torch.autocast("cpu", torch.bfloat16):
@@ -61,7 +68,38 @@ def memory_section() -> list[Section]:
         megabytes.append(saved_megabytes(task, theirs))
     rows.insert(0, ["published", f"{(megabytes[1] - megabytes[0]) / BATCH:.0f} MB"])
     text = (
-        "Base size, captions of up to 25 tokens, bf16 autocast: what autograd keeps for one more sample of a batch "
+        f"Size {size}, captions of up to 25 tokens, bf16 autocast: what autograd keeps for one more sample of a batch "
         f"(from {BATCH} to {2 * BATCH} samples), casts of the weights not counted twice."
     )
     return [Section("Activations a sample", text, ["formulation", "memory"], rows)]
+
+
+def gallery_section(size: str, quick: bool) -> list[Section]:
+    """Peak memory of evaluating a gallery above that of the model, each in a process of its own."""
+    galleries = (4, 8) if quick else (250, 500, 1000)
+    target = 50 if quick else TARGET
+    rows = []
+    for pictures in galleries:
+        found = measured("whole", size, pictures)
+        rows.append([f"{pictures:,} × {pictures * CAPTIONS:,}", "all of it", *found])
+    found = measured("bookkeeping", size, target)
+    rows.append([f"{target:,} × {target * CAPTIONS:,}", f"candidates ({TOP_K} each) and ranks", *found])
+    text = (
+        f"Size {size}, pictures × captions; peak resident memory above that of the loaded model. Whole: features, "
+        "re-ranking of the two best of each query, ranks. At the size of the largest published evaluation the "
+        f"bookkeeping is measured with {TOP_K} candidates a query and matching left out; passes through the model need "
+        "what the other rows need, whatever the gallery."
+    )
+    return [
+        Section(
+            "Memory of re-ranking a gallery", text, ["gallery", "what", "above the model", "seconds"], rows
+        )
+    ]
+
+
+def measured(what: str, size: str, pictures: int) -> list[str]:
+    """Peak memory and wall time, as `gallery.py` reports them."""
+    script = Path(__file__).with_name("gallery.py")
+    command = [sys.executable, str(script), what, size, str(pictures), str(CAPTIONS), str(TOP_K)]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return [f"{found['bytes'] / 2**20:,.0f} MB", f"{found['seconds']:.0f}"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rich.table import Table
+
 
 @dataclass
 class Section:
@@ -23,3 +25,12 @@ class Section:
         ]
         lines += [line for plot in self.plots for line in ("", f"![{self.title}]({plot})")]
         return "\n".join(lines) + "\n"
+
+    def table(self) -> Table:
+        """The section for a terminal."""
+        table = Table(title=self.title, caption=self.text, title_justify="left", caption_justify="left")
+        for number, name in enumerate(self.header):
+            table.add_column(name, justify="right" if number else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table

@@ -77,8 +77,8 @@ def operations(step: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def step_section(limits: Limits, size: str = "base", batch_size: int = 8, rounds: int = 5) -> list[Section]:
-    """Both formulations in both precisions, in turn; and the parts of our step."""
+def step_section(limits: dict[int, Limits], size: str, batch_size: int, rounds: int) -> list[Section]:
+    """Both formulations in both precisions, in turn, on one thread and on all; and the phases of our step."""
     torch.manual_seed(0)
     task = build(SIZES[size])
     ours, published, batch = OurStep(task), PublishedStep(task), batch_of(SIZES[size], batch_size)
@@ -89,36 +89,31 @@ def step_section(limits: Limits, size: str = "base", batch_size: int = 8, rounds
         "ours, bf16 autocast": lambda: ours.step(batch, bf16=True),
     }
     counts = {name: operations(case) for name, case in cases.items()}
-    timings = interleaved(cases, rounds)
-    base, base_bf16 = timings["published, fp32"].seconds, timings["published, bf16 autocast"].seconds
     rows = []
-    for name, timing in timings.items():
-        rate = counts[name] / timing.seconds / 1e9
-        rows.append(
-            [
-                name,
-                f"{timing.seconds:.2f} s",
-                timing.spread,
-                f"{base / timing.seconds:.2f}×",
-                f"{base_bf16 / timing.seconds:.2f}×",
-                f"{counts[name] / 1e9 / batch_size:.1f}",
-                f"{rate / limits.of('bf16' in name):.0%}",
-            ]
-        )
-    parts = []
-    for bf16 in (False, True):
-        ours.seconds.clear()
-        for _ in range(2):
-            ours.step(batch, bf16)
-        total = sum(ours.seconds.values())
-        shares = [f"{seconds / total:.0%}" for seconds in ours.seconds.values()]
-        parts.append(["bf16 autocast" if bf16 else "fp32", *shares])
+    for threads, limit in limits.items():
+        timings = interleaved(cases, rounds, threads)
+        base, base_bf16 = (timings[f"published, {name}"].seconds for name in ("fp32", "bf16 autocast"))
+        for name, timing in timings.items():
+            rate = counts[name] / timing.seconds / 1e9
+            rows.append(
+                [
+                    name,
+                    f"{threads}, {'CPU' if threads == 1 else 'wall'}",
+                    f"{timing.seconds:.2f} s",
+                    timing.spread,
+                    f"{base / timing.seconds:.2f}×",
+                    f"{base_bf16 / timing.seconds:.2f}×",
+                    f"{counts[name] / 1e9 / batch_size:.1f}",
+                    f"{rate / limit.of('bf16' in name):.0%}",
+                ]
+            )
     text = (
-        f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, queue of 65,536, one thread, CPU time. "
+        f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, queue of 65,536, optimizer included. "
         "The share of the limit counts only what a formulation computes itself."
     )
     header = [
         "step",
+        "threads, time",
         "median",
         "spread",
         "vs published fp32",
@@ -126,7 +121,22 @@ def step_section(limits: Limits, size: str = "base", batch_size: int = 8, rounds
         "GFLOP a pair",
         "of the limit",
     ]
-    where = Section(
-        f"Where our step's time goes, {size}", "CPU time of two steps.", ["precision", *ours.seconds], parts
+    return [Section(f"Pre-training step, {size}", text, header, rows), phases_section(ours, batch, size)]
+
+
+def phases_section(ours: OurStep, batch: Batch, size: str) -> Section:
+    """Shares of the phases of our step."""
+    rows, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    for bf16 in (False, True):
+        ours.seconds.clear()
+        for _ in range(3):
+            ours.step(batch, bf16)
+        total = sum(ours.seconds.values())
+        shares = [f"{seconds / total:.0%}" for seconds in ours.seconds.values()]
+        rows.append(["bf16 autocast" if bf16 else "fp32", *shares])
+    torch.set_num_threads(threads)
+    text = (
+        "CPU time of three steps on one thread; what each part of the model takes is in docs/performance.md."
     )
-    return [Section(f"Pre-training step, {size}", text, header, rows), where]
+    return Section(f"Phases of our step, {size}", text, ["precision", *ours.seconds], rows)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import torch
 
 MIN_ROUNDS = 5
 
@@ -14,29 +17,42 @@ MIN_ROUNDS = 5
 class Timing:
     """Seconds of each counted round."""
 
-    cpu: list[float] = field(default_factory=list)  # of this process, all threads together
-    wall: list[float] = field(default_factory=list)
+    rounds: list[float] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """The median CPU time of a round; on one thread it does not see other processes."""
-        return statistics.median(self.cpu)
+        """The median round."""
+        return statistics.median(self.rounds)
 
     @property
     def spread(self) -> str:
         """The fastest and the slowest round."""
-        return f"{min(self.cpu):.3g}–{max(self.cpu):.3g} s"
+        return f"{min(self.rounds):.3g}–{max(self.rounds):.3g} s"
 
 
-def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int = MIN_ROUNDS) -> dict[str, Timing]:
-    """Timings of the cases by name: one round to warm up, then `rounds` counted ones, each case once a round."""
-    timings = {name: Timing() for name in cases}
+def interleaved(
+    cases: Mapping[str, Callable[[], object]], rounds: int = MIN_ROUNDS, threads: int = 1
+) -> dict[str, Timing]:
+    """Timings of the cases by name: one round to warm up, then `rounds` counted ones, each case once a round.
+
+    On one thread it is the CPU time of this process, which does not see other processes; on more it is wall time.
+    """
+    timings, clock = (
+        {name: Timing() for name in cases},
+        time.process_time if threads == 1 else time.perf_counter,
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     for number in range(rounds + 1):
         for name, case in cases.items():
-            cpu, wall = time.process_time(), time.perf_counter()
+            begin = clock()
             case()
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
             if number:
-                timings[name].cpu.append(cpu)
-                timings[name].wall.append(wall)
+                timings[name].rounds.append(clock() - begin)
+    torch.set_num_threads(before)
     return timings
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -92,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         help="of the search for answers in the model's own words; 1: greedy",
     )
+    command.add_argument("--bf16", action="store_true", help="faster on many machines; moves scores a little")
     command.add_argument("--image-root", default="", help="put before the pictures' paths in --data")
     command.add_argument("--detections", default="", help="boxes to choose from, for grounding")
     command.add_argument("--layer", type=int, help="fusion layer of the maps, from 0, for grounding")
@@ -252,7 +253,7 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.model_directory import read_answers
     from albef.run import OF_PAIRS, Asked, evaluate_on, facts_of, protocol_of, task_of, trained_nouns
 
-    engine = Engine.load(given.model)
+    engine = Engine.load(given.model, bf16=given.bf16)
     task = given.task or task_of(engine)
     data = DataConfig(
         source=given.data or ("pictograms" if task in OF_PAIRS else f"pictograms:{task}"),

@@ -1,5 +1,6 @@
 """Ranking: matching of chosen pairs equals matching of each alone; what is no candidate comes last."""
 
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,18 @@ from hypothesis import strategies as st
 from albef.config import ModelConfig
 from albef.engine import Engine
 from albef.evaluation import ranking
-from albef.evaluation.ranking import candidates, combine, in_order, match_scores, rerank, similarities
+from albef.evaluation.metrics import ranks
+from albef.evaluation.ranking import (
+    Gallery,
+    Reranked,
+    StoredTexts,
+    candidates,
+    combine,
+    found_at,
+    in_order,
+    match_scores,
+    rerank,
+)
 from albef.model.albef import ALBEF
 from toy import CAPTIONS
 
@@ -30,19 +42,29 @@ def matched_one_by_one(engine: Engine, images: list[np.ndarray], texts: list[str
     return log_odds(chances.astype(np.float64)).reshape(len(images), len(texts))
 
 
-@pytest.fixture(params=[(32, 1024), (2, 3)], ids=["at once", "in chunks"])
+def reranked(
+    engine: Engine, images: list[np.ndarray], texts: list[str], top_k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Similarities [N_i, N_t], and log-odds of both directions with -inf where there are none."""
+    features = engine.encode_images(images), engine.encode_texts(texts)
+    for_images, for_texts = rerank(engine, images, texts, *features, top_k)
+    i2t = for_images.rows(slice(None), len(texts))
+    return features[0] @ features[1].T, i2t, for_texts.rows(slice(None), len(images))
+
+
+@pytest.fixture(params=[(32, 1024, 2**20), (2, 3, 1)], ids=["at once", "in chunks"])
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    images, pairs = request.param
+    images, texts, block = request.param
     monkeypatch.setattr(ranking, "IMAGES_AT_ONCE", images)
-    monkeypatch.setattr(ranking, "TEXTS_AT_ONCE", images)
-    monkeypatch.setattr(ranking, "MAX_PAIRS", pairs)
+    monkeypatch.setattr(ranking, "TEXTS_AT_ONCE", texts)
+    monkeypatch.setattr(ranking, "BLOCK_BYTES", block)
     return
 
 
 @pytest.mark.usefixtures("chunks")
 def test_reranking_everything_is_matching_every_pair(engine: Engine) -> None:
     images, texts = pictures(5), CAPTIONS
-    i2t, t2i = rerank(engine, images, texts, similarities(engine, images, texts), top_k=100)
+    _, i2t, t2i = reranked(engine, images, texts, top_k=100)
     expected = matched_one_by_one(engine, images, texts)
     assert np.ptp(expected) > 0.1  # so that pairs that are mixed up would be noticed
     np.testing.assert_allclose(i2t, expected, atol=1e-4)
@@ -52,9 +74,9 @@ def test_reranking_everything_is_matching_every_pair(engine: Engine) -> None:
 @pytest.mark.usefixtures("chunks")
 def test_reranking_scores_the_most_similar_of_each_query(engine: Engine) -> None:
     images, texts = pictures(5), CAPTIONS
-    similarity = similarities(engine, images, texts)
+    similarity, *both = reranked(engine, images, texts, top_k=2)
     for scores, similar, every in zip(
-        rerank(engine, images, texts, similarity, top_k=2),
+        both,
         (similarity, similarity.T),
         (matched := matched_one_by_one(engine, images, texts), matched.T),
         strict=True,
@@ -86,18 +108,69 @@ def test_each_picture_is_encoded_once(engine: Engine, monkeypatch: pytest.Monkey
 
 def test_a_gallery_of_one(engine: Engine) -> None:
     images = pictures(1)
-    similarity = similarities(engine, images, ["a fox"])
-    i2t, t2i = rerank(engine, images, ["a fox"], similarity, top_k=64)
+    _, i2t, t2i = reranked(engine, images, ["a fox"], top_k=64)
     assert i2t.shape == t2i.shape == (1, 1)
     assert np.isfinite(i2t).all()
     assert i2t[0, 0] == pytest.approx(log_odds(engine.match(images, ["a fox"]))[0], abs=1e-4)
 
 
-def test_unscored_pairs_can_have_the_published_value(engine: Engine) -> None:
+def test_unscored_pairs_can_have_the_published_value() -> None:
+    given = Reranked(np.array([[0, 2], [1, 2]]), np.array([[1, 2], [3, 4]], np.float32))
+    assert given.rows(slice(1, 2), 4, unscored=-100.0).tolist() == [[-100, 3, 4, -100]]
+
+
+def test_stored_states_are_the_encoders(engine: Engine) -> None:
+    (encoding,) = engine.text_encodings(CAPTIONS)
+    rows = np.array([3, 1, 3])
+    with tempfile.TemporaryFile(buffering=0) as file:
+        states, mask = StoredTexts(engine, CAPTIONS, file).read(rows)
+    longest = int(encoding.mask[rows].sum(1).max())
+    assert torch.equal(mask, encoding.mask[rows, :longest])
+    assert torch.equal(states, encoding.tokens[rows, :longest])
+
+
+def test_bf16_moves_scores_a_little(engine: Engine) -> None:
     images = pictures(3)
-    similarity = similarities(engine, images, CAPTIONS)
-    i2t, _ = rerank(engine, images, CAPTIONS, similarity, top_k=1, unscored=-100.0)
-    assert (np.sort(i2t, axis=1)[:, :-1] == -100).all()
+    half = Engine(engine.model, engine.tokenizer, bf16=True)
+    pairs = np.argwhere(np.ones((3, len(CAPTIONS))))
+    exact, rounded = (match_scores(one, images, CAPTIONS, pairs) for one in (engine, half))
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_allclose(rounded, exact, atol=0.05 * np.ptp(exact))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 9), st.integers(0, 10), st.integers(1, 200)
+)
+def test_ranks_in_blocks_are_those_of_whole_matrices(
+    seed: int, images: int, texts: int, top_k: int, block_bytes: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Small whole numbers: sums are exact in any order, and there are ties.
+    image_features, text_features = (
+        rng.integers(-2, 3, (count, 4)).astype(np.float32) for count in (images, texts)
+    )
+    match = rng.integers(-3, 4, (images, texts)).astype(np.float32)
+    of_text = rng.integers(images, size=texts).tolist()
+    of_image = [[text for text, image in enumerate(of_text) if image == row] for row in range(images)]
+    asking = [row for row in range(images) if of_image[row]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "BLOCK_BYTES", block_bytes)
+        patch.setattr(ranking, "match_scores", lambda engine, _, __, pairs: match[pairs[:, 0], pairs[:, 1]])
+        both = rerank(None, range(images), range(texts), image_features, text_features, top_k)  # type: ignore[arg-type]
+        i2t = found_at(Gallery(image_features, text_features), of_image, both[0], 0.5)
+        t2i = found_at(Gallery(text_features, image_features), of_text, both[1], 0.5)
+
+    similarity = image_features @ text_features.T
+    for found, similar, matching, rows, truth in (
+        (i2t, similarity, match, asking, [of_image[row] for row in asking]),
+        (t2i, similarity.T, match.T, list(range(texts)), of_text),
+    ):
+        dense = np.where(candidates(similar, top_k), matching, -np.inf).astype(np.float32)
+        for score, values in (("itc", similar), ("itm", dense), ("sum", combine(similar, dense, 0.5))):
+            expected = ranks(in_order(values, similar)[rows], truth)
+            assert found[score].tolist() == expected.tolist(), score
 
 
 def test_the_memory_of_one_pass_is_bounded(engine: Engine) -> None:

@@ -57,6 +57,20 @@ def test_pairs_choose_rows_of_the_memory() -> None:
     )
 
 
+def test_one_image_serves_all_texts() -> None:
+    albef, batch = model(), toy.batch(4)
+    text = albef.encode_text(batch.ids, batch.mask)
+    memory = albef.image_memory(albef.encode_image(batch.pixels[:1]))
+    copied = torch.zeros(4, dtype=torch.long)
+    shared = albef.fuse(text.tokens, batch.mask, memory)
+    torch.testing.assert_close(
+        shared.tokens, albef.fuse(text.tokens, batch.mask, memory, copied).tokens, atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        albef.match(text.tokens, batch.mask, memory), albef.match(text.tokens, batch.mask, memory, copied)
+    )
+
+
 def test_only_masked_positions_are_predicted() -> None:
     albef, batch = model(), toy.batch(3)
     memory = albef.image_memory(albef.encode_image(batch.pixels))

@@ -187,7 +187,15 @@ def replay_retrieval_eval(golden: Golden) -> Iterator[Comparison]:
     engine = GivenInputs(model, golden.group("input."))
     images, texts = (list(range(len(engine.inputs[name]))) for name in ("image", "input_ids"))
     similarity = ranking.similarities(engine, images, texts)
-    i2t, t2i = ranking.rerank(engine, images, texts, similarity, case["k_test"], case["unscored"])
+    features = engine.encode_images(images), engine.encode_texts(texts)
+    i2t, t2i = (
+        reranked.rows(slice(None), count, case["unscored"])
+        for reranked, count in zip(
+            ranking.rerank(engine, images, texts, *features, case["k_test"]),
+            similarity.shape[::-1],
+            strict=True,
+        )
+    )
     got = {"similarity": similarity, "score_i2t": i2t, "score_t2i": t2i}
     got = {name: torch.from_numpy(scores) for name, scores in got.items()}
     yield from compare(got, golden.group("expect."), TIGHT)
@@ -210,7 +218,7 @@ class GivenInputs(Engine):
 
     def __init__(self, model: ALBEF, inputs: Mapping[str, Tensor]) -> None:
         self.model, self.config, self.quiet, self.device = model, model.config, True, torch.device("cpu")
-        self.inputs = inputs
+        self.inputs, self.bf16 = inputs, False
 
     def pixels(self, picture: Any) -> Tensor:
         return self.inputs["image"][picture]

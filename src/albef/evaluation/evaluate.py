@@ -14,8 +14,8 @@ from albef.data.pictures import BadPicture
 from albef.data.sources import Source
 from albef.data.text import clean_caption
 from albef.engine import Engine, Picture
-from albef.evaluation.metrics import bootstrap_interval, interval_of, preferences, ranks, resampled_means
-from albef.evaluation.ranking import combine, in_order, match_scores, rerank, similarities
+from albef.evaluation.metrics import bootstrap_interval, interval_of, preferences, resampled_means
+from albef.evaluation.ranking import Features, Gallery, combine, found_at, match_scores, rerank
 
 SCORES = ("itc", "itm", "sum")  # contrast; matching of the best by contrast; both added
 FOILS = ("noun", "count", "size", "background", "location", "relation")
@@ -40,17 +40,16 @@ def evaluate_pictograms(
         images, captions = list(drawn.images), drawn.captions
         false = foils(drawn, seed)
         texts = [*captions, *(foil.caption for foil in false)]
-        similarity = similarities(engine, images, texts)
+        shown_features, text_features = engine.encode_images(images), engine.encode_texts(texts)
+        features = shown_features, text_features[: len(captions)]
         own = list(range(len(images)))
         each = [[number] for number in own]
-        yield from recalls(
-            engine, split, images, captions, similarity[:, : len(captions)], each, own, top_k, seed
-        )
+        yield from recalls(engine, split, images, captions, features, each, own, top_k, seed)
 
         shown = np.array([foil.index for foil in false], dtype=np.int64)
         foil_pairs = np.stack([shown, len(captions) + np.arange(len(false))], axis=1)
         pairs = np.concatenate([np.stack([own, own], axis=1), foil_pairs])
-        by = {"itc": similarity[pairs[:, 0], pairs[:, 1]]}
+        by = {"itc": (shown_features[pairs[:, 0]] * text_features[pairs[:, 1]]).sum(1)}
         if engine.can_match:
             by["itm"] = match_scores(engine, images, texts, pairs)
             by["sum"] = combine(by["itc"], by["itm"], engine.temperature)
@@ -82,7 +81,7 @@ def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data
             captions.append([])
         captions[number] += [c for c in record.captions if clean_caption(c, engine.config.max_words)]
     bad: dict[int, BadPicture] = {}
-    features = engine.encode_images(images, bad=bad)
+    image_features = engine.encode_images(images, bad=bad)
     kept = [number for number in range(len(images)) if number not in bad]
     texts = [text for number in kept for text in captions[number]]
     if not texts:
@@ -95,9 +94,9 @@ def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data
     yield f"{name}/pictures", float(len(kept))
     yield f"{name}/captions", float(len(texts))
     yield f"{name}/skipped", float(len(bad))
-    similarity = features @ engine.encode_texts(texts).T
+    features = image_features, engine.encode_texts(texts)
     pictures = [images[number] for number in kept]
-    yield from recalls(engine, name, pictures, texts, similarity, of_image, of_text, top_k, seed=0)
+    yield from recalls(engine, name, pictures, texts, features, of_image, of_text, top_k, seed=0)
 
 
 def recalls(
@@ -105,7 +104,7 @@ def recalls(
     split: str,
     images: Sequence[Picture],
     texts: Sequence[str],
-    similarity: np.ndarray,
+    features: tuple[Features, Features],
     of_image: Sequence[Sequence[int]],
     of_text: Sequence[int],
     top_k: int,
@@ -113,17 +112,14 @@ def recalls(
 ) -> Iterator[Metric]:
     """R@1, R@5, R@10 in both directions and their mean by every score; `of_image`, `of_text` say what is right.
 
-    Pictures without a text are candidates, but no queries. Under "{split}/blind" stands what is left when each picture
-    is replaced by another one's: about chance, 1 of the gallery's size.
+    `features` are those of the pictures and of the texts. Pictures without a text are candidates, but no queries.
+    Under "{split}/blind" stands what is left when each picture is replaced by another one's: about chance, 1 of the
+    gallery's size.
     """
-    by = {"itc": (similarity, similarity.T)}
+    of_images, of_texts = features
+    for_images, for_texts = None, None
     if engine.can_match:
-        by["itm"] = rerank(engine, images, texts, similarity, top_k)
-        i2t, t2i = by["itm"]
-        by["sum"] = (
-            combine(similarity, i2t, engine.temperature),
-            combine(similarity.T, t2i, engine.temperature),
-        )
+        for_images, for_texts = rerank(engine, images, texts, of_images, of_texts, top_k)
     # Replacing every picture leaves the scores as they are: what is right moves to another row.
     half = max(len(images) // 2, 1)
     moved = [of_image[(row - half) % len(images)] for row in range(len(images))]
@@ -131,13 +127,10 @@ def recalls(
     if len(images) > 1:
         truths[f"{split}/blind"] = (moved, [(row + half) % len(images) for row in of_text])
     for name, (texts_of, picture_of) in truths.items():
-        asking = [row for row, correct in enumerate(texts_of) if len(correct)]
-        for score, (i2t, t2i) in by.items():
-            found = {
-                "t2i": ranks(in_order(t2i, similarity.T), picture_of),
-                "i2t": ranks(in_order(i2t, similarity)[asking], [texts_of[row] for row in asking]),
-            }
-            yield from recall_metrics(f"{name}/{score}", found, seed)
+        t2i = found_at(Gallery(of_texts, of_images), picture_of, for_texts, engine.temperature)
+        i2t = found_at(Gallery(of_images, of_texts), texts_of, for_images, engine.temperature)
+        for score in t2i:
+            yield from recall_metrics(f"{name}/{score}", {"t2i": t2i[score], "i2t": i2t[score]}, seed)
 
 
 def recall_metrics(name: str, found: Mapping[str, np.ndarray], seed: int) -> Iterator[Metric]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import FileIO
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
 
 from albef.engine import Engine, Picture
+from albef.evaluation.metrics import ranks
 
-IMAGES_AT_ONCE, TEXTS_AT_ONCE = 32, 256
+IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 128
 MEMORY_BYTES = 256 * 2**20  # of the keys and values that are copied for the pairs of one pass
 MAX_PAIRS = 1024
+BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates
+
+Features = Float32[np.ndarray, "rows width"]
+Truth = Sequence[int | Sequence[int]]
 
 
 def similarities(engine: Engine, images: Sequence[Picture], texts: Sequence[str]) -> np.ndarray:
@@ -20,72 +31,164 @@ def similarities(engine: Engine, images: Sequence[Picture], texts: Sequence[str]
     return cosines
 
 
+class StoredTexts:
+    """The texts' states before fusion in a file: those of 25,000 captions would fill a gigabyte of memory."""
+
+    def __init__(self, engine: Engine, texts: Sequence[str], file: FileIO) -> None:
+        self.file, lengths = file, []
+        for encoding in engine.text_encodings(texts):
+            assert encoding.mask is not None
+            states = encoding.tokens[encoding.mask].cpu()
+            states = states.bfloat16() if engine.bf16 else states
+            self.width, self.dtype = states.shape[1], states.dtype
+            self.file.write(as_bytes(states).data)
+            lengths.append(encoding.mask.sum(1).cpu().numpy())
+        self.lengths = np.concatenate(lengths)
+        self.starts = self.lengths.cumsum() - self.lengths
+
+    def read(
+        self, rows: Int[np.ndarray, " texts"]
+    ) -> tuple[Float[Tensor, "texts length width"], Bool[Tensor, "texts length"]]:
+        """Padded states of these texts, and which are real; on the CPU."""
+        lengths = torch.from_numpy(self.lengths[rows])
+        states = torch.zeros(len(rows), int(lengths.max()), self.width, dtype=self.dtype)
+        token_bytes = self.width * states.element_size()
+        for row, into in zip(rows, as_bytes(states), strict=True):
+            wanted = into.reshape(-1)[: self.lengths[row] * token_bytes]
+            read = os.preadv(self.file.fileno(), [wanted.data], int(self.starts[row]) * token_bytes)
+            assert read == len(wanted)
+        return states, torch.arange(states.shape[1]) < lengths[:, None]
+
+
+def as_bytes(tensor: Tensor) -> np.ndarray:
+    """The same memory as bytes, which NumPy has for every precision."""
+    return tensor.contiguous().view(torch.uint8).numpy()
+
+
 def match_scores(
     engine: Engine, images: Sequence[Picture], texts: Sequence[str], pairs: np.ndarray
 ) -> np.ndarray:
     """Matching log-odds of `pairs` [P, 2], which are numbers of a picture and a text; float32 [P].
 
     The log-odds, logit of "match" minus that of "no match", rank as the probability does and add up with
-    similarities; the published score is the logit of "match" alone. Each picture in `pairs` is encoded once,
-    its keys and values are computed once, and those of `IMAGES_AT_ONCE` pictures are held at a time.
+    similarities; the published score is the logit of "match" alone. Each picture and each text in `pairs` is encoded
+    once. Pairs are grouped by picture, whose keys and values are computed once and shared by all its texts; what is
+    held beside the model does not grow with the gallery.
     """
     scores = np.empty(len(pairs), dtype=np.float32)
     if not len(pairs):
         return scores
-    ids, mask = engine.text_tokens(texts)
-    with torch.inference_mode():
-        parts = zip(torch.split(ids, TEXTS_AT_ONCE), torch.split(mask, TEXTS_AT_ONCE), strict=True)
-        tokens = torch.cat([engine.model.encode_text(*part).tokens for part in parts])
-    lengths = mask.sum(1).cpu().numpy()
-
     shown, image_row = np.unique(pairs[:, 0], return_inverse=True)
-    # Within a picture's group texts of like lengths are neighbours, so that little is padded.
-    order = np.lexsort((lengths[pairs[:, 1]], image_row // IMAGES_AT_ONCE))
-    batches = engine.image_encodings([images[number] for number in shown], IMAGES_AT_ONCE)
-    num_batches = -(-len(shown) // IMAGES_AT_ONCE)
-    starts = np.searchsorted(image_row[order] // IMAGES_AT_ONCE, np.arange(num_batches + 1))
-    at_once = pairs_at_once(engine)
-    for number, encoding in enumerate(engine.track(batches, "matching", num_batches)):
-        with torch.inference_mode():
-            memory = engine.model.image_memory(encoding)
-        for start in range(starts[number], starts[number + 1], at_once):
-            chosen = order[start : min(start + at_once, starts[number + 1])]
-            text_row = torch.from_numpy(pairs[chosen, 1]).to(engine.device)
-            within = torch.from_numpy(image_row[chosen] - number * IMAGES_AT_ONCE).to(engine.device)
-            longest = int(lengths[pairs[chosen, 1]].max())
-            scores[chosen] = engine.match_logits(
-                tokens[text_row, :longest], mask[text_row, :longest], memory, within
-            )
+    said, text_row = np.unique(pairs[:, 1], return_inverse=True)
+    encodings = engine.image_encodings([images[number] for number in shown], IMAGES_AT_ONCE)
+    memories = (memory for encoding in encodings for memory in engine.image_memories(encoding))
+    with tempfile.TemporaryFile(buffering=0) as file:
+        stored = StoredTexts(engine, [texts[number] for number in said], file)
+        # Texts of like lengths are neighbours, so that little is padded.
+        order = np.lexsort((stored.lengths[text_row], image_row))
+        groups = np.split(order, np.bincount(image_row).cumsum()[:-1])
+        for memory, group in zip(engine.track(memories, "matching", len(shown)), groups, strict=True):
+            for start in range(0, len(group), TEXTS_AT_ONCE):
+                chosen = group[start : start + TEXTS_AT_ONCE]
+                states, mask = (part.to(engine.device) for part in stored.read(text_row[chosen]))
+                scores[chosen] = engine.match_logits(states, mask, memory)
     return scores
 
 
 def pairs_at_once(engine: Engine) -> int:
-    """How many pairs to match in one pass, so that their keys and values stay within `MEMORY_BYTES`."""
+    """How many pairs of different pictures to match in one pass, so that keys and values stay within `MEMORY_BYTES`."""
     config = engine.config
     bytes_of_pair = (config.grid**2 + 1) * 2 * config.text_width * 4 * config.fusion_depth
     return max(1, min(MAX_PAIRS, MEMORY_BYTES // bytes_of_pair))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Queries and what they are to find, by their features; similarities are computed for some queries at a time."""
+
+    queries: Features
+    candidates: Features
+
+    def blocks(self) -> Iterator[tuple[slice, Float32[np.ndarray, "block candidates"]]]:
+        """Some queries after the other, and their similarity to every candidate."""
+        rows = max(1, BLOCK_BYTES // (4 * max(1, len(self.candidates))))
+        for start in range(0, len(self.queries), rows):
+            block = slice(start, min(start + rows, len(self.queries)))
+            yield block, self.queries[block] @ self.candidates.T
+
+    def best(self, top_k: int) -> Int[np.ndarray, "queries k"]:
+        """Columns of each query's `top_k` most similar candidates, in ascending order."""
+        columns = min(top_k, len(self.candidates))
+        found = [np.zeros((0, columns), np.int32)]
+        for _, similarity in self.blocks():
+            chosen = np.nonzero(candidates(similarity, top_k))[1]
+            found.append(chosen.astype(np.int32).reshape(len(similarity), columns))
+        return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """The most similar candidates of each query, and their matching log-odds."""
+
+    columns: Int[np.ndarray, "queries k"]
+    match: Float32[np.ndarray, "queries k"]
+
+    def rows(
+        self, block: slice, num_candidates: int, unscored: float = -np.inf
+    ) -> Float32[np.ndarray, "block candidates"]:
+        """Log-odds of some queries with every candidate; `unscored` (published: -100) where there are none."""
+        columns = self.columns[block]
+        scores = np.full((len(columns), num_candidates), unscored, dtype=np.float32)
+        np.put_along_axis(scores, columns, self.match[block], axis=1)
+        return scores
 
 
 def rerank(
     engine: Engine,
     images: Sequence[Picture],
     texts: Sequence[str],
-    similarity: np.ndarray,
+    image_features: Features,
+    text_features: Features,
     top_k: int,
-    unscored: float = -np.inf,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Matching log-odds of each query's `top_k` most similar candidates, and `unscored` elsewhere.
+) -> tuple[Reranked, Reranked]:
+    """Matching of each query's `top_k` most similar candidates: of each picture's, and of each text's.
 
-    For both directions, out of `similarity` [N_i, N_t]: float32 [N_i, N_t] with candidates of each picture,
-    and [N_t, N_i] with candidates of each text. A pair that is a candidate in both is scored once. The
-    published `unscored` is -100.
+    A pair that is a candidate in both directions is scored once. Only the candidates are kept, which at the size of
+    5,000 pictures and 25,000 captions is a hundredth of all pairs.
     """
-    for_images, for_texts = candidates(similarity, top_k), candidates(similarity.T, top_k)
-    pairs = np.argwhere(for_images | for_texts.T)
-    nothing = np.float32(unscored)
-    scores = np.full(similarity.shape, nothing)
-    scores[pairs[:, 0], pairs[:, 1]] = match_scores(engine, images, texts, pairs)
-    return np.where(for_images, scores, nothing), np.where(for_texts, scores.T, nothing)
+    for_images = Gallery(image_features, text_features).best(top_k)
+    for_texts = Gallery(text_features, image_features).best(top_k)
+    # A pair as one number, so that pairs can be sorted, and found again.
+    count = len(texts)
+    by_image = np.arange(len(for_images))[:, None] * count + for_images
+    by_text = for_texts.astype(np.int64) * count + np.arange(len(for_texts))[:, None]
+    pairs = np.unique(np.concatenate([by_image, by_text], axis=None))
+    scores = match_scores(engine, images, texts, np.stack(np.divmod(pairs, count), axis=1))
+    return (
+        Reranked(for_images, scores[np.searchsorted(pairs, by_image)]),
+        Reranked(for_texts, scores[np.searchsorted(pairs, by_text)]),
+    )
+
+
+def found_at(
+    gallery: Gallery, truth: Truth, reranked: Reranked | None, temperature: float
+) -> dict[str, Int[np.ndarray, " queries"]]:
+    """The rank of each query's best correct candidate (see `metrics.ranks`) by every score that there is.
+
+    "itc", contrast; with re-ranked candidates also "itm", matching, and "sum", both added, where what is no candidate
+    follows in the order of contrast. Queries for which nothing is correct are left out.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for block, similarity in gallery.blocks():
+        by, correct = {"itc": similarity}, truth[block]
+        asking = [row for row, columns in enumerate(correct) if columns != []]
+        if reranked is not None:
+            by["itm"] = reranked.rows(block, similarity.shape[1])
+            by["sum"] = combine(similarity, by["itm"], temperature)
+        for score, values in by.items():
+            rank = ranks(in_order(values, similarity)[asking], [correct[row] for row in asking])
+            found.setdefault(score, []).append(rank)
+    return {score: np.concatenate(parts) for score, parts in found.items()}
 
 
 def candidates(similarity: np.ndarray, top_k: int) -> np.ndarray:

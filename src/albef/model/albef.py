@@ -114,7 +114,7 @@ class ALBEF(nn.Module):
         memory: Memory,
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> Float[Tensor, "pairs 2"]:
-        """Logits of [no match, match] for pairs of a text and an image."""
+        """Logits of [no match, match] for pairs of a text and an image; a memory of one image serves all texts."""
         assert self.itm_head is not None
         memory = memory if image_index is None else memory.select(image_index)
         fused = self.fusion_encoder(text_tokens, text_mask, memory, first_only=True)

@@ -21,7 +21,7 @@ NORM_EPS = 1e-12
 
 
 class Memory(NamedTuple):
-    """Cross-attention keys and values of every fusion layer, computed once per image."""
+    """Cross-attention keys and values of every fusion layer, computed once per image; one image may serve all texts."""
 
     layers: tuple[Float[Tensor, "images patches both"], ...]
     mask: Bool[Tensor, "images patches"] | None
@@ -37,6 +37,12 @@ class Fused(NamedTuple):
 
     tokens: Float[Tensor, "pairs read width"]
     attention: tuple[Float[Tensor, "pairs heads read patches"], ...]
+
+
+def one_row(states: Float[Tensor, "tokens width"]) -> Packing:
+    """The packing of tokens as if they were one text."""
+    mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
+    return Packing(torch.arange(len(states), device=states.device), mask, mask)
 
 
 class TextLayer(nn.Module):
@@ -71,8 +77,8 @@ class FusionLayer(TextLayer):
         self,
         tokens: Float[Tensor, "real width"],
         packing: Packing,
-        memory: Float[Tensor, "pairs patches both"],
-        memory_mask: Bool[Tensor, "pairs patches"] | None,
+        memory: Float[Tensor, "images patches both"],
+        memory_mask: Bool[Tensor, "images patches"] | None,
         first_only: bool = False,
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "pairs heads length patches"] | None]:
@@ -82,9 +88,12 @@ class FusionLayer(TextLayer):
         else:
             read, gathered = tokens, self.attention.packed(tokens, packing)
         read = self.attention_norm(read + self.dropout(gathered))
-        seen, attention = self.cross_attention(
-            read, None if first_only else packing, memory, memory_mask, keep_attention
-        )
+        asking = None if first_only else packing
+        if len(memory) == 1 and not keep_attention:
+            # Queries don't see each other, so those of all texts about one image are one row: nothing is padded,
+            # and the image's keys and values are not copied.
+            asking = one_row(read)
+        seen, attention = self.cross_attention(read, asking, memory, memory_mask, keep_attention)
         read = self.cross_attention_norm(read + self.dropout(seen))
         return self.mlp_norm(read + self.dropout(self.mlp(read))), attention
 

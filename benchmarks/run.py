@@ -1,0 +1,117 @@
+"""All benchmarks in one process: prints their tables and rewrites BENCHMARKS.md and the plots (`make bench`)."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL
+import torch
+from decoding import decoding_section
+from growth import growth_section
+from limits import Limits, limits_section, measure_limits
+from memory import activations_section, gallery_section
+from parts import parts_section
+from reranking import reranking_section
+from rich.console import Console
+from section import Section
+from step import step_section
+from timing import MIN_ROUNDS, cores
+
+ROOT = Path(__file__).parent.parent
+RESULTS, PROFILE = ROOT / "BENCHMARKS.md", ROOT / "docs" / "performance.md"
+MARK = "<!-- What follows is rewritten by `make bench`. -->\n"
+
+
+def benchmarks(limits: dict[int, Limits], quick: bool) -> dict[str, Callable[[], list[Section]]]:
+    """What there is to measure, by name; `quick` takes toy sizes and one round, to see that everything runs."""
+    rounds, size = (1, "tiny") if quick else (MIN_ROUNDS, "base")
+    return {
+        "step": lambda: step_section(limits, size, batch_size=2 if quick else 8, rounds=rounds),
+        "parts": lambda: parts_section(size, batch_size=2 if quick else 8, rounds=rounds),
+        "reranking": lambda: reranking_section(size, rounds),
+        "decoding": lambda: decoding_section(pictures=4 if quick else 64, rounds=rounds),
+        "activations": lambda: activations_section(size),
+        "gallery": lambda: gallery_section(size, quick),
+        "growth": lambda: growth_section(ROOT / "docs" / "growth.png", rounds, quick),
+    }
+
+
+def where_and_when(command: str) -> str:
+    """Where, when and with what the figures were measured."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "NumPy": np.__version__,
+        "OpenCV": cv2.__version__,
+        "Pillow": PIL.__version__,
+    }
+    return (
+        f"Measured by `{command}` on {datetime.date.today().isoformat()}; nothing here is written by hand.\n\n"
+        f"- Machine: {processor()}, {cores()} cores, {memory:.0f} GiB of memory, {platform.system()}, no GPU used\n"
+        f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}\n"
+        f"- Times: the cases of a table in turn within one process, one round to warm up and {MIN_ROUNDS} or more "
+        "counted; medians, with the fastest and the slowest round as the spread. On one thread it is the process's CPU "
+        "time, on all threads wall time.\n"
+    )
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """Parses the command line, measures, prints, writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="toy sizes, to see that everything runs")
+    parser.add_argument("--only", action="append", metavar="NAME", help="one of them (repeatable)")
+    parser.add_argument("--output", type=Path, help="default: BENCHMARKS.md, for a whole run alone")
+    given = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    started = time.perf_counter()
+    limits = {threads: measure_limits(threads) for threads in sorted({1, 1 if given.quick else cores()})}
+    known = benchmarks(limits, given.quick)
+    if unknown := set(given.only or ()) - set(known):
+        parser.error(f"no benchmark {sorted(unknown)[0]!r}; there are {', '.join(known)}.")
+    names = given.only or list(known)
+    measured = {"limits": [limits_section(limits)]}
+    console.print(measured["limits"][0].table())
+    for number, name in enumerate(names, 1):
+        minutes = (time.perf_counter() - started) / 60
+        console.print(f"[dim]{number} of {len(names)}: {name} ({minutes:.1f} minutes so far)[/]")
+        measured[name] = known[name]()
+        for section in measured[name]:
+            console.print(section.table())
+    whole = not (given.quick or given.only)
+    if whole:
+        profile = "\n".join(section.markdown() for section in measured.pop("parts"))
+        page = PROFILE.read_text("utf-8")
+        replace(PROFILE, page[: page.index(MARK)] + MARK + f"\n{where_and_when('make bench')}\n{profile}")
+    if whole or given.output is not None:
+        command = "make bench" if whole else f"python {' '.join(sys.argv)}"
+        tables = [section.markdown() for sections in measured.values() for section in sections]
+        replace(given.output or RESULTS, "\n".join(["# Benchmarks\n", where_and_when(command), *tables]))
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    main()
