@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from albef.config import UserError
+from albef.manifest import write_whole
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -91,7 +92,7 @@ class Tokenizer:
 
     def save(self, file: Path) -> None:
         """Writes the tokenizer as `tokenizer.json`, which other libraries read too."""
-        file.write_text(self._wordpiece.to_str(pretty=True), "utf-8")
+        write_whole(file, self._wordpiece.to_str(pretty=True))
 
     def encode(self, text: str, max_tokens: int, append_sep: bool) -> np.ndarray:
         """Ids, int64 [l], of `[CLS] tokens` or `[CLS] tokens [SEP]`, tokens cut so that l ≤ `max_tokens`."""
