@@ -5,6 +5,8 @@ A manifest proves nothing against malice (who can change a file can change its m
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -145,6 +147,20 @@ def write_whole(file: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(file)
+
+
+def append_whole(file: Path, text: str) -> None:
+    """Adds lines to a text file; raises `OSError` where there is no room, and leaves the file as it was."""
+    data = text.encode("utf-8")
+    with file.open("ab", buffering=0) as handle:
+        before = handle.seek(0, os.SEEK_END)
+        try:
+            if handle.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                handle.truncate(before)
+            raise
 
 
 def sync(folder: Path) -> None:

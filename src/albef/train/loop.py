@@ -150,14 +150,9 @@ def train_process(config: Config, run: Path) -> None:
         log.say(f"{parameters:,} parameters on {device}; {reason}")
 
     task.train()
-    writer = CheckpointWriter(
-        run / "checkpoints",
-        identity(config),
-        config.train.keep_checkpoints,
-        config.train.keep_every_steps,
-        print if log is None else log.say,
-        first_step,
-    )
+    say = print if log is None else log.say
+    keep, keep_every = config.train.keep_checkpoints, config.train.keep_every_steps
+    writer = CheckpointWriter(run / "checkpoints", identity(config), keep, keep_every, say, first_step)
     loop = Loop(config, run, task, optimizer, device, choice.precision, steps_per_epoch, facts, log, writer)
     stream = batches(
         examples,
@@ -167,6 +162,7 @@ def train_process(config: Config, run: Path) -> None:
         distributed.world_size(),
         config.data.workers,
         run / "bad_samples.jsonl",
+        say,
     )
     with log or contextlib.nullcontext(), writer:
         loop.run(stream, first_step)
