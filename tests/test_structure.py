@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "albef"
 LAYERS = [
     {"cli", "__main__"},
     {"estimate"},
-    {"run", "info", "exchange"},
+    {"run", "info", "exchange", "runs", "doctor"},
     {"serve", "report"},
     {"search", "train"},
     {"engine", "evaluation"},

@@ -170,6 +170,20 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("-k", type=int, default=12, help="hits to show")
     command.add_argument("--out", type=Path, metavar="PNG", help="contact sheet (default: IDX-search.png)")
     command.set_defaults(command=search)
+
+    command = commands.add_parser("runs", help="the runs in a folder, with state, step and figures")
+    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR")
+    command.set_defaults(command=runs)
+
+    command = commands.add_parser("verify", help="is every file as it was written?")
+    command.add_argument("place", type=Path, metavar="RUN_OR_MODEL_OR_IDX")
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser(
+        "doctor", help="versions, devices, precision, limits and room on this machine"
+    )
+    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR")
+    command.set_defaults(command=doctor)
     return parser
 
 
@@ -429,3 +443,41 @@ def search(given: argparse.Namespace) -> None:
     searching.contact_sheet(hits, sheet, query)
     Console().print(searching.hits_table(hits))
     print(f"Contact sheet: {sheet}")
+
+
+def runs(given: argparse.Namespace) -> None:
+    """`albef runs`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.runs import runs_in
+
+    table = Table("run", "state", "step", "of", "figure", title=str(given.folder))
+    for run in runs_in(given.folder):
+        name = run.folder.relative_to(given.folder)
+        table.add_row(str(name), run.state, f"{run.step:,}", f"{run.steps:,}", run.figure)
+    Console().print(table)
+
+
+def verify(given: argparse.Namespace) -> None:
+    """`albef verify`; exits with 1 when something is damaged."""
+    from albef.runs import verified
+
+    found = list(verified(given.place))
+    for folder, problem in found:
+        print(problem or f"{folder}: as it was written")
+    if any(problem for _, problem in found):
+        sys.exit(1)
+
+
+def doctor(given: argparse.Namespace) -> None:
+    """`albef doctor`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.doctor import findings
+
+    table = Table("", "found", "advice", show_header=False)
+    for row in findings(given.folder):
+        table.add_row(*row)
+    Console().print(table)
