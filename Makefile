@@ -32,7 +32,7 @@ check: .venv/installed  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src scripts
+	$(BIN)/bandit --quiet --severity-level medium --configfile pyproject.toml --recursive src scripts
 	$(MAKE) test
 
 format: .venv/installed

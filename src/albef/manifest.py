@@ -22,6 +22,7 @@ from albef.config import UserError
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
 LARGEST = 10_000_000  # bytes of a manifest that are read at most
+LONGEST_REASON = 300  # characters of a library's message that a user is shown
 
 HashName = Literal["xxh3-128", "sha256"]
 # The first is as fast as memory; the second is what strangers can compare published files by.
@@ -174,5 +175,5 @@ def sync(folder: Path) -> None:
 
 
 def plain(error: BaseException) -> str:
-    """An error's message on one line, without a stop."""
-    return " ".join((str(error) or type(error).__name__).split()).rstrip(".")
+    """The beginning of an error's message on one line, without a stop."""
+    return " ".join((str(error) or type(error).__name__).split())[:LONGEST_REASON].rstrip(".")

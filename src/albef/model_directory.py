@@ -123,7 +123,7 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     """The configuration in a `config.json`, and the heads that the model has."""
     try:
         stored: Any = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({error}); save the model again.") from None
     version = stored.get("format_version") if isinstance(stored, dict) else None
     if version != FORMAT_VERSION:
@@ -153,7 +153,7 @@ def read_answers(file: Path) -> list[str]:
     """The answers in a JSON list; raises `UserError` for anything else."""
     try:
         answers = json.loads(file.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a readable JSON list of answers ({error}).") from None
     if not (isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers)):
         raise UserError(f'{file}: not a list of answers; write ["yes", "no", …].')

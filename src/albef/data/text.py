@@ -81,6 +81,8 @@ class Tokenizer:
             text = file.read_text("utf-8")
         except FileNotFoundError:
             raise UserError(f"{file}: no such file; a model directory needs its tokenizer.json.") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: not UTF-8 text ({error.reason}); save the model again.") from None
         try:
             wordpiece = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises nothing more specific

@@ -14,6 +14,7 @@ import torch
 from albef.config import UserError
 from albef.data.pictures import SUFFIXES, BadPicture
 from albef.engine import Engine
+from albef.manifest import plain
 from albef.model_directory import whole_folder
 
 FORMAT_VERSION = 1
@@ -124,8 +125,17 @@ def load_index(folder: Path) -> Index:
         tokens = np.load(folder / TOKENS_FILE, mmap_mode="r", allow_pickle=False)
         paths = tuple(Path(path) for path in facts["paths"])
         index = Index(facts["model"], facts["weights"], paths, features, tokens, facts["num_skipped"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: this index can't be read ({error}); make it again.") from None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ArithmeticError,
+        EOFError,
+        MemoryError,
+        RecursionError,
+    ) as error:
+        raise UserError(f"{folder}: this index can't be read ({plain(error)}); make it again.") from None
     if version != FORMAT_VERSION or not len(paths) == len(features) == len(tokens):
         raise UserError(f"{folder}: this index is of another format or damaged; make it again.")
     return index
