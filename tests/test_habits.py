@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(path for folder in ("src", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("src", "scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+)
 FORBIDDEN = {
     "eval",
     "exec",
@@ -85,4 +87,6 @@ def test_what_is_forbidden_is_found(text: str) -> None:
 
 
 def test_what_is_allowed_is_let_through() -> None:
-    assert not sins("torch.load(f, weights_only=True); np.load(f, allow_pickle=False); yaml.safe_load(t); run(c)")
+    assert not sins(
+        "torch.load(f, weights_only=True); np.load(f, allow_pickle=False); yaml.safe_load(t); run(c)"
+    )

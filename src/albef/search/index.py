@@ -14,7 +14,7 @@ import torch
 from albef.config import UserError
 from albef.data.pictures import SUFFIXES, BadPicture
 from albef.engine import Engine
-from albef.manifest import plain
+from albef.manifest import MANIFEST_FILE, plain, verify
 from albef.model_directory import whole_folder
 
 FORMAT_VERSION = 1
@@ -77,7 +77,7 @@ def build_index(engine: Engine, pictures: Sequence[Path], out: Path) -> Index:
     features = []
     config = engine.config
     shape = (config.grid**2 + 1, config.image_width)
-    with whole_folder(out, FILES) as folder:
+    with whole_folder(out, FILES, "xxh3-128") as folder:
         # The number of rows isn't known before the last picture was read, so the header, which has the same
         # length for any number, is written again at the end.
         with (folder / TOKENS_FILE).open("wb") as file:
@@ -118,6 +118,8 @@ def load_index(folder: Path) -> Index:
     for name in FILES[:3]:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name}, so it is no index; make one with albef index.")
+    if (folder / MANIFEST_FILE).is_file():  # the tokens, gigabytes at times, are left to `albef verify`
+        verify(folder, (FACTS_FILE, FEATURES_FILE))
     try:
         facts = json.loads((folder / FACTS_FILE).read_text("utf-8"))
         version = facts["format_version"]
