@@ -49,8 +49,8 @@ def write_manifest(folder: Path, hash_name: HashName, facts: Mapping[str, Any]) 
         for file in sorted(folder.iterdir())
         if file.name != MANIFEST_FILE
     }
-    facts = json.loads(json.dumps(facts))  # as it is read back: lists for tuples
-    manifest = Manifest(files, facts, seal_of(files, facts))
+    noted: dict[str, Any] = json.loads(json.dumps(facts))  # as it is read back: lists for tuples
+    manifest = Manifest(files, noted, seal_of(files, noted))
     (folder / MANIFEST_FILE).write_text(rendered(manifest), "utf-8")
     return manifest
 
@@ -92,7 +92,7 @@ def verify(folder: Path, names: Collection[str] = ()) -> Manifest:
         if (not names or name in names) and (problem := fault(folder, name, expected))
     ]
     if problems:
-        raise Damaged(f"{folder}: {'; '.join(problems)}.")
+        raise Damaged(f"{folder}: {'; '.join(problems)}. Restore it, or copy it again.")
     return manifest
 
 

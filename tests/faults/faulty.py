@@ -23,13 +23,13 @@ from albef.train.checkpoint import checkpoints_in
 from albef.train.loop import Interrupted, train
 
 FULL = os.environ.get("ALBEF_FAULTS") == "full"  # the long set, `make test-faults`
-STEPS, INTERVAL = 24, 3  # of a toy training, and between its checkpoints
+STEPS, INTERVAL = 15, 3  # of a toy training, and between its checkpoints
 
 TOLD: list[str] = []
 
 # Everything is imported once, in a server that starts the trainings as forks of itself.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["faulty"])
+PROCESSES.set_forkserver_preload(["albef.run", "torch.utils.tensorboard", "torch._dynamo"])
 
 
 def number_of(short: int, full: int) -> int:

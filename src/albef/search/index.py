@@ -118,9 +118,9 @@ def load_index(folder: Path) -> Index:
     for name in FILES[:3]:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name}, so it is no index; make one with albef index.")
-    if (folder / MANIFEST_FILE).is_file():  # the tokens, gigabytes at times, are left to `albef verify`
-        verify(folder, (FACTS_FILE, FEATURES_FILE))
     try:
+        if (folder / MANIFEST_FILE).is_file():  # the tokens, gigabytes at times, are left to `albef verify`
+            verify(folder, (FACTS_FILE, FEATURES_FILE))
         facts = json.loads((folder / FACTS_FILE).read_text("utf-8"))
         version = facts["format_version"]
         features = np.load(folder / FEATURES_FILE, allow_pickle=False)
