@@ -16,7 +16,7 @@ import torch
 from albef.config import Config
 from albef.manifest import verify
 from albef.tasks.pretrain import Pretrain
-from albef.train.checkpoint import CheckpointWriter, load_checkpoint
+from albef.train.checkpoint import CheckpointWriter, load_checkpoint, optimizer_tensors
 from albef.train.optim import build_optimizer
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     try:
         begun = time.perf_counter()
         with CheckpointWriter(place, {}, keep=1) as writer:
-            writer.save(1, task, optimizer, {})
+            writer.save(1, task.state_dict(), optimizer_tensors(optimizer), {})
             held_up = time.perf_counter() - begun
         saving = time.perf_counter() - begun
         assert not writer.failure, writer.failure

@@ -13,7 +13,7 @@ from albef.config import TrainConfig
 from albef.manifest import Damaged, verify
 from albef.run import prepare
 from albef.tasks.pretrain import Pretrain
-from albef.train.checkpoint import CheckpointWriter, checkpoints_in, newest_checkpoint
+from albef.train.checkpoint import CheckpointWriter, checkpoints_in, newest_checkpoint, optimizer_tensors
 from albef.train.loop import train
 from albef.train.optim import build_optimizer
 
@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
     task.student.itm_head.weight.sum().backward()
     optimizer.step()
     with CheckpointWriter(tmp_path, IDENTITY, keep=2) as writer:
-        writer.save(1, task, optimizer, {})
-        writer.save(2, task, optimizer, {})
+        writer.save(1, task.state_dict(), optimizer_tensors(optimizer), {})
+        writer.save(2, task.state_dict(), optimizer_tensors(optimizer), {})
     return tmp_path
 
 
@@ -101,7 +101,7 @@ def test_disks_that_do_not_take_a_checkpoint(folder: Path) -> None:
     for step in range(3, 3 + times):
         resource.setrlimit(resource.RLIMIT_FSIZE, (random_.randrange(largest), hard))
         try:
-            writer.save(step, task, optimizer, {})
+            writer.save(step, task.state_dict(), optimizer_tensors(optimizer), {})
             writer.wait()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -118,7 +118,7 @@ def test_places_that_take_nothing(tmp_path: Path, place: str) -> None:
     said: list[str] = []
     task = Pretrain(toy.config())
     with CheckpointWriter(tmp_path / place / "checkpoints", IDENTITY, keep=2, say=said.append) as writer:
-        writer.save(1, task, build_optimizer(task.student, TrainConfig()), {})
+        writer.save(1, task.state_dict(), {}, {})
     assert "could not be written" in said[0]
 
 

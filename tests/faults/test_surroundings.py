@@ -103,16 +103,17 @@ def test_steps_with_nan_or_infinity_poison_nothing(tmp_path: Path, monkeypatch: 
         tensors = {f"{n} {q}": tensor for n, values in optimizer.items() for q, tensor in values.items()}
         return {name: tensor.clone() for name, tensor in (loop.task.state_dict() | tensors).items()}
 
-    def watched(self: Loop, loss: torch.Tensor, norm: torch.Tensor) -> tuple[bool, bool]:
+    def watched(self: Loop, *arguments: object) -> object:
         now = everything(self)
         if state["before"] is not None:  # the step before was a bad one
             assert now.keys() == state["before"].keys()
             assert all(torch.equal(now[name], state["before"][name]) for name in now)
             state["compared"] += 1
-        good, stop = everywhere(self, loss, norm)
+        found = everywhere(self, *arguments)
+        *_, good, _ = found  # whether the step is good, and whether it is to be the last
         assert good == (state["step"] not in chosen)
         state["before"] = None if good else now
-        return good, stop
+        return found
 
     monkeypatch.setattr(Pretrain, "forward", poisoned)
     monkeypatch.setattr(Loop, "everywhere", watched)

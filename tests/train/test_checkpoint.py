@@ -18,12 +18,19 @@ from albef.train.checkpoint import (
     load_checkpoint,
     load_task,
     newest_checkpoint,
+    optimizer_tensors,
     superfluous,
 )
 from albef.train.optim import build_optimizer
 
 FACTS = {"precision": "fp32", "seconds": 1.5}
 IDENTITY = {"config": {"train.seed": 42}, "data": "pictograms"}
+
+
+def save(
+    writer: CheckpointWriter, step: int, task: Pretrain, optimizer: torch.optim.Optimizer, facts: dict
+) -> None:
+    writer.save(step, task.state_dict(), optimizer_tensors(optimizer), facts)
 
 
 def task_and_optimizer() -> tuple[Pretrain, torch.optim.AdamW]:
@@ -38,7 +45,7 @@ def saved(folder: Path, *steps: int, **settings: int) -> tuple[Pretrain, torch.o
     task, optimizer = task_and_optimizer()
     with CheckpointWriter(folder, IDENTITY, **{"keep": 2, **settings}) as writer:
         for step in steps:
-            writer.save(step, task, optimizer, FACTS)
+            save(writer, step, task, optimizer, FACTS)
     assert not writer.failure
     return task, optimizer
 
@@ -68,7 +75,7 @@ def test_what_is_saved_is_what_was_there_when_save_was_called(tmp_path: Path) ->
     task, optimizer = task_and_optimizer()
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
     with CheckpointWriter(tmp_path, IDENTITY, keep=1) as writer:
-        writer.save(1, task, optimizer, FACTS)
+        save(writer, 1, task, optimizer, FACTS)
         with torch.no_grad():
             for parameter in task.parameters():
                 parameter.zero_()
@@ -118,7 +125,7 @@ def test_a_save_that_fails_is_told_and_leaves_the_last_one(
     said: list[str] = []
     writer = CheckpointWriter(tmp_path, IDENTITY, keep=1, say=said.append, first_step=1)
     request.getfixturevalue("full_disk")
-    writer.save(2, task, optimizer, FACTS)
+    save(writer, 2, task, optimizer, FACTS)
     writer.wait()
     assert "after step 2 could not be written" in said[0]
     assert "too large" in writer.failure
@@ -156,7 +163,7 @@ def test_a_damaged_one_is_told_and_the_one_before_it_is_used(tmp_path: Path, fil
     assert file in said[0]
     # Going on from step 1 puts it aside, so that it is neither counted nor kept as one of the last.
     with CheckpointWriter(tmp_path, IDENTITY, keep=1, first_step=1) as writer:
-        writer.save(3, task, optimizer, FACTS)
+        save(writer, 3, task, optimizer, FACTS)
     assert names(tmp_path) == ["damaged-step-00000002", "step-00000003"]
 
 

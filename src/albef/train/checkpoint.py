@@ -67,10 +67,12 @@ class CheckpointWriter:
         if kind is not KeyboardInterrupt:  # the second Ctrl-C: stop at once
             self.wait()
 
-    def save(self, step: int, task: Task, optimizer: torch.optim.Optimizer, facts: Facts) -> None:
+    def save(
+        self, step: int, task: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], facts: Facts
+    ) -> None:
         """Takes a copy of everything after `step` steps and begins to write it."""
         self.wait()
-        tensors = {TASK_FILE: copied(task.state_dict()), OPTIMIZER_FILE: copied(optimizer_tensors(optimizer))}
+        tensors = {TASK_FILE: copied(task), OPTIMIZER_FILE: copied(optimizer)}
         state = {"step": step, **facts, **versions()}
         # A process that is stopped need not wait for the disk: a half-written checkpoint is never visible.
         self.thread = threading.Thread(target=self._write, args=(step, tensors, state), daemon=True)

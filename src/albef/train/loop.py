@@ -33,7 +33,13 @@ from albef.engine import choose_device
 from albef.model import kernels
 from albef.tasks.base import Output, Task
 from albef.tasks.build import build_task
-from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint
+from albef.train.checkpoint import (
+    CheckpointWriter,
+    Facts,
+    load_checkpoint,
+    newest_checkpoint,
+    optimizer_tensors,
+)
 from albef.train.initial import start_from
 from albef.train.kernel_choice import Choice, choose, described
 from albef.train.logging import RunLog
@@ -315,4 +321,5 @@ class Loop:
     def save(self, step: int) -> None:
         """Begins to write a checkpoint after `step` steps, by the first process."""
         if distributed.rank() == 0:
-            self.checkpoints.save(step, self.task, self.optimizer, self.facts)
+            task, optimizer = self.task.state_dict(), optimizer_tensors(self.optimizer)
+            self.checkpoints.save(step, task, optimizer, self.facts)
