@@ -14,7 +14,7 @@ import torch
 from albef.config import Config
 from albef.engine import choose_device
 from albef.train.checkpoint import versions
-from albef.train.precision import choose_precision
+from albef.train.kernel_choice import choose
 
 SHARED_MEMORY = Path("/dev/shm")  # where data workers leave their batches
 FEW_FILES, LITTLE_SHARED, LITTLE_DISK = 1024, 2**30, 10 * 2**30
@@ -30,7 +30,7 @@ def findings(folder: Path) -> Iterator[tuple[str, str, str]]:
     device = choose_device("auto")
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     yield "device", ", ".join(names) or "CPU", ""
-    yield "precision", choose_precision(Config(), device)[1].removeprefix("precision "), ""
+    yield "precision and kernels of the base model", choose(Config(), device)[1], ""
     yield "CPU kernels", torch.backends.cpu.get_cpu_capability(), ""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield (

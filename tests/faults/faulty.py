@@ -44,6 +44,8 @@ def config() -> Config:
         batch_size=4,
         warmup_steps=2,
         precision="fp32",
+        attention="fused",
+        linear="torch",
         threads=1,
         log_every_steps=1,
         checkpoint_every_steps=INTERVAL,
