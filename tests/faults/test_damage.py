@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faulty import assert_same_run, config, finish, start, tell
+from faulty import STEPS, assert_same_run, config, finish, losses, start, tell
 
 import toy
 from albef.config import TrainConfig

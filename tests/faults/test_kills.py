@@ -21,26 +21,36 @@ from faulty import (
 )
 
 
-def pause(folder: Path, random_: random.Random) -> None:
-    """Until the training has begun its steps and for a random share of them, or until it is saving."""
+def slow_disk() -> None:
+    """Bringing a checkpoint to the disk takes about as long as the steps to the next one."""
+    fsync = os.fsync
+
+    def slowly(number: int) -> None:
+        time.sleep(0.1)
+        fsync(number)
+
+    os.fsync = slowly
+
+
+def pause(folder: Path, random_: random.Random, saving: bool = False) -> None:
+    """Until the training has done a random share of its steps, or until it is amidst saving."""
     wait_for(lambda: (folder / "log.jsonl").exists())
-    stop = random_.randrange(1, STEPS)
+    stop = random_.randrange(1, STEPS - 3)
     wait_for(lambda: (folder / "log.jsonl").read_bytes().count(b"\n") >= stop)
-    if random_.random() < 0.5:
-        wait_for(lambda: any((folder / "checkpoints").glob(".writing-*")), 0.5)
-    else:
-        time.sleep(random_.random() * 0.02)
+    if saving:
+        wait_for(lambda: any((folder / "checkpoints").glob(".writing-*")), 5)
+    time.sleep(random_.random() * (0.3 if saving else 0.02))
 
 
 def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
     kills, saving, done_again, late = number_of(10, 100), 0, [], 0
     for number in range(kills):
         folder, random_ = tmp_path / str(number), random.Random(number)
-        process = start(folder)
-        if number % 10 == 9:
+        process = start(folder, slow_disk if number % 2 else None)
+        if number % 10 == 8:
             time.sleep(random_.random() * 0.3)  # while it prepares
         else:
-            pause(folder, random_)
+            pause(folder, random_, saving=bool(number % 2))
         process.kill()
         process.join()
         late += process.exitcode == 0
