@@ -39,16 +39,16 @@ def main() -> None:
         assert not writer.failure, writer.failure
         (folder,) = place.iterdir()
         size = sum(file.stat().st_size for file in folder.iterdir())
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         verify(folder)
-        verifying = time.perf_counter() - begun
+        verifying, cpu = time.perf_counter() - begun, time.process_time() - cpu
         begun = time.perf_counter()
         load_checkpoint(folder, task, optimizer)
         loading = time.perf_counter() - begun
     finally:
         shutil.rmtree(place)
     print(f"size {size / 1e9:.2f} GB; training held up {held_up:.2f} s of {saving:.2f} s of saving")
-    print(f"verifying {verifying:.2f} s, loading {loading:.2f} s")
+    print(f"verifying {verifying:.2f} s ({cpu:.2f} s of CPU time), loading {loading:.2f} s")
     print(f"verification: {100 * verifying / (saving + loading):.1f} % of saving and loading")
 
 
