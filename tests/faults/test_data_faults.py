@@ -129,13 +129,13 @@ def content(stream, number: int) -> list[bytes]:
 @pytest.mark.parametrize("fault", ["killed", "stopped", "slow"])
 def test_data_workers(pictures: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert loader.PATIENCE_SECONDS < 30
-    monkeypatch.setattr(loader, "PATIENCE_SECONDS", 3)
+    monkeypatch.setattr(loader, "PATIENCE_SECONDS", 8)
     (pictures / "stalled").unlink(missing_ok=True)
     alone = batches(examples(Files(pictures)), 4)
     expected = content(alone, 20)
     said: list[str] = []
     before = multiprocessing.active_children()
-    stream = stream_of(pictures, said, stall=8.0 if fault == "slow" else 0.0)
+    stream = stream_of(pictures, said, stall=20.0 if fault == "slow" else 0.0)
     taken = [] if fault == "slow" else content(stream, 4)
     if fault != "slow":
         worker = next(child for child in multiprocessing.active_children() if child not in before)
@@ -150,7 +150,7 @@ def test_data_workers(pictures: Path, fault: str, monkeypatch: pytest.MonkeyPatc
     left = [child for child in multiprocessing.active_children() if child not in before]
     assert not left
     tell(
-        f"a data worker {fault}: noticed, replaced, 20 batches bit-identical, {noticed:.0f} s (patience 3 s)"
+        f"a data worker {fault}: noticed, replaced, 20 batches bit-identical, {noticed:.0f} s (patience 8 s)"
     )
 
 
@@ -165,6 +165,6 @@ class Deadly(Files):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_that_always_die_end_in_a_sentence(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "MAX_FAILURES", 2)
-    monkeypatch.setattr(loader, "PATIENCE_SECONDS", 5)
+    monkeypatch.setattr(loader, "PATIENCE_SECONDS", 10)
     with pytest.raises(UserError, match=r"failed 2 times in a row.*data\.workers=0"):
         next(batches(examples(Deadly(pictures)), 4, workers=1, say=lambda text: None))
