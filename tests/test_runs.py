@@ -11,7 +11,8 @@ import toy
 from albef.cli import main
 from albef.config import UserError
 from albef.doctor import findings
-from albef.engine import Engine, save_model
+from albef.engine import Engine
+from albef.model_directory import save_model
 from albef.run import prepare
 from albef.runs import run_state, runs_in, verified
 from albef.search.index import build_index, load_index

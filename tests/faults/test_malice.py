@@ -19,9 +19,10 @@ from albef.config import DataConfig, UserError
 from albef.data.pictures import open_picture
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
-from albef.engine import Engine, read_answers, save_model
+from albef.engine import Engine
 from albef.manifest import seal_of, verify
 from albef.model.albef import ALBEF
+from albef.model_directory import read_answers, save_model
 from albef.recipe import load_recipe
 from albef.search.index import load_index
 from albef.tasks.pretrain import Pretrain
