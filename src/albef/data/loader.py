@@ -217,9 +217,11 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
             for loaded in loader:
                 yield loaded
                 step, failures = step + 1, 0
-        except RuntimeError as error:
-            reason = str(error)
-            if not reason.startswith(_WORKER_FAILURES):
+        except (RuntimeError, OSError, EOFError) as error:
+            reason = plain(error)
+            # What a worker's own code raised is said to be "Caught"; without it a connection to a worker broke.
+            lost = not isinstance(error, RuntimeError) and not reason.startswith("Caught")
+            if not lost and not reason.startswith(_WORKER_FAILURES):
                 raise
             for worker in multiprocessing.active_children():
                 if worker not in others:
@@ -329,4 +331,6 @@ def _start_worker(worker: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches them too, but the step is still to be finished
+    # By name, not by asking the worker for it: one that has been stopped would never answer.
+    torch.multiprocessing.set_sharing_strategy("file_system")
     cv2.setNumThreads(0)  # the workers are the parallelism
