@@ -4,7 +4,8 @@ CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: quickstart quickstart-smoke test test-full-size test-weights weights check format bench clean
+.PHONY: quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
+	check audit format bench clean
 
 quickstart: .venv/installed  ## train a model on pictograms (6 minutes on 2 cores), evaluate it, search with it
 	$(BIN)/python scripts/quickstart.py --run $(RUN) $(if $(FRESH),--fresh)
@@ -13,7 +14,17 @@ quickstart-smoke: .venv/installed  ## the same in a reduced form, for CI
 	$(BIN)/python scripts/quickstart.py --run runs/quickstart-smoke --fresh --smoke
 
 test: .venv/installed  ## the test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --ignore tests/faults
+
+test-faults-short: .venv/installed  ## kills, damage, full disks, malicious files, injected for real; with their counts
+	$(BIN)/python -m pytest tests/faults
+
+test-faults: .venv/installed  ## the same with every kill and signal of the long set
+	ALBEF_FAULTS=full $(BIN)/python -m pytest tests/faults
+
+audit: .venv/installed  ## known vulnerabilities of the installed packages; asks an outside service
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit
 
 test-full-size: .venv/installed  ## a checkpoint of 1.8 GB in and out, with its peak memory (needs 8 GB of disk)
 	$(BIN)/python -m pytest -s tests/weights/test_full_size_checkpoint.py
@@ -30,6 +41,7 @@ check: .venv/installed  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --severity-level medium --configfile pyproject.toml --recursive src scripts
 	$(MAKE) test
 
 format: .venv/installed

@@ -15,13 +15,13 @@ PACKAGE = ROOT / "src" / "albef"
 LAYERS = [
     {"cli", "__main__"},
     {"estimate"},
-    {"run", "info", "exchange"},
+    {"run", "info", "exchange", "runs", "doctor"},
     {"serve", "report"},
     {"search", "train"},
     {"engine", "evaluation"},
     {"tasks", "model_directory"},
     {"model", "data", "momentum"},
-    {"objectives", "config", "distributed", "recipe", "progress"},
+    {"objectives", "config", "distributed", "recipe", "progress", "manifest"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

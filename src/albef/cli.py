@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; exits with 0, or 2 for a mistake that the user can mend, or 130 after Ctrl-C."""
+    """Runs one command; exits with 0, or 2 for a mistake that the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = build_parser()
     # `--section.key=value` belongs to the recipe, which knows its keys; everything else must be known here.
     given, settings = parser.parse_known_args(arguments)
@@ -46,8 +46,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="train a recipe, evaluate it and write its report",
         description="Any setting of the recipe can be overridden: --section.key=value.",
     )
-    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    command.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.yaml")
     command.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/NAME_OF_RECIPE)")
+    command.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run, without its recipe")
+    command.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="go on although settings or data have changed; noted in RUN/changes.jsonl",
+    )
     command.add_argument("--init", metavar="MODEL", help="weights to start from: as --train.init=MODEL")
     command.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
     command.set_defaults(command=train)
@@ -182,6 +188,20 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("-k", type=int, default=12, help="hits to show")
     command.add_argument("--out", type=Path, metavar="PNG", help="contact sheet (default: IDX-search.png)")
     command.set_defaults(command=search)
+
+    command = commands.add_parser("runs", help="the runs in a folder, with state, step and figures")
+    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR")
+    command.set_defaults(command=runs)
+
+    command = commands.add_parser("verify", help="is every file as it was written?")
+    command.add_argument("place", type=Path, metavar="RUN_OR_MODEL_OR_IDX")
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser(
+        "doctor", help="versions, devices, precision, limits and room on this machine"
+    )
+    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR")
+    command.set_defaults(command=doctor)
     return parser
 
 
@@ -199,19 +219,25 @@ def train(given: argparse.Namespace, settings: list[str]) -> None:
 
     if given.init:
         settings = [*settings, f"--train.init={given.init}"]
-    config = load_recipe(given.recipe, settings)
+    if (given.recipe is None) == (given.resume is None):
+        raise UserError("albef train takes either a recipe or --resume RUN.")
+    if given.resume and given.out:
+        raise UserError("--resume RUN goes on in that folder: leave --out away.")
+    if given.resume and not (given.resume / "config.yaml").is_file():
+        raise UserError(f"{given.resume}: holds no run (there is no config.yaml).")
+    config = load_recipe(given.resume / "config.yaml" if given.resume else given.recipe, settings)
     if given.print_config:
         print(dump_config(config), end="")
         return
     from albef.run import run
     from albef.train.loop import Interrupted
 
-    out = given.out or Path("runs") / given.recipe.stem
+    out = given.resume or given.out or Path("runs") / given.recipe.stem
     try:
-        run(config, out)
+        run(config, out, given.allow_changes)
     except Interrupted as stop:
-        print(f"albef: {stop} Go on with the same command.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        print(f"albef: {stop} Go on with albef train --resume {out}", file=sys.stderr)
+        sys.exit(stop.exit_code)
 
 
 def estimate(given: argparse.Namespace, settings: list[str]) -> None:
@@ -466,3 +492,41 @@ def search(given: argparse.Namespace) -> None:
     searching.contact_sheet(hits, sheet, query)
     Console().print(searching.hits_table(hits))
     print(f"Contact sheet: {sheet}")
+
+
+def runs(given: argparse.Namespace) -> None:
+    """`albef runs`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.runs import runs_in
+
+    table = Table("run", "state", "step", "of", "figure", title=str(given.folder))
+    for run in runs_in(given.folder):
+        name = run.folder.relative_to(given.folder)
+        table.add_row(str(name), run.state, f"{run.step:,}", f"{run.steps:,}", run.figure)
+    Console().print(table)
+
+
+def verify(given: argparse.Namespace) -> None:
+    """`albef verify`; exits with 1 when something is damaged."""
+    from albef.runs import verified
+
+    found = list(verified(given.place))
+    for folder, problem in found:
+        print(problem or f"{folder}: as it was written")
+    if any(problem for _, problem in found):
+        sys.exit(1)
+
+
+def doctor(given: argparse.Namespace) -> None:
+    """`albef doctor`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.doctor import findings
+
+    table = Table("", "found", "advice", show_header=False)
+    for row in findings(given.folder):
+        table.add_row(*row)
+    Console().print(table)

@@ -209,7 +209,8 @@ class TrainConfig:
     threads: int = 0  # CPU threads of each process; 0: the cores shared out
     log_every_steps: int = 20
     checkpoint_every_steps: int = 1000
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the last so many
+    keep_every_steps: int = 0  # and each whose step is a multiple of this; 0: no others
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from albef.data.rows import ENTAILMENT_LABELS
 from albef.data.text import MASK, Tokenizer, clean_caption, clean_question
 from albef.data.transforms import evaluation_transform
 from albef.evaluation.gradcam import box_of_map, contrast_maps, enlarged, word_maps
+from albef.manifest import MANIFEST_FILE, verify
 from albef.model.albef import ALBEF, Encoding
 from albef.model.answering import rank_answers, write_answers
 from albef.model.text_encoder import Memory
@@ -87,12 +88,15 @@ class Engine:
         """The model in a folder (a model directory, or a run that has one), else of a Hugging Face hub id.
 
         `device`: "auto" takes a GPU if there is one. Raises `UserError` when a file is missing or unreadable,
-        when the weights don't fit the configuration, and when the format is a newer one.
+        when the weights don't fit the configuration, and when the format is a newer one; `Damaged` when a file is not
+        that of the manifest, where there is one.
         """
         folder, name = find_model(source)
         for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
             if not (folder / file).is_file():
                 raise UserError(f"{folder}: no {file}; a model directory has {', '.join(FILES[:3])}.")
+        if (folder / MANIFEST_FILE).is_file():  # but the card may be written by hand
+            verify(folder, (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, ANSWERS_FILE))
         config, heads = read_config(folder / CONFIG_FILE)
         tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
         if tokenizer.vocab_size > config.vocab_size:

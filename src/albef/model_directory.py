@@ -18,6 +18,7 @@ from torch import Tensor
 
 from albef.config import ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
+from albef.manifest import MANIFEST_FILE, HashName, write_manifest
 from albef.model.albef import ALBEF
 
 FORMAT_VERSION = 1
@@ -84,12 +85,16 @@ def write_description(
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path, known: Iterable[str]) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place once the block has ended well.
+def whole_folder(folder: Path, known: Iterable[str], hash_name: HashName = "sha256") -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place, with a manifest, once the block has ended well.
 
     What was there is removed, if it holds `known` files alone: somebody's pictures are not what to replace.
     """
-    others = sorted({entry.name for entry in folder.iterdir()} - set(known)) if folder.is_dir() else []
+    others = (
+        sorted({entry.name for entry in folder.iterdir()} - {*known, MANIFEST_FILE})
+        if folder.is_dir()
+        else []
+    )
     if others or folder.is_file():
         what = f"holds {others[0]}" if others else "is a file"
         raise UserError(f"{folder}: {what}, which would be overwritten; choose a new or an empty folder.")
@@ -100,6 +105,7 @@ def whole_folder(folder: Path, known: Iterable[str]) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        write_manifest(temporary, hash_name, {})
         if folder.is_dir():
             folder.rename(old)
         temporary.rename(folder)
@@ -131,7 +137,7 @@ def download(hub_id: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(hub_id, allow_patterns=list(FILES))
+        return snapshot_download(hub_id, allow_patterns=[*FILES, MANIFEST_FILE])
     except (OSError, ValueError) as error:  # what its own errors derive from
         reason = next(iter(str(error).split("\n")), "").strip().rstrip(".") or type(error).__name__
         raise UserError(
@@ -143,7 +149,7 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     """The configuration in a `config.json`, and the heads that the model has."""
     try:
         stored: Any = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({error}); save the model again.") from None
     version = stored.get("format_version") if isinstance(stored, dict) else None
     if version != FORMAT_VERSION:
@@ -186,7 +192,7 @@ def read_answers(file: Path) -> list[str]:
     """The answers in a JSON list; raises `UserError` for anything else."""
     try:
         answers = json.loads(file.read_text("utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a readable JSON list of answers ({error}).") from None
     if not (isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers)):
         raise UserError(f'{file}: not a list of answers; write ["yes", "no", …].')

@@ -26,7 +26,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{path}: no such recipe. Recipes are in the folder `recipes`, or write your own.")
     try:
         recipe = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not readable as YAML ({plain(str(error))}); correct it.") from error
     check_keys(recipe, str(path))
     settings = {section: dict(keys or {}) for section, keys in recipe.items()}

@@ -21,6 +21,7 @@ from albef.evaluation.judged import another
 from albef.evaluation.protocol import Protocol, protocol, short
 from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
+from albef.manifest import write_whole
 from albef.model.albef import ALBEF
 from albef.model_directory import CONFIG_FILE as MODEL_FILE
 from albef.model_directory import Trained, find_model, read_answers, read_config, save_model
@@ -29,19 +30,19 @@ from albef.report.report import write_report
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.initial_encoders import initial_encoders
 from albef.train.loop import TOKENIZER_FILE, train
+from albef.train.resume import CONFIG_FILE, check_same_run
 
-CONFIG_FILE = "config.yaml"
 VOCABULARY_CAPTIONS = 5000
 VOCABULARY_FILE = "vocab.txt"  # BERT's, one piece a line
 
 
-def run(config: Config, folder: Path) -> None:
+def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
     """Trains a configuration in a run folder, going on where an earlier attempt stopped, then evaluates and reports.
 
-    Raises `UserError` if the folder holds a run of another configuration.
+    Raises `UserError` if the folder holds a run of another configuration, unless `allow_changes`.
     """
     console = Console()
-    config = prepare(config, folder)
+    config = prepare(config, folder, allow_changes)
     answers = answers_of(config)  # before hours of training: the list may be wrong
     train(config, folder)
     console.print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
@@ -67,7 +68,7 @@ def run(config: Config, folder: Path) -> None:
     console.print(f"Report: {write_report(folder, engine, teacher, config)}")
 
 
-def prepare(config: Config, folder: Path) -> Config:
+def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config:
     """The configuration with its final vocabulary, written into a run folder that is new or holds this very run."""
     tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
     if config.train.init:
@@ -84,18 +85,16 @@ def prepare(config: Config, folder: Path) -> Config:
         model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
         config = dataclasses.replace(config, model=model)
     if config_file.exists():
-        if load_recipe(config_file) != config:
-            raise UserError(
-                f"{folder} holds another run (see its {CONFIG_FILE}): choose another folder with --out, "
-                f"or delete this one."
-            )
-    elif folder.exists() and any(folder.iterdir()):
+        check_same_run(folder, config, allow_changes)
+    elif folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
     else:
         initial_encoders(config.train, config.model)  # before anything is written: they may not fit
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(tokenizer_file)
-    config_file.write_text(dump_config(config), "utf-8")
+    # The configuration first: a process that is killed here leaves a folder that is known as a run.
+    write_whole(config_file, dump_config(config))
+    if not tokenizer_file.exists():
+        tokenizer.save(tokenizer_file)
     return config
 
 

@@ -65,6 +65,15 @@ def test_evaluate_repeats_the_figures_of_the_run(finished: Path, tmp_path: Path)
         assert again[name] == first[name]
 
 
+def test_a_finished_run_is_resumed_by_its_folder_alone(finished: Path) -> None:
+    before = (finished / "log.jsonl").read_text()
+    main(["train", "--resume", str(finished), "--train.log_every_steps=2"])
+    assert (finished / "log.jsonl").read_text() == before
+    assert "train.log_every_steps" in (finished / "changes.jsonl").read_text()
+    main(["train", "--resume", str(finished), "--train.log_every_steps=1"])
+    main(["verify", str(finished)])
+
+
 def test_info_of_the_run_and_of_a_size(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["info", str(finished), "--json"])
     facts = json.loads(capsys.readouterr().out)
@@ -130,7 +139,11 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "{run}/config.yaml", "--out", "{run}", "--train.seed=5"], "holds another run"),
+        (["train", "{run}/config.yaml", "--out", "{run}", "--train.seed=5"], "train.seed: 42 → 5"),
+        (["train", "--resume", "{run}", "--data.count=25"], "data.count: 24 → 25"),
+        (["train", "--resume", "{tmp}"], "holds no run"),
+        (["train", "--resume", "{run}", "--out", "{tmp}"], "leave --out away"),
+        (["train"], "either a recipe or --resume"),
         (["train", "{run}/config.yaml", "--out", "{tmp}"], "not empty and holds no run"),
         (
             ["train", "{run}/config.yaml", "--out", "{tmp}/new", "--data.source={tmp}/none.json"],

@@ -1,5 +1,8 @@
-"""A checkpoint is whole or not there."""
+"""A checkpoint is whole or not there, and nothing is read from a damaged one."""
 
+import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,12 +10,27 @@ import torch
 
 import toy
 from albef.config import TrainConfig, UserError
+from albef.manifest import Damaged, read_manifest, verify
 from albef.tasks.pretrain import Pretrain
-from albef.train import checkpoint as checkpoint_module
-from albef.train.checkpoint import checkpoints_in, load_checkpoint, load_task, save_checkpoint
+from albef.train.checkpoint import (
+    CheckpointWriter,
+    checkpoints_in,
+    load_checkpoint,
+    load_task,
+    newest_checkpoint,
+    optimizer_tensors,
+    superfluous,
+)
 from albef.train.optim import build_optimizer
 
 FACTS = {"precision": "fp32", "seconds": 1.5}
+IDENTITY = {"config": {"train.seed": 42}, "data": "pictograms"}
+
+
+def save(
+    writer: CheckpointWriter, step: int, task: Pretrain, optimizer: torch.optim.Optimizer, facts: dict
+) -> None:
+    writer.save(step, task.state_dict(), optimizer_tensors(optimizer), facts)
 
 
 def task_and_optimizer() -> tuple[Pretrain, torch.optim.AdamW]:
@@ -23,11 +41,24 @@ def task_and_optimizer() -> tuple[Pretrain, torch.optim.AdamW]:
     return task, optimizer
 
 
-def test_everything_comes_back(tmp_path: Path) -> None:
+def saved(folder: Path, *steps: int, **settings: int) -> tuple[Pretrain, torch.optim.AdamW]:
     task, optimizer = task_and_optimizer()
-    save_checkpoint(tmp_path, 7, task, optimizer, FACTS, keep=2)
+    with CheckpointWriter(folder, IDENTITY, **{"keep": 2, **settings}) as writer:
+        for step in steps:
+            save(writer, step, task, optimizer, FACTS)
+    assert not writer.failure
+    return task, optimizer
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    task, optimizer = saved(tmp_path, 7)
     other, other_optimizer = task_and_optimizer()
-    assert load_checkpoint(tmp_path / "step-00000007", other, other_optimizer) == {"step": 7, **FACTS}
+    facts = load_checkpoint(tmp_path / "step-00000007", other, other_optimizer)
+    assert facts.items() >= {"step": 7, **FACTS, "torch": torch.__version__}.items()
     for name, tensor in task.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
     one, two = (o.state_dict()["state"] for o in (optimizer, other_optimizer))
@@ -40,35 +71,128 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert not read.training
 
 
-def test_only_the_last_ones_are_kept(tmp_path: Path) -> None:
+def test_what_is_saved_is_what_was_there_when_save_was_called(tmp_path: Path) -> None:
     task, optimizer = task_and_optimizer()
-    for step in range(1, 6):
-        save_checkpoint(tmp_path, step, task, optimizer, FACTS, keep=2)
-    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000004", "step-00000005"]
+    before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
+    with CheckpointWriter(tmp_path, IDENTITY, keep=1) as writer:
+        save(writer, 1, task, optimizer, FACTS)
+        with torch.no_grad():
+            for parameter in task.parameters():
+                parameter.zero_()
+    read, _ = load_task(tmp_path / "step-00000001", toy.config())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in read.state_dict().items())
 
 
-def test_a_save_that_dies_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, optimizer = task_and_optimizer()
-    save_checkpoint(tmp_path, 1, task, optimizer, FACTS, keep=2)
-
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint_module, "optimizer_tensors", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(tmp_path, 2, task, optimizer, FACTS, keep=2)
-    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000001"]
-    monkeypatch.undo()
-    save_checkpoint(tmp_path, 2, task, optimizer, FACTS, keep=2)
-    assert len(checkpoints_in(tmp_path)) == 2
-    assert len(list(tmp_path.iterdir())) == 2
+def test_a_manifest_names_its_parent_and_the_run(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    first, second = (read_manifest(path) for path in checkpoints_in(tmp_path))
+    assert first.facts == {"step": 1, "parent": None, **IDENTITY}
+    assert second.facts["parent"] == first.seal
 
 
-@pytest.mark.parametrize("file", ["task.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_one_gives_a_sentence(tmp_path: Path, file: str) -> None:
-    task, optimizer = task_and_optimizer()
-    folder = save_checkpoint(tmp_path, 1, task, optimizer, FACTS, keep=2)
-    data = (folder / file).read_bytes()
-    (folder / file).write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=r"step-00000001: this checkpoint can't be read"):
-        load_checkpoint(folder, task, optimizer)
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"keep": 2}, [6, 7]),
+        ({"keep": 1, "keep_every_steps": 3}, [3, 6, 7]),
+        ({"keep": 9}, list(range(1, 8))),
+    ],
+)
+def test_the_last_ones_and_every_so_many_are_kept(tmp_path: Path, settings: dict, kept: list[int]) -> None:
+    saved(tmp_path, *range(1, 8), **settings)
+    assert names(tmp_path) == [f"step-{step:08d}" for step in kept]
+
+
+def test_none_is_superfluous_of_few() -> None:
+    paths = [Path(f"step-{step:08d}") for step in (1, 2)]
+    assert superfluous(paths, 2, 0) == []
+    assert superfluous([], 2, 0) == []
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 4 KB: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_save_that_fails_is_told_and_leaves_the_last_one(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    task, optimizer = saved(tmp_path, 1)
+    said: list[str] = []
+    writer = CheckpointWriter(tmp_path, IDENTITY, keep=1, say=said.append, first_step=1)
+    request.getfixturevalue("full_disk")
+    save(writer, 2, task, optimizer, FACTS)
+    writer.wait()
+    assert "after step 2 could not be written" in said[0]
+    assert "too large" in writer.failure
+    assert names(tmp_path) == ["step-00000001"]
+    verify(tmp_path / "step-00000001")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for name in (".writing-00000003", ".removing-step-00000001"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "task.safetensors").write_bytes(b"half")
+    saved(tmp_path, 4)
+    assert names(tmp_path) == ["step-00000004"]
+
+
+@pytest.mark.parametrize("file", ["task.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["bit", "half", "gone"])
+def test_a_damaged_one_is_told_and_the_one_before_it_is_used(tmp_path: Path, file: str, damage: str) -> None:
+    task, optimizer = saved(tmp_path, 1, 2)
+    path = tmp_path / "step-00000002" / file
+    data = bytearray(path.read_bytes())
+    if damage == "bit":
+        data[len(data) // 3] ^= 4
+    path.write_bytes(data[: len(data) // 2] if damage == "half" else data)
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises(Damaged, match=file):
+        load_task(tmp_path / "step-00000002", toy.config())
+    said: list[str] = []
+    found = newest_checkpoint(tmp_path, said.append)
+    assert found is not None
+    assert found[0].name == "step-00000001"
+    assert found[1].facts["step"] == 1
+    assert len(said) == 1
+    assert file in said[0]
+    # Going on from step 1 puts it aside, so that it is neither counted nor kept as one of the last.
+    with CheckpointWriter(tmp_path, IDENTITY, keep=1, first_step=1) as writer:
+        save(writer, 3, task, optimizer, FACTS)
+    assert names(tmp_path) == ["damaged-step-00000002", "step-00000003"]
+
+
+def test_swapped_files_are_noticed(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    one, two = (path / "task.safetensors" for path in checkpoints_in(tmp_path))
+    two.write_bytes(one.read_bytes()[:-1] + b"?")
+    with pytest.raises(Damaged, match=r"content of task\.safetensors"):
+        verify(two.parent)
+
+
+def test_when_all_are_damaged_nothing_begins_anew(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    for path in checkpoints_in(tmp_path):
+        (path / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="all 2 checkpoints are damaged"):
+        newest_checkpoint(tmp_path, lambda text: None)
+    assert newest_checkpoint(tmp_path / "none") is None
+
+
+def test_a_checkpoint_of_another_model_gives_a_sentence(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    other = Pretrain(toy.config())
+    del other.queue
+    with pytest.raises(UserError, match="doesn't fit this run"):
+        load_checkpoint(tmp_path / "step-00000001", other, build_optimizer(other.student, TrainConfig()))
+
+
+def test_versions_are_in_every_checkpoint(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    state = json.loads((tmp_path / "step-00000001" / "state.json").read_text())
+    assert {"albef", "python", "torch", "numpy", "safetensors"} <= state.keys()

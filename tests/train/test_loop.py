@@ -66,10 +66,13 @@ def test_a_run_writes_its_log_and_learns_something(tmp_path: Path) -> None:
         assert name in log[-1]
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, exit_code: int
+) -> None:
     config = toy.config()
     undisturbed = trained(config, tmp_path / "whole")
-    send = [None, None, None, signal.SIGINT]
+    send = [None, None, None, number]
     advance = loop_module.RunLog.advance
 
     def advance_and_interrupt(self: loop_module.RunLog, step: int) -> None:
@@ -78,8 +81,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pyt
             os.kill(os.getpid(), send[step])
 
     monkeypatch.setattr(loop_module.RunLog, "advance", advance_and_interrupt)
-    with pytest.raises(Interrupted, match="after step"):
+    with pytest.raises(Interrupted, match=r"after step .* the checkpoint is saved") as stopped:
         trained(config, tmp_path / "broken")
+    assert stopped.value.exit_code == exit_code
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     stopped_after = int(checkpoints_in(tmp_path / "broken" / "checkpoints")[-1].name.split("-")[1])
     assert 4 <= stopped_after < config.train.steps
     monkeypatch.undo()

@@ -19,6 +19,7 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
 
     Raises `UserError` for anything else, and where the JSON is broken.
     """
+    number = 0
     try:
         text = path.read_text("utf-8-sig")
         position, of = _skip(text, 0), ""
@@ -32,7 +33,7 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
                 "or call the file .jsonl if it has an object a line."
             )
         position = _skip(text, position + 1)
-        number, end = 0, text[position : position + 1] == "]"
+        end = text[position : position + 1] == "]"
         while not end:
             row, position = _decode(text, position)
             number += 1
@@ -45,6 +46,10 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
         raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}); correct it.") from None
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from None
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise unusable(f"{path}, row {number + 1}", error) from None
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
@@ -58,11 +63,18 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
             raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
         except UnicodeDecodeError as error:
             raise not_utf8(path, error) from None
+        except (ValueError, RecursionError) as error:
+            raise unusable(f"{path}, line {number}", error) from None
 
 
 def not_utf8(path: Path, error: UnicodeDecodeError) -> UserError:
     """What to say of a file in another encoding."""
     return UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.")
+
+
+def unusable(where: str, error: Exception) -> UserError:
+    """What to say of a number of thousands of digits, or of thousands of brackets."""
+    return UserError(f"{where}: unusable JSON ({str(error).partition(':')[0]}); correct it.")
 
 
 def _value_of(text: str, position: int, key: str, path: Path) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,9 +25,14 @@ from albef.data.records import Batch, Example, Record, stable_id
 from albef.data.sources import Source
 from albef.data.text import Tokenizer, clean_caption, clean_question, mask_tokens
 from albef.data.transforms import train_transform
+from albef.manifest import append_whole, plain
 
 # First words of the random keys, so that no two purposes ever share a stream.
 _ORDER, _EXAMPLE = 1, 2
+
+PATIENCE_SECONDS = 20  # for a batch; doubled whenever it was too short
+MAX_FAILURES = 5  # of the workers at the same step
+_WORKER_FAILURES = ("DataLoader worker (pid", "DataLoader timed out")  # as torch words them
 
 
 @dataclass(frozen=True)
@@ -164,60 +172,106 @@ def batches(
     world_size: int = 1,
     workers: int = 0,
     bad_samples: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Iterator[Batch]:
     """This process's share of each step's batch, from `first_step` on, without end.
 
     `batch_size` counts all `world_size` processes; each gets a contiguous, equal part. Neither `workers`
     (loading processes; 0 = load here) nor `world_size` changes what a step contains. Bad records are appended
     to the JSONL file `bad_samples`, each once; raises `TooManyBadSamples` when this run has met too many.
+    Workers that die or don't answer are replaced, which `say` is told, and the stream goes on as it would have.
     """
     if batch_size % world_size:
         raise UserError(
             f"train.batch_size {batch_size} is not divisible by the {world_size} processes: "
             f"choose {batch_size // world_size * world_size or world_size}."
         )
-    log = _BadSampleLog(examples, bad_samples)
+    log = _BadSampleLog(examples, bad_samples, say)
     log.add(list(examples.bad.values()))  # met in an earlier stream of the same examples
-    steps = _Steps(examples, batch_size, rank, world_size)
-    loader = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=count(first_step),
-        num_workers=workers,
-        multiprocessing_context=_context() if workers else None,
-        worker_init_fn=_start_worker if workers else None,
-        generator=torch.Generator(),  # else the loader would draw from the process's generator
-    )
-    for batch, bad in loader:
+    for batch, bad, mistake in _loaded(
+        _Steps(examples, batch_size, rank, world_size), first_step, workers, say
+    ):
         log.add(bad)
+        if mistake is not None:
+            raise mistake
         assert batch is not None
         yield batch
 
 
-class _Steps(Dataset[tuple[Batch | None, list[BadSample]]]):
-    """Step number to this rank's batch (None when too many records are bad) and the bad records newly met."""
+def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], None]) -> Iterator[_Loaded]:
+    """The steps one after the other, by workers that are replaced when they die or don't answer in time."""
+    step, patience, failures = first_step, PATIENCE_SECONDS, 0
+    while True:
+        others = multiprocessing.active_children()
+        loader = DataLoader(
+            steps,
+            batch_size=None,
+            sampler=count(step),
+            num_workers=workers,
+            multiprocessing_context=_context() if workers else None,
+            worker_init_fn=_start_worker if workers else None,
+            timeout=patience if workers else 0,
+            generator=torch.Generator(),  # else the loader would draw from the process's generator
+        )
+        try:
+            for loaded in loader:
+                yield loaded
+                step, failures = step + 1, 0
+        except (RuntimeError, OSError, EOFError) as error:
+            reason = plain(error)
+            # What a worker's own code raised is said to be "Caught"; without it a connection to a worker broke.
+            lost = not isinstance(error, RuntimeError) and not reason.startswith("Caught")
+            if not lost and not reason.startswith(_WORKER_FAILURES):
+                raise
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.kill()  # a stopped one would not hear anything gentler
+        failures += 1
+        if failures == MAX_FAILURES:
+            raise UserError(
+                f"Step {step}: the data workers failed {failures} times in a row ({reason}). Look for a full memory "
+                f"or a disk that doesn't answer, or load without them: data.workers=0."
+            )
+        say(f"Step {step}: {reason}. The data workers are started again.")
+        if "timed out" in reason:  # they may be slow instead of stuck
+            patience *= 2
+
+
+class _Loaded(NamedTuple):
+    """A step's batch, or the mistake that prevents it, and the bad records newly met."""
+
+    batch: Batch | None
+    bad: list[BadSample]
+    mistake: UserError | None  # as a value: raised in a worker, it would arrive wrapped in a traceback
+
+
+class _Steps(Dataset[_Loaded]):
+    """Step number to this rank's share of it."""
 
     def __init__(self, examples: ExampleSet, batch_size: int, rank: int, world_size: int) -> None:
         self.examples, self.batch_size = examples, batch_size
         self.rows = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
 
-    def __getitem__(self, step: int) -> tuple[Batch | None, list[BadSample]]:
+    def __getitem__(self, step: int) -> _Loaded:
         examples = self.examples
         records = step_records(len(examples), self.batch_size, step, examples.seed, examples.source.couple)
         known = len(examples.bad)
+        batch, mistake = None, None
         try:
             drawn = [examples.example(index, epoch) for index, epoch in records[self.rows]]
             batch = collate(drawn, examples.tokenizer.pad_id)
-        except TooManyBadSamples:
-            batch = None  # the training process, which sees what all workers met, tells the user
-        return batch, list(examples.bad.values())[known:]
+        except (
+            UserError
+        ) as error:  # of too many bad samples the training process, which sees all, says it better
+            mistake = error
+        return _Loaded(batch, list(examples.bad.values())[known:], mistake)
 
 
 class _BadSampleLog:
     """Counts the bad records of this run over all its workers and processes, and lists them in a file."""
 
-    def __init__(self, examples: ExampleSet, file: Path | None) -> None:
-        self.examples, self.file = examples, file
+    def __init__(self, examples: ExampleSet, file: Path | None, say: Callable[[str], None]) -> None:
+        self.examples, self.file, self.say = examples, file, say
         self.found: set[int] = set()  # in this run
         self.listed: set[int] = set()  # in the file, by this or an earlier run or by another process
         self.read_bytes = 0
@@ -232,9 +286,14 @@ class _BadSampleLog:
         self.found.update(sample.index for sample in bad)
         new = [sample for sample in bad if sample.index not in self.listed]
         if self.file and new:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in new)
+            lines = "".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in new)
+            try:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                append_whole(self.file, lines)
+            except OSError as error:
+                self.say(
+                    f"{self.file} can't be written ({plain(error)}). What it would say: {lines.rstrip()}"
+                )
         self.listed.update(sample.index for sample in new)
         total = len(self.found | (self.listed - self.listed_before))
         if total > self.examples.max_bad:
@@ -255,7 +314,8 @@ class _BadSampleLog:
                 if not line.endswith(b"\n"):  # another process is writing it
                     break
                 self.read_bytes += len(line)
-                self.listed.add(json.loads(line)["index"])
+                with contextlib.suppress(ValueError):  # half a line, by a process that was killed
+                    self.listed.add(json.loads(line)["index"])
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -268,4 +328,9 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def _start_worker(worker: int) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches them too, but the step is still to be finished
+    # By name, not by asking the worker for it: one that has been stopped would never answer.
+    torch.multiprocessing.set_sharing_strategy("file_system")
     cv2.setNumThreads(0)  # the workers are the parallelism

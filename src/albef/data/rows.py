@@ -13,6 +13,7 @@ from albef.data.records import stable_id
 
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 NLVR_LABELS = ("False", "True")
+LONGEST_QUOTED = 60  # characters of what stands in a file, in messages
 VQA_WEIGHT, VG_WEIGHT = 1.0, 0.5  # of all answers to a question together
 
 # The columns of every task; what a task does not have is null there.
@@ -146,16 +147,18 @@ def label_at(row: dict[str, Any], labels: tuple[str, ...], where: str) -> int:
     """The number of the row's label."""
     label = text_at(row, "label", where)
     if label not in labels:
-        raise UserError(f'{where}: "label" is "{label}"; it must be one of {", ".join(labels)}.')
+        raise UserError(
+            f'{where}: "label" is "{label[:LONGEST_QUOTED]}"; it must be one of {", ".join(labels)}.'
+        )
     return labels.index(label)
 
 
 def require_key(keys: Iterable[str], key: str, where: str) -> None:
     """Raises `UserError`, with the nearest key that is there, when one is missing."""
-    keys = [str(found) for found in keys]
+    keys = [str(found)[:LONGEST_QUOTED] for found in keys]
     if key not in keys:
         nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-        found = f'rename "{nearest[0]}"' if nearest else f"found only {', '.join(keys) or 'nothing'}"
+        found = f'rename "{nearest[0]}"' if nearest else f"found only {', '.join(keys[:10]) or 'nothing'}"
         raise UserError(f'{where}: the key "{key}" is missing; {found}.')
 
 

@@ -112,7 +112,7 @@ class ProposalSource:
         self._source, self._detections = source, detections
         try:
             self._boxes = json.loads(detections.read_text("utf-8-sig"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{detections}: not readable as JSON ({error}); correct data.detections."
             ) from None

@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from albef.config import UserError
+from albef.manifest import write_whole
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -92,6 +93,8 @@ class Tokenizer:
             text = file.read_text("utf-8")
         except FileNotFoundError:
             raise UserError(f"{file}: no such file; a model directory needs its tokenizer.json.") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: not UTF-8 text ({error.reason}); save the model again.") from None
         try:
             wordpiece = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises nothing more specific
@@ -103,7 +106,7 @@ class Tokenizer:
 
     def save(self, file: Path) -> None:
         """Writes the tokenizer as `tokenizer.json`, which other libraries read too."""
-        file.write_text(self._wordpiece.to_str(pretty=True), "utf-8")
+        write_whole(file, self._wordpiece.to_str(pretty=True))
 
     def encode(self, text: str, max_tokens: int, append_sep: bool) -> np.ndarray:
         """Ids, int64 [l], of `[CLS] tokens` or `[CLS] tokens [SEP]`, tokens cut so that l ≤ `max_tokens`."""

@@ -14,6 +14,7 @@ import torch
 from albef.config import UserError
 from albef.data.pictures import SUFFIXES, BadPicture
 from albef.engine import Engine
+from albef.manifest import MANIFEST_FILE, plain, verify
 from albef.model_directory import whole_folder
 
 FORMAT_VERSION = 1
@@ -76,7 +77,7 @@ def build_index(engine: Engine, pictures: Sequence[Path], out: Path) -> Index:
     features = []
     config = engine.config
     shape = (config.grid**2 + 1, config.image_width)
-    with whole_folder(out, FILES) as folder:
+    with whole_folder(out, FILES, "xxh3-128") as folder:
         # The number of rows isn't known before the last picture was read, so the header, which has the same
         # length for any number, is written again at the end.
         with (folder / TOKENS_FILE).open("wb") as file:
@@ -118,14 +119,25 @@ def load_index(folder: Path) -> Index:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name}, so it is no index; make one with albef index.")
     try:
+        if (folder / MANIFEST_FILE).is_file():  # the tokens, gigabytes at times, are left to `albef verify`
+            verify(folder, (FACTS_FILE, FEATURES_FILE))
         facts = json.loads((folder / FACTS_FILE).read_text("utf-8"))
         version = facts["format_version"]
         features = np.load(folder / FEATURES_FILE, allow_pickle=False)
         tokens = np.load(folder / TOKENS_FILE, mmap_mode="r", allow_pickle=False)
         paths = tuple(Path(path) for path in facts["paths"])
         index = Index(facts["model"], facts["weights"], paths, features, tokens, facts["num_skipped"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: this index can't be read ({error}); make it again.") from None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ArithmeticError,
+        EOFError,
+        MemoryError,
+        RecursionError,
+    ) as error:
+        raise UserError(f"{folder}: this index can't be read ({plain(error)}); make it again.") from None
     if version != FORMAT_VERSION or not len(paths) == len(features) == len(tokens):
         raise UserError(f"{folder}: this index is of another format or damaged; make it again.")
     return index

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from albef.manifest import append_whole, plain
 
 LOSSES = ("itc", "itm", "mlm", "answer", "classification", "assignment")  # in the progress bar
 
@@ -15,17 +20,14 @@ Scalars = dict[str, float]
 
 
 class RunLog:
-    """A line of `log.jsonl` per logged step, a progress bar, and TensorBoard where it is installed."""
+    """A line of `log.jsonl` per logged step, a progress bar, and TensorBoard where it is installed.
+
+    Nothing that goes wrong in writing stops the training: it is said once, and the training goes on without.
+    """
 
     def __init__(self, run: Path, first_step: int, steps: int) -> None:
-        path = run / "log.jsonl"
-        keep_before(path, first_step)
-        self.file = path.open("a", buffering=1)
-        self.writer = None
-        with contextlib.suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
+        self.file = run / "log.jsonl"
+        self.silent = False  # the last line could not be written
         self.progress = Progress(
             TextColumn("training"),
             BarColumn(bar_width=24),
@@ -35,6 +37,12 @@ class RunLog:
             refresh_per_second=1,
         )
         self.bar = self.progress.add_task("training", total=steps, completed=first_step, shown="")
+        keep_before(self.file, first_step)
+        self.writer: Any = None
+        with contextlib.suppress(ImportError), self.tracking():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_step)
 
     def __enter__(self) -> RunLog:
         self.progress.start()
@@ -43,16 +51,23 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
-        self.file.close()
-        if self.writer is not None:
-            self.writer.close()
+        with contextlib.suppress(OSError):
+            self.progress.stop()
+        with self.tracking():
+            if self.writer is not None:
+                self.writer.close()
 
     def write(self, step: int, scalars: Scalars) -> None:
         """Records the figures of a step."""
-        self.file.write(json.dumps({"step": step, **scalars}) + "\n")
-        if self.writer is not None:
-            for name, value in scalars.items():
+        try:
+            append_whole(self.file, json.dumps({"step": step, **scalars}) + "\n")
+            self.silent = False
+        except OSError as error:
+            if not self.silent:
+                self.say(f"{self.file} can't be written ({plain(error)}). Training goes on without its log.")
+            self.silent = True
+        with self.tracking():
+            for name, value in scalars.items() if self.writer is not None else ():
                 self.writer.add_scalar(name, value, step)
         shown = [f"{name} {scalars[name]:.2f}" for name in LOSSES if name in scalars]
         self.progress.update(self.bar, shown=" ".join([*shown, f"{scalars['pairs_per_second']:.0f} pairs/s"]))
@@ -63,11 +78,30 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self.progress.console.print(text)
+        with contextlib.suppress(OSError):  # the file that standard output goes to may be full as well
+            self.progress.console.print(text)
+
+    @contextlib.contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Gives the tracker up when it fails: it is somebody else's code, on somebody else's disk."""
+        try:
+            yield
+        except ImportError:
+            raise
+        except Exception as error:
+            self.writer = None
+            self.say(f"TensorBoard can't be written ({plain(error)}). Training goes on without it.")
 
 
-def keep_before(path: Path, step: int) -> None:
-    """Drops the lines that a resumed run will write again."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] < step]
-        path.write_text("".join(line + "\n" for line in lines))
+def keep_before(file: Path, step: int) -> None:
+    """Cuts off the lines that a resumed run will write again, and what a killed process left half-written."""
+    if not file.exists():
+        return
+    kept = 0
+    with file.open("rb") as lines, contextlib.suppress(ValueError):
+        for line in lines:
+            if not line.endswith(b"\n") or json.loads(line)["step"] >= step:
+                break
+            kept += len(line)
+    with contextlib.suppress(OSError):  # a log that can't be written is told with its first line
+        os.truncate(file, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -32,12 +33,19 @@ from albef.engine import choose_device
 from albef.model import kernels
 from albef.tasks.base import Output, Task
 from albef.tasks.build import build_task
-from albef.train.checkpoint import Facts, checkpoints_in, load_checkpoint, save_checkpoint
+from albef.train.checkpoint import (
+    CheckpointWriter,
+    Facts,
+    load_checkpoint,
+    newest_checkpoint,
+    optimizer_tensors,
+)
 from albef.train.initial import start_from
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
 from albef.train.logging import RunLog
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
+from albef.train.resume import identity
 
 MAX_SKIPPED_IN_A_ROW = 20
 GROUP_TIMEOUT = timedelta(minutes=10)  # how long a process waits for another one that doesn't answer
@@ -45,7 +53,11 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 class Interrupted(Exception):
-    """The user stopped the run; a checkpoint holds everything up to here."""
+    """A signal stopped the run; a checkpoint holds everything up to here."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # as shells count: 130 after Ctrl-C, 143 after SIGTERM
 
 
 def train(config: Config, run: Path) -> None:
@@ -114,10 +126,10 @@ def train_process(config: Config, run: Path) -> None:
     """Trains in this process, alone or as one of a group."""
     device = choose_device(config.train.device)
     torch.set_num_threads(config.train.threads or max(1, (os.cpu_count() or 1) // config.train.processes))
-    checkpoints = checkpoints_in(run / "checkpoints")
+    newest = newest_checkpoint(run / "checkpoints")
     torch.manual_seed(config.train.seed)
     task = build_task(config)
-    if config.train.init and not checkpoints:
+    if config.train.init and newest is None:
         start_from(task, config.train.init)
     if (config.train.init_image or config.train.init_text) and not checkpoints:
         start_from_encoders(task, config.train)
@@ -125,15 +137,15 @@ def train_process(config: Config, run: Path) -> None:
     optimizer = build_optimizer(task.student, config.train)
     facts: Facts = {}
     first_step = 0
-    if checkpoints:
-        facts = load_checkpoint(checkpoints[-1], task, optimizer)
+    if newest is not None:
+        facts = load_checkpoint(newest[0], task, optimizer)
         first_step = int(facts.pop("step"))
         choice = Choice.from_facts(facts)
         reason = f"{described(choice)}, as before the interruption"
     else:
         choice, reason = agree(*choose(config, device))
     kernels.use(choice.kernels)
-    facts = {**choice._asdict(), "seconds": 0.0, "skipped": 0, "torch": torch.__version__, **facts}
+    facts = {**choice._asdict(), "seconds": 0.0, "skipped": 0, **facts}
     if first_step >= config.train.steps:
         return
 
@@ -147,7 +159,10 @@ def train_process(config: Config, run: Path) -> None:
         log.say(f"{parameters:,} parameters on {device}; {reason}")
 
     task.train()
-    loop = Loop(config, run, task, optimizer, device, choice.precision, steps_per_epoch, facts, log)
+    say = print if log is None else log.say
+    keep, keep_every = config.train.keep_checkpoints, config.train.keep_every_steps
+    writer = CheckpointWriter(run / "checkpoints", identity(config), keep, keep_every, say, first_step)
+    loop = Loop(config, run, task, optimizer, device, choice.precision, steps_per_epoch, facts, log, writer)
     stream = batches(
         examples,
         config.train.batch_size,
@@ -156,12 +171,10 @@ def train_process(config: Config, run: Path) -> None:
         distributed.world_size(),
         config.data.workers,
         run / "bad_samples.jsonl",
+        say,
     )
-    if log is None:
+    with log or contextlib.nullcontext(), writer:
         loop.run(stream, first_step)
-    else:
-        with log:
-            loop.run(stream, first_step)
 
 
 def agree(choice: Choice, reason: str) -> tuple[Choice, str]:
@@ -200,12 +213,14 @@ class Loop:
     steps_per_epoch: int
     facts: Facts
     log: RunLog | None
-    interrupted: bool = False
+    checkpoints: CheckpointWriter
+    interrupted: int = 0  # the signal that asks for a stop
 
     def run(self, stream: Iterator[Batch], first_step: int) -> None:
         """Every step from the first to the last."""
         config, student = self.config.train, self.task.student
-        previous = signal.signal(signal.SIGINT, self.note_interrupt)
+        stopping = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, self.note_interrupt) for number in stopping}
         clip_norm = config.clip_norm or math.inf
         seconds_before = float(self.facts["seconds"])
         started, skipped_in_a_row = time.perf_counter(), 0
@@ -252,23 +267,42 @@ class Loop:
                 due = (step + 1) % config.checkpoint_every_steps == 0
                 if (due and not skipped_in_a_row) or last or stop:
                     self.save(step + 1)
-                if stop and not last:
-                    raise Interrupted(
-                        f"Stopped after step {step + 1} of {config.steps}; the checkpoint is saved."
-                    )
+                if stop:
+                    break
+            self.finish(step + 1)
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def finish(self, step: int) -> None:
+        """Waits for the checkpoint of the last step; raises `Interrupted` if that step was not to be the last."""
+        self.checkpoints.wait()
+        steps, failure = self.config.train.steps, self.checkpoints.failure
+        if failure and not self.interrupted:
+            raise UserError(
+                f"The last checkpoint could not be written to {self.checkpoints.folder} ({failure}). "
+                f"Mend that, and the same command goes on from the one before it."
+            )
+        if self.interrupted or step < steps:
+            saved = (
+                f"but the checkpoint could not be written ({failure})"
+                if failure
+                else "the checkpoint is saved"
+            )
+            raise Interrupted(
+                f"Stopped after step {step} of {steps}; {saved}.", self.interrupted or signal.SIGINT
+            )
 
     def note_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Asks for a stop after this step; a second Ctrl-C stops at once."""
         if self.interrupted:
             raise KeyboardInterrupt
-        self.interrupted = True
+        self.interrupted = number
 
     def everywhere(self, loss: Tensor, grad_norm: Tensor) -> tuple[bool, bool]:
         """Whether every process got a finite step, and whether any was asked to stop: one synchronisation."""
         bad = ~(loss.isfinite() & grad_norm.isfinite())
-        flags = torch.stack([bad.float(), torch.tensor(float(self.interrupted), device=bad.device)])
+        flags = torch.stack([bad.float(), torch.tensor(float(self.interrupted > 0), device=bad.device)])
         bad_count, stop_count = distributed.all_sum(flags).tolist()
         return bad_count == 0, stop_count > 0
 
@@ -288,9 +322,7 @@ class Loop:
         }
 
     def save(self, step: int) -> None:
-        """A checkpoint after `step` steps, by the first process."""
+        """Begins to write a checkpoint after `step` steps, by the first process."""
         if distributed.rank() == 0:
-            keep = self.config.train.keep_checkpoints
-            save_checkpoint(
-                self.run_folder / "checkpoints", step, self.task, self.optimizer, self.facts, keep
-            )
+            task, optimizer = self.task.state_dict(), optimizer_tensors(self.optimizer)
+            self.checkpoints.save(step, task, optimizer, self.facts)

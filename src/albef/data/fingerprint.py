@@ -1,0 +1,29 @@
+"""By what training data are known again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xxhash
+
+from albef.config import DataConfig
+from albef.data.pictures import SUFFIXES
+from albef.manifest import digest
+
+
+def data_fingerprint(config: DataConfig) -> str:
+    """A hash that other records give another one of: wherever they lie, and however the recipe names them.
+
+    Of an annotation file it is that of its content, of a folder that of its pictures' and captions' names and
+    sizes. The pixels of pictures are not read. Pictograms follow from the settings, so their name stands for them.
+    """
+    path = Path(config.source).expanduser()
+    if path.is_file():
+        return digest(path, "xxh3-128")
+    if path.is_dir():
+        hasher = xxhash.xxh3_128()
+        for file in sorted(path.rglob("*")):
+            if file.suffix.lower() in SUFFIXES | {".txt"}:
+                hasher.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
+        return str(hasher.hexdigest())
+    return config.source

@@ -1,0 +1,104 @@
+"""Runs on disk: what became of each, and whether what they hold is what was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from albef.config import UserError
+from albef.manifest import MANIFEST_FILE, Damaged, plain, verify
+from albef.recipe import load_recipe
+from albef.train.checkpoint import checkpoints_in, step_of
+from albef.train.logging import LOSSES
+from albef.train.resume import CONFIG_FILE
+
+HEADLINES = ("t2i_r1", "accuracy")  # endings of the figures that stand for a run in the list
+
+
+class RunState(NamedTuple):
+    """A run at a glance."""
+
+    folder: Path
+    state: str  # finished, trained (not evaluated), begun (no checkpoint), or stopped
+    step: int  # of the newest checkpoint
+    steps: int
+    figure: str  # the first headline of metrics.json, else the last logged losses
+
+
+def runs_in(folder: Path) -> list[RunState]:
+    """The runs in a folder and in the folders below it, by name; raises `UserError` when there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one that holds runs.")
+    return [run_state(file.parent) for file in sorted(folder.rglob(CONFIG_FILE))]
+
+
+def run_state(run: Path) -> RunState:
+    """What became of a run. Whether a process is at work on it just now can't be told from its files."""
+    checkpoints = checkpoints_in(run / "checkpoints")
+    step = step_of(checkpoints[-1]) if checkpoints else 0
+    try:
+        steps = load_recipe(run / CONFIG_FILE).train.steps
+    except UserError:
+        return RunState(run, f"unreadable {CONFIG_FILE}", step, 0, "")
+    metrics = read_object(run / "metrics.json")
+    if metrics and step == steps:
+        state = "finished"
+    elif step == steps:
+        state = "trained, not evaluated"
+    else:
+        state = "stopped" if checkpoints else "begun"
+    return RunState(run, state, step, steps, figure(metrics) or last_losses(run / "log.jsonl"))
+
+
+def figure(metrics: dict[str, Any]) -> str:
+    """The first headline among the metrics, with its name."""
+    for ending in HEADLINES:
+        for name, value in metrics.items():
+            if name.endswith(ending):
+                return f"{name} {value:.3f}"
+    return ""
+
+
+def last_losses(log: Path) -> str:
+    """The sum of the losses of the last logged step."""
+    last: dict[str, Any] = {}
+    try:
+        for line in log.read_text("utf-8").splitlines():
+            last = json.loads(line)
+    except (OSError, ValueError):
+        pass  # the log is for people; what can be read of it is shown
+    known = [last[name] for name in LOSSES if name in last]
+    return f"loss {sum(known):.3f} at step {last['step']}" if known else ""
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty when there is none."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def verified(place: Path) -> Iterator[tuple[Path, str]]:
+    """Every folder with a manifest in and below a run, model directory or index, and what is wrong with it.
+
+    The text is empty where every file is as it was written. Raises `UserError` where there is no manifest at all.
+    """
+    if not place.is_dir():
+        raise UserError(f"{place}: no such folder; give a run, a model directory or an index.")
+    manifests = sorted(place.rglob(MANIFEST_FILE))
+    unproved = [
+        path for path in checkpoints_in(place / "checkpoints") if path / MANIFEST_FILE not in manifests
+    ]
+    if not manifests and not unproved:
+        raise UserError(f"{place}: holds no {MANIFEST_FILE}, so nothing in it can be verified.")
+    for folder in [*(file.parent for file in manifests), *unproved]:
+        if not folder.name.startswith("."):
+            try:
+                verify(folder)
+                yield folder, ""
+            except Damaged as error:
+                yield folder, plain(error)

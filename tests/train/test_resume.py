@@ -1,0 +1,94 @@
+"""A run goes on in its folder only with what it was begun with, and says what differs."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import toy
+from albef.config import DataConfig, TrainConfig, UserError
+from albef.run import prepare
+from albef.train.checkpoint import CheckpointWriter
+from albef.train.loop import train
+from albef.train.resume import DATA, HARMLESS, identity, settings
+
+
+def test_the_harmless_settings_exist() -> None:
+    assert settings(toy.config()).keys() >= HARMLESS
+
+
+def test_what_changes_what_is_learnt_is_refused_and_named(tmp_path: Path) -> None:
+    config = prepare(toy.config(), tmp_path)
+    for section, key, value in (
+        ("train", "seed", 7),
+        ("data", "count", 25),
+        ("model", "dropout", 0.3),
+        ("train", "betas", (0.9, 0.99)),
+    ):
+        changed = dataclasses.replace(getattr(config, section), **{key: value})
+        with pytest.raises(UserError, match=rf"holds another run \({section}\.{key}: .* → .*\)"):
+            prepare(dataclasses.replace(config, **{section: changed}), tmp_path)
+    assert prepare(config, tmp_path) == config
+    assert not (tmp_path / "changes.jsonl").exists()
+
+
+def test_harmless_changes_are_let_through_and_noted(tmp_path: Path) -> None:
+    config = prepare(toy.config(), tmp_path)
+    changed = dataclasses.replace(config, train=dataclasses.replace(config.train, log_every_steps=3))
+    assert prepare(changed, tmp_path) == changed
+    noted = [json.loads(line) for line in (tmp_path / "changes.jsonl").read_text().splitlines()]
+    assert noted == [{"step": 0, "setting": "train.log_every_steps", "old": 1, "new": 3}]
+
+
+def test_a_change_that_is_insisted_on_is_noted(tmp_path: Path) -> None:
+    config = prepare(toy.config(), tmp_path)
+    changed = dataclasses.replace(config, train=dataclasses.replace(config.train, lr=1e-3))
+    assert prepare(changed, tmp_path, allow_changes=True) == changed
+    assert '"setting": "train.lr"' in (tmp_path / "changes.jsonl").read_text()
+
+
+def own_data(folder: Path, words: str) -> DataConfig:
+    import numpy as np
+    from PIL import Image
+
+    rows = []
+    for number in range(8):
+        Image.fromarray(np.full((20, 30, 3), 20 * number, np.uint8)).save(folder / f"{number}.png")
+        rows.append({"image": f"{number}.png", "caption": f"{words} {number}"})
+    (folder / "pairs.json").write_text(json.dumps(rows))
+    return DataConfig(source=str(folder / "pairs.json"))
+
+
+def test_other_data_under_the_same_name_are_refused_but_moved_data_are_not(tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    train_config = TrainConfig(steps=2, batch_size=4, precision="fp32")
+    config = prepare(toy.config(data=own_data(data, "a fox"), train=train_config), run)
+    train(config, run)
+    moved = data.rename(tmp_path / "moved")
+    elsewhere = dataclasses.replace(config.data, source=str(moved / "pairs.json"))
+    prepare(dataclasses.replace(config, data=elsewhere), run)
+    own_data(moved, "a cat")
+    with pytest.raises(UserError, match=DATA):
+        prepare(dataclasses.replace(config, data=elsewhere), run)
+
+
+def test_the_checkpoint_is_believed_more_than_an_edited_configuration(tmp_path: Path) -> None:
+    config = prepare(toy.config(), tmp_path)
+    with CheckpointWriter(tmp_path / "checkpoints", identity(config), keep=1) as writer:
+        writer.save(3, {"weight": torch.zeros(1)}, {}, {})
+    file = tmp_path / "config.yaml"
+    file.write_text(file.read_text().replace("seed: 42", "seed: 43"))
+    changed = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=43))
+    with pytest.raises(UserError, match=r"train\.seed: 42 → 43"):
+        prepare(changed, tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".config.yaml.writing").write_text("left by a killed process")
+    prepare(toy.config(), tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(UserError, match="not empty and holds no run"):
+        prepare(toy.config(), tmp_path)
