@@ -131,7 +131,7 @@ def train_process(config: Config, run: Path) -> None:
     task = build_task(config)
     if config.train.init and newest is None:
         start_from(task, config.train.init)
-    if (config.train.init_image or config.train.init_text) and not checkpoints:
+    if (config.train.init_image or config.train.init_text) and newest is None:
         start_from_encoders(task, config.train)
     task.to(device)
     optimizer = build_optimizer(task.student, config.train)
