@@ -186,6 +186,7 @@ def batches(
         num_workers=workers,
         multiprocessing_context=_context() if workers else None,
         worker_init_fn=_start_worker if workers else None,
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else the loader would draw from the process's generator
     )
     for batch, bad in loader:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,7 +22,12 @@ Facts = dict[str, str | int | float]
 
 
 def save_checkpoint(
-    folder: Path, step: int, task: Task, optimizer: torch.optim.Optimizer, facts: Facts, keep: int
+    folder: Path,
+    step: int,
+    task: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    facts: Facts,
+    keep: int,
 ) -> Path:
     """The folder of the new checkpoint, complete on disk; of older ones the last `keep` − 1 stay."""
     final = folder / f"step-{step:08d}"
@@ -30,10 +35,10 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file(
-        {name: tensor.contiguous() for name, tensor in task.state_dict().items()},
+        {name: tensor.contiguous() for name, tensor in task.items()},
         temporary / "task.safetensors",
     )
-    save_file(optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+    save_file(dict(optimizer), temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps({"step": step, **facts}, indent=1))
     for file in temporary.iterdir():
         with file.open("rb") as handle:
