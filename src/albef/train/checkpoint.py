@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,31 +14,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from albef import distributed
 from albef.config import Config, UserError
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
+from albef.train.sharding import whole
 
 Facts = dict[str, str | int | float]
 
 
 def save_checkpoint(
-    folder: Path,
-    step: int,
-    task: Mapping[str, Tensor],
-    optimizer: Mapping[str, Tensor],
-    facts: Facts,
-    keep: int,
+    folder: Path, step: int, task: Task, optimizer: torch.optim.Optimizer, facts: Facts, keep: int
 ) -> Path:
-    """The folder of the new checkpoint, complete on disk; of older ones the last `keep` − 1 stay."""
+    """The folder of the new checkpoint, complete on disk; of older ones the last `keep` − 1 stay.
+
+    Among several processes all have to call this, since each holds a part of what is sharded; the first one writes.
+    """
     final = folder / f"step-{step:08d}"
+    task_tensors, moments = whole(task.state_dict()), whole(optimizer_tensors(optimizer))
+    if distributed.rank() > 0:
+        return final
     temporary = folder / f".writing-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file(
-        {name: tensor.contiguous() for name, tensor in task.items()},
+        {name: tensor.contiguous() for name, tensor in task_tensors.items()},
         temporary / "task.safetensors",
     )
-    save_file(dict(optimizer), temporary / "optimizer.safetensors")
+    save_file(moments, temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps({"step": step, **facts}, indent=1))
     for file in temporary.iterdir():
         with file.open("rb") as handle:

@@ -34,19 +34,13 @@ from albef.engine import choose_device
 from albef.model import kernels
 from albef.tasks.base import Output, Stage, Task, joined
 from albef.tasks.build import build_task
-from albef.train.checkpoint import (
-    Facts,
-    checkpoints_in,
-    load_checkpoint,
-    optimizer_tensors,
-    save_checkpoint,
-)
+from albef.train.checkpoint import Facts, checkpoints_in, load_checkpoint, save_checkpoint
 from albef.train.initial import start_from
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
 from albef.train.logging import RunLog, Scalars
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
-from albef.train.sharding import plain, shard, whole
+from albef.train.sharding import plain, shard
 
 MAX_SKIPPED_IN_A_ROW = 20
 TOKENIZER_FILE = "tokenizer.json"
@@ -342,8 +336,6 @@ class Loop:
         }
 
     def save(self, step: int) -> None:
-        """A checkpoint after `step` steps, by the first process."""
-        task, optimizer = whole(self.task.state_dict()), whole(optimizer_tensors(self.optimizer))
-        if distributed.rank() == 0:
-            keep = self.config.train.keep_checkpoints
-            save_checkpoint(self.run_folder / "checkpoints", step, task, optimizer, self.facts, keep)
+        """A checkpoint after `step` steps."""
+        keep = self.config.train.keep_checkpoints
+        save_checkpoint(self.run_folder / "checkpoints", step, self.task, self.optimizer, self.facts, keep)
