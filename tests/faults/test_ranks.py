@@ -23,7 +23,7 @@ from albef.recipe import dump_config
 
 FULL = os.environ.get("ALBEF_FAULTS") == "full"
 KILLS, STOPS = (30, 10) if FULL else (3, 1)
-STEPS, TIMEOUT_SECONDS, PATIENCE_SECONDS = 100, 10, 240
+STEPS, TIMEOUT_SECONDS, PATIENCE_SECONDS = 100, 20, 240
 
 
 def config() -> Config:
