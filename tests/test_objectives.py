@@ -39,7 +39,8 @@ def test_itc_loss_is_the_mean_of_both_directions() -> None:
     truth = torch.arange(4)
     hard = torch.eye(7)[:4]
     expected = torch.nn.functional.cross_entropy(i2t, truth) + torch.nn.functional.cross_entropy(t2i, truth)
-    torch.testing.assert_close(objectives.itc_loss(i2t, t2i, hard, hard), expected / 2)
+    loss = objectives.itc_loss(i2t, t2i, hard, hard, torch.tensor(4.0))
+    torch.testing.assert_close(loss, expected / 2)
 
 
 def test_excluded_candidates_get_no_probability_and_no_nan() -> None:
@@ -72,7 +73,7 @@ def test_hardness_0_draws_evenly_and_1_by_similarity() -> None:
 
 def test_itm_loss_leaves_out_pairs_of_weight_0() -> None:
     logits, matched = logits_of(3, 4, 2), torch.tensor([1, 0, 0, 1])
-    weighted = objectives.itm_loss(logits, matched, torch.tensor([1.0, 1, 0, 0]))
+    weighted = objectives.itm_loss(logits, matched, torch.tensor([1.0, 1, 0, 0]), torch.tensor(2.0))
     torch.testing.assert_close(weighted, torch.nn.functional.cross_entropy(logits[:2], matched[:2]))
 
 

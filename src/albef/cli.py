@@ -261,7 +261,7 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
             f"{getattr(found, f'{name}_bytes') / 2**20:,.1f} MB",
         )
     table.add_row("activations a pair", f"{found.activation_bytes_per_pair / 2**20:,.2f} MB")
-    table.add_row("largest micro-batch that fits", f"{found.largest_micro_batch:,}")
+    table.add_row("largest train.micro_batch_size that fits", f"{found.largest_micro_batch:,}")
     table.add_row("pairs a second, all processes", f"{1 / found.seconds_per_pair:,.0f}")
     table.add_row("an epoch", f"{found.seconds_per_epoch / 60:,.1f} minutes")
     table.add_row("the whole run, at the pace of its end", f"{found.seconds_in_all / 3600:,.2f} hours")

@@ -165,6 +165,8 @@ class TaskConfig:
     random_queue: bool = False  # the queue starts full of random unit vectors that count as negatives
     mask_same_pairs: bool = True  # the same picture or the same caption is never a negative
     count_first_token_twice: bool = False  # in the ranking of answers (Q17)
+    # The contrast is with the pairs of all processes and the queue; published: of the own process and the queue.
+    gather_batch: bool = True
     compat: Literal["", "official"] = ""
 
 
@@ -187,6 +189,8 @@ class TrainConfig:
     init_text_layers: tuple[int, ...] = ()
     steps: int = 100_000
     batch_size: int = 512  # pairs in an optimizer step, over all processes
+    # Pairs that a process computes at once, to save memory: gradients of the parts are added up. 0: all of its share.
+    micro_batch_size: int = 0
     lr: float = 1e-4
     min_lr: float = 1e-5
     warmup_lr: float = 1e-5
@@ -205,7 +209,10 @@ class TrainConfig:
     linear: Literal["auto", "torch", "onednn"] = "auto"  # whose fp32 products on a CPU
     # Encoders whose activations are computed again in the backward pass instead of kept: less memory, more time.
     checkpointing: tuple[Literal["image", "text", "fusion"], ...] = ()
-    processes: int = 1  # training processes on this machine's CPU
+    processes: int = 1  # training processes on this machine's CPU; under torchrun its number counts instead
+    # Weights, teacher and optimizer are cut over the processes (FSDP2), each of which holds a slice of every tensor.
+    shard: bool = False
+    timeout_seconds: int = 600  # that a process waits for another one that doesn't answer
     threads: int = 0  # CPU threads of each process; 0: the cores shared out
     log_every_steps: int = 20
     checkpoint_every_steps: int = 1000
@@ -243,6 +250,7 @@ OFFICIAL: dict[str, object] = {
     "task.random_queue": True,
     "task.mask_same_pairs": False,
     "task.count_first_token_twice": True,
+    "task.gather_batch": False,
     "train.schedule": "published",
     "train.decay_embeddings": True,
     "train.clip_norm": 0.0,

@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from albef.config import UserError
+
+Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def group(timeout_seconds: float, cuda: bool) -> Iterator[None]:
+    """Joins the processes that torchrun started with this one, while the block runs; without torchrun nothing happens.
+
+    Where `cuda` is true, the process computes on the GPU of its number on this machine.
+    """
+    if "RANK" not in os.environ:
+        yield
+        return
+    timeout = timedelta(seconds=timeout_seconds)
+    agents: Store
+    agents, number, size = next(rendezvous("env://", timeout=timeout))
+    # torchrun keeps its store when it restarts a group: the new one must not read the entries of the old one.
+    store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", agents)
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=timeout)
+    yield
+    dist.destroy_process_group()  # not after an error, when the others may never answer
 
 
 def in_group() -> bool:
@@ -20,6 +55,28 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if in_group() else 1
+
+
+def local_world_size() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if in_group() else 1
+
+
+def from_first(function: Callable[[], Result]) -> Result:
+    """What the function returns in the first process, for all of them; a `UserError` of it is raised in all."""
+    if not in_group():
+        return function()
+    answers: list[Any] = [None]
+    if rank() == 0:
+        try:
+            answers = [function()]
+        except UserError as error:
+            answers = [error]
+    dist.broadcast_object_list(answers)
+    (answer,) = answers
+    if isinstance(answer, UserError):
+        raise answer
+    return answer
 
 
 @torch.no_grad()
@@ -42,6 +99,12 @@ def all_sum(tensor: Tensor) -> Tensor:
     return total
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Makes dropout and sampling of a step a function of (seed, step, rank)."""
-    torch.manual_seed(hash((seed, step, rank())) & 0x7FFF_FFFF_FFFF_FFFF)
+@torch.no_grad()
+def all_mean(tensor: Tensor) -> Tensor:
+    """The mean of the tensor over all processes."""
+    return all_sum(tensor) / world_size()
+
+
+def seed(*key: int) -> None:
+    """Makes what follows (dropout, sampling) a function of the key; keys are to have the same length."""
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))

@@ -1,7 +1,9 @@
 """The equations of the paper, one pure function each (Li et al., NeurIPS 2021, §3.2–3.4 and §4).
 
-Nothing here is random except what is called `sample_`. Shapes: `rows` are the pairs of this process, `bank` is
-every candidate of the other modality (the global batch, then the queue).
+Nothing here is random except what is called `sample_`. Shapes: `rows` are the pairs of this forward, `bank` is
+every candidate of the other modality (the global batch, then the queue). A loss is a sum over `count`: how many pairs,
+tokens or questions the mean is over. Where a batch is computed in parts, that is the number of the whole batch, so
+that the losses of the parts add up to its loss.
 """
 
 from __future__ import annotations
@@ -55,9 +57,11 @@ def itc_loss(
     t2i_logits: Float[Tensor, "rows bank"],
     i2t_targets: Float[Tensor, "rows bank"],
     t2i_targets: Float[Tensor, "rows bank"],
+    count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Image–text contrastive loss, ½·E[H(y_i2t, p_i2t) + H(y_t2i, p_t2i)] (§3.2, eq. 2)."""
-    return (cross_entropy(i2t_logits, i2t_targets).mean() + cross_entropy(t2i_logits, t2i_targets).mean()) / 2
+    """Image–text contrastive loss, ½·Σ[H(y_i2t, p_i2t) + H(y_t2i, p_t2i)] / count (§3.2, eq. 2)."""
+    losses = cross_entropy(i2t_logits, i2t_targets) + cross_entropy(t2i_logits, t2i_targets)
+    return losses.sum() / (2 * count)
 
 
 def negative_probabilities(
@@ -80,14 +84,17 @@ def sample_negatives(
 
 
 def itm_loss(
-    logits: Float[Tensor, "pairs 2"], matched: Int[Tensor, " pairs"], weight: Float[Tensor, " pairs"]
+    logits: Float[Tensor, "pairs 2"],
+    matched: Int[Tensor, " pairs"],
+    weight: Float[Tensor, " pairs"],
+    count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Image–text matching loss, the mean of H(y, p_itm) over pairs of weight 1 (§3.2, eq. 4).
+    """Image–text matching loss, Σ w·H(y, p_itm) / count, where pairs of weight 1 are counted (§3.2, eq. 4).
 
     Weight 0 leaves out negatives that don't exist (every candidate shows the same picture or says the same).
     """
-    losses = F.cross_entropy(logits.float(), matched, reduction="none")
-    return (losses * weight).sum() / weight.sum()
+    losses = F.cross_entropy(at_least_fp32(logits), matched, reduction="none")
+    return (losses * weight).sum() / count
 
 
 def mlm_loss(
@@ -97,16 +104,16 @@ def mlm_loss(
     alpha: float,
     count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Masked language modelling with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / max(count, 1) (§3.2–3.3, eq. 3, 7).
+    """Masked language modelling with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / count (§3.2–3.3, eq. 3, 7).
 
-    `count` is the number of masked tokens that the mean is over; without a teacher only the first term is left.
+    0 where no token is masked; without a teacher only the first term is left.
     """
-    log_probabilities = logits.float().log_softmax(1)
+    log_probabilities = at_least_fp32(logits).log_softmax(1)
     loss = F.nll_loss(log_probabilities, labels, reduction="sum")
     if teacher_logits is not None:
-        distilled = -(teacher_logits.float().softmax(1) * log_probabilities).sum()
+        distilled = -(at_least_fp32(teacher_logits).softmax(1) * log_probabilities).sum()
         loss = (1 - alpha) * loss + alpha * distilled
-    return loss / count.clamp(min=1)
+    return loss / or_one(count)
 
 
 def classification_loss(
@@ -114,14 +121,13 @@ def classification_loss(
     teacher_logits: Float[Tensor, "pairs classes"] | None,
     labels: Int[Tensor, " pairs"],
     alpha: float,
+    count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Classification with distillation, E[(1−α)·H(y, p) + α·H(q, p)]; without a teacher the first term (spec §1.8)."""
-    log_probabilities = logits.float().log_softmax(1)
-    loss = F.nll_loss(log_probabilities, labels)
-    if teacher_logits is not None:
-        distilled = -(teacher_logits.float().softmax(1) * log_probabilities).sum(1).mean()
-        loss = (1 - alpha) * loss + alpha * distilled
-    return loss
+    """Classification with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / count (spec §1.8).
+
+    The classes stand where the words do in masked language modelling: it is the same equation.
+    """
+    return mlm_loss(logits, teacher_logits, labels, alpha, count)
 
 
 def answer_loss(
@@ -130,18 +136,19 @@ def answer_loss(
     labels: Int[Tensor, " tokens"],
     weights: Float[Tensor, " tokens"],
     alpha: float,
-    num_questions: Float[Tensor, ""],
+    count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Weighted loss of generated answers, Σ_a w_a Σ_t [(1−α)·H(y_t, p_t) + α·H(q_t, p_t)] / questions (§5.3; spec §1.7).
+    """Weighted loss of generated answers, Σ_a w_a Σ_t [(1−α)·H(y_t, p_t) + α·H(q_t, p_t)] / count (§5.3; spec §1.7).
 
-    `weights` repeats an answer's weight for each of its tokens. The soft targets are over the vocabulary (spec Q1).
+    `count` is that of the questions; `weights` repeats an answer's weight for each of its tokens. The soft targets are
+    over the vocabulary (spec Q1).
     """
-    log_probabilities = logits.float().log_softmax(1)
+    log_probabilities = at_least_fp32(logits).log_softmax(1)
     losses = F.nll_loss(log_probabilities, labels, reduction="none")
     if teacher_logits is not None:
-        distilled = -(teacher_logits.float().softmax(1) * log_probabilities).sum(1)
+        distilled = -(at_least_fp32(teacher_logits).softmax(1) * log_probabilities).sum(1)
         losses = (1 - alpha) * losses + alpha * distilled
-    return (losses * weights).sum() / num_questions
+    return (losses * weights).sum() / count
 
 
 def sample_assignments(
@@ -170,14 +177,17 @@ def sample_assignments(
 
 
 def assignment_loss(
-    logits: Float[Tensor, "texts 3"], labels: Int[Tensor, " texts"], weight: Float[Tensor, " texts"]
+    logits: Float[Tensor, "texts 3"],
+    labels: Int[Tensor, " texts"],
+    weight: Float[Tensor, " texts"],
+    count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Text assignment, the mean of H(y, p) over texts of weight 1 (§5, NLVR²); 0 where there is none.
+    """Text assignment, Σ w·H(y, p) / count, where texts of weight 1 are counted (§5, NLVR²); 0 where there is none.
 
     Weight 0 leaves out texts without a negative.
     """
-    losses = F.cross_entropy(logits.float(), labels, reduction="none")
-    return (losses * weight).sum() / weight.sum().clamp(min=1)
+    losses = F.cross_entropy(at_least_fp32(logits), labels, reduction="none")
+    return (losses * weight).sum() / or_one(count)
 
 
 def infonce_bound(logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows bank"]) -> Float[Tensor, ""]:
@@ -196,7 +206,7 @@ def mlm_bound(
 
     0 where nothing is masked.
     """
-    loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+    loss = F.cross_entropy(at_least_fp32(logits), labels, reduction="sum")
     return math.log(logits.shape[1]) * min(len(labels), 1) - loss / max(len(labels), 1)
 
 
@@ -206,3 +216,13 @@ def disagreement(
     """Share of rows whose most likely pseudo-target is not the given pair: the noise that the teacher sees."""
     best = teacher_logits.argmax(1, keepdim=True)
     return 1 - positive.gather(1, best).float().mean()
+
+
+def at_least_fp32(logits: Tensor) -> Tensor:
+    """The logits in fp32 where they are of half precision, whose logarithms of small chances would be too coarse."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def or_one(count: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The count, or 1 in place of 0: a mean over nothing is 0."""
+    return torch.where(count > 0, count, torch.ones_like(count))

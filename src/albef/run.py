@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
+from albef import distributed
 from albef.config import Config, DataConfig, ModelConfig, TaskName, UserError
 from albef.data.sources import Source, open_source
 from albef.data.text import Tokenizer, clean_caption
@@ -42,9 +44,13 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
     Raises `UserError` if the folder holds a run of another configuration, unless `allow_changes`.
     """
     console = Console()
-    config = prepare(config, folder, allow_changes)
-    answers = answers_of(config)  # before hours of training: the list may be wrong
-    train(config, folder)
+    cuda = config.train.device != "cpu" and torch.cuda.is_available()
+    with distributed.group(config.train.timeout_seconds, cuda):
+        config = distributed.from_first(lambda: prepare(config, folder, allow_changes))
+        answers = answers_of(config)  # before hours of training: the list may be wrong
+        train(config, folder)
+        if distributed.rank() > 0:
+            return
     console.print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)

@@ -248,8 +248,8 @@ def replay_text_assignment(golden: Golden) -> Iterator[Comparison]:
     """Three classes of given pairs: loss and gradients."""
     task, expected = load_task(golden, "text_assignment"), golden.group("expect.")
     batch, _ = batch_of(golden.group("input."), {})
-    drawn = golden.group("random.")
-    output = task(batch, None, Stage(alpha=0.0), None, Assignment(drawn["pair"], drawn["label"]))
+    drawn, stage = golden.group("random."), Stage(alpha=0.0)
+    output = task(batch, task.prepare(batch, stage), stage, None, Assignment(drawn["pair"], drawn["label"]))
     output.losses["assignment"].backward()
     yield from compare({"loss": output.losses["assignment"]} | gradients(task), expected, TIGHT)
 

@@ -59,8 +59,9 @@ def test_the_teacher_counts_by_alpha_and_moves(name: str) -> None:
     task.eval()
     soft = task(batch, task.prepare(batch, STAGE), STAGE).losses["classification"]
     none = Stage(alpha=0.0)
-    assert task.prepare(batch, none) is None
-    hard = task(batch, None, none).losses["classification"]
+    targets = task.prepare(batch, none)
+    assert targets.logits is None
+    hard = task(batch, targets, none).losses["classification"]
     assert not torch.allclose(soft, hard)
     before = task.teacher.module.classifier.out.bias.clone()
     task.update(Output({}, None, {}))
@@ -70,12 +71,11 @@ def test_the_teacher_counts_by_alpha_and_moves(name: str) -> None:
 
 def test_classification_loss_by_hand() -> None:
     logits, teacher = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 3.0]]).log()
-    got = objectives.classification_loss(logits, teacher, torch.tensor([0]), 0.5)
+    got = objectives.classification_loss(logits, teacher, torch.tensor([0]), 0.5, torch.tensor(1.0))
     log = torch.tensor([0.75, 0.25]).log()
     assert got.item() == pytest.approx((0.5 * -log[0] - 0.5 * (0.25 * log[0] + 0.75 * log[1])).item())
-    assert objectives.classification_loss(logits, None, torch.tensor([0]), 0.5).item() == pytest.approx(
-        -log[0].item()
-    )
+    halved = objectives.classification_loss(logits, None, torch.tensor([0]), 0.5, torch.tensor(2.0))
+    assert halved.item() == pytest.approx(-log[0].item() / 2)
 
 
 @given(st.integers(1, 7), st.integers(0, 2**16))
@@ -118,7 +118,7 @@ def test_the_same_picture_or_caption_is_no_negative_and_a_text_without_one_has_n
         toy.batch(4), image_id=torch.tensor([1, 1, 2, 3]), caption_id=torch.tensor([1, 2, 2, 4])
     )
     assert task.allowed(alike).int().tolist() == [[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0]]
-    one = task(toy.batch(1), None, STAGE)
+    one = task(toy.batch(1), task.prepare(toy.batch(1), STAGE), STAGE)
     assert one.losses["assignment"].item() == 0
 
 

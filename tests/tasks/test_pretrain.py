@@ -136,7 +136,7 @@ def task_alignment(task: Pretrain, batch: Batch):
 
     targets = task.prepare(batch, STAGE)
     masked = task.config.mask_same_pairs
-    return align(task.student, task.queue, batch, targets.keys, 0, STAGE, masked, masked)
+    return align(task.student, task.queue, batch, targets, STAGE, masked, masked)
 
 
 def test_places_never_written_are_no_negatives_but_random_ones_are() -> None:

@@ -29,9 +29,7 @@ def test_positives_and_negatives_follow_the_pictures(pictures: list[int], robust
     stage = Stage(alpha=0.0)
     task.update(task(first, task.prepare(first, stage), stage))  # fills the queue
     targets = task.prepare(second, stage)
-    found = align(
-        task.student, task.queue, second, targets.keys, 0, stage, same_image=True, same_caption=robust
-    )
+    found = align(task.student, task.queue, second, targets, stage, same_image=True, same_caption=robust)
     bank = [*pictures, *(pictures[-6:] if len(pictures) > 6 else pictures)]
     logits = found.i2t_logits
     slow = 0.0

@@ -211,6 +211,7 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
             multiprocessing_context=_context() if workers else None,
             worker_init_fn=_start_worker if workers else None,
             timeout=patience if workers else 0,
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else the loader would draw from the process's generator
         )
         try:

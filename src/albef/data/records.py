@@ -90,10 +90,18 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU can copy from while other work goes on."""
+        return replace(self, **{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that this task has, by name."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def split(self, rows: int) -> list[Batch]:
+        """The batch cut into parts of so many rows; the last one may have fewer."""
+        return [self.slice(start, start + rows) for start in range(0, len(self), rows)]
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows `start` to `stop` (exclusive) as a batch of their own; texts keep their padded length."""

@@ -178,5 +178,5 @@ class ALBEF(nn.Module):
 
 
 def unit(vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-    """The vectors at unit length, in fp32: similarities are divided by small temperatures."""
-    return F.normalize(vectors.float(), dim=-1)
+    """The vectors at unit length, in fp32 at least: similarities are divided by small temperatures."""
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

@@ -146,7 +146,8 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "images patches both"]:
         """Keys and values of the image tokens, side by side."""
         assert self.key_value is not None
-        return self.key_value(tokens)
+        # Over rows alone: sharding wants of a layer no result that is a view, as that of three dimensions would be.
+        return self.key_value(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
 
     def forward(
         self,

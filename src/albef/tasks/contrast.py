@@ -13,7 +13,7 @@ from albef.data.records import Batch
 from albef.model.albef import ALBEF, Encoding
 from albef.model.text_encoder import Memory
 from albef.momentum import FeatureQueue, Keys
-from albef.tasks.base import Negatives, Stage
+from albef.tasks.base import Negatives, Stage, Targets
 
 
 class Aligned(NamedTuple):
@@ -22,27 +22,46 @@ class Aligned(NamedTuple):
     loss: Float[Tensor, ""]
     image: Encoding
     text: Encoding
-    i2t_logits: Float[Tensor, "batch bank"]  # the first columns are the global batch
+    i2t_logits: Float[Tensor, "batch bank"]  # the first columns are the whole batch
     t2i_logits: Float[Tensor, "batch bank"]
     same: Bool[Tensor, "batch bank"]  # shows the same picture or says the same: never a negative
     measures: dict[str, Float[Tensor, ""]]
+
+
+def keys_of(teacher: ALBEF, batch: Batch) -> tuple[Encoding, Keys]:
+    """The teacher's encoded pictures, and its features of both modalities."""
+    image, text = teacher.encode_image(batch.pixels), teacher.encode_text(batch.ids, batch.mask)
+    return image, Keys(image.feature, text.feature, batch.image_id, batch.caption_id)
+
+
+def counts_of(keys: Keys, same_image: bool, same_caption: bool) -> dict[str, Float[Tensor, ""]]:
+    """What the means of the contrastive and of the matching loss are over: pairs, and pairs with usable negatives."""
+    pairs = len(keys.image_id)
+    same = torch.eye(pairs, dtype=torch.bool, device=keys.image_id.device)
+    if same_image:
+        same = same | (keys.image_id[:, None] == keys.image_id)
+    if same_caption:
+        same = same | (keys.caption_id[:, None] == keys.caption_id)
+    usable = (~same).any(1).sum()
+    return {"itc": keys.image.new_full((), pairs), "itm": (pairs + 2 * usable).to(keys.image.dtype)}
 
 
 def align(
     student: ALBEF,
     queue: FeatureQueue,
     batch: Batch,
-    keys: Keys,
-    first_row: int,
+    targets: Targets,
     stage: Stage,
     same_image: bool,
     same_caption: bool,
 ) -> Aligned:
-    """The student's encodings, contrasted with the teacher's features of the global batch and the queue (§3.2–3.3).
+    """The student's encodings, contrasted with the teacher's features of the whole batch and the queue (§3.2–3.3).
 
-    `keys` are the teacher's features of the global batch, whose rows from `first_row` on are this batch. With
-    `same_image` all pairs of a picture are its positives; with `same_caption` pairs of the same caption are left out.
+    With `same_image` all pairs of a picture are its positives; with `same_caption` pairs of the same caption are left
+    out.
     """
+    keys, first_row = targets.keys, targets.first_row
+    assert keys is not None
     image = student.encode_image(batch.pixels)
     text = student.encode_text(batch.ids, batch.mask)
     image_bank, text_bank = (keys.image, queue.image), (keys.text, queue.text)
@@ -52,9 +71,11 @@ def align(
 
     own = torch.zeros(len(batch), len(bank_image_id), dtype=torch.bool, device=image.feature.device)
     own[:, rows].fill_diagonal_(True)
-    positive = own | (batch.image_id[:, None] == bank_image_id) if same_image else own
+    outside = own.new_ones(len(keys.image_id))
+    outside[targets.bank] = False
+    absent = torch.cat([outside, queue.empty()])
+    positive = own | (batch.image_id[:, None] == bank_image_id) & ~absent if same_image else own
     same = positive | (batch.caption_id[:, None] == bank_caption_id) if same_caption else positive
-    absent = torch.cat([own.new_zeros(len(keys.image_id)), queue.empty()])
     excluded = absent | (same & ~positive)
 
     def logits(query: Tensor, candidates: tuple[Tensor, Tensor]) -> Tensor:
@@ -69,13 +90,14 @@ def align(
             "mi_i2t": objectives.infonce_bound(i2t, hard),
             "mi_t2i": objectives.infonce_bound(t2i, hard),
             "disagreement": objectives.disagreement(teacher_i2t, positive),
-            "temperature": student.temperature.detach()[0],
+            "temperature": student.temperature.detach().clone()[0],  # of its own: the weight may be cut again
         }
     loss = objectives.itc_loss(
         i2t,
         t2i,
         objectives.soft_targets(teacher_i2t, hard, stage.alpha),
         objectives.soft_targets(teacher_t2i, hard, stage.alpha),
+        targets.counts["itc"],
     )
     return Aligned(loss, image, text, i2t, t2i, same, measures)
 
@@ -103,12 +125,15 @@ def match(
     student: ALBEF,
     aligned: Aligned,
     memory: Memory,
-    first_row: int,
+    targets: Targets,
     stage: Stage,
     negatives: Negatives | None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """ITM loss over positives and one negative of either modality, in one fusion pass; and its accuracy (§3.2)."""
-    drawn, usable = draw_negatives(aligned, first_row, stage.hardness)
+    """ITM loss over positives and one negative of either modality, in one fusion pass; and its accuracy (§3.2).
+
+    Negatives are drawn from the pairs of this forward, since only they are encoded here.
+    """
+    drawn, usable = draw_negatives(aligned, targets.first_row, stage.hardness)
     negatives = negatives or drawn
     tokens, mask, _ = aligned.text
     assert mask is not None
@@ -118,6 +143,8 @@ def match(
     image_index = torch.cat([each, negatives.image, each])
     logits = student.match(tokens[text_index], mask[text_index], memory, image_index)
     matched = torch.cat([torch.ones_like(each), torch.zeros_like(each), torch.zeros_like(each)])
-    weight = torch.cat([torch.ones_like(usable[:, 0]), usable[:, 0], usable[:, 1]]).float()
+    weight = torch.cat([torch.ones_like(usable[:, 0]), usable[:, 0], usable[:, 1]]).to(
+        aligned.i2t_logits.dtype
+    )
     correct = ((logits.argmax(1) == matched) * weight).sum() / weight.sum()
-    return objectives.itm_loss(logits, matched, weight), correct.detach()
+    return objectives.itm_loss(logits, matched, weight, targets.counts["itm"]), correct.detach()

@@ -11,7 +11,7 @@ from albef.config import Config
 from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.momentum import MomentumTeacher
-from albef.tasks.base import Negatives, Output, Stage, Task
+from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 
 Logits = Float[Tensor, "pairs classes"]
 
@@ -27,14 +27,15 @@ class Entailment(Task):
         self.teacher = MomentumTeacher(self.student, config.task.momentum, config.task.teacher_dropout)
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, stage: Stage) -> Logits | None:
-        """The teacher's logits; None where they have no weight."""
+    def prepare(self, batch: Batch, stage: Stage) -> Targets:
+        """The teacher's logits, where they have weight."""
         teacher = self.teacher.module
         assert isinstance(teacher, ALBEF)
-        return classify(teacher, batch) if stage.alpha > 0 else None
+        logits = classify(teacher, batch) if stage.alpha > 0 else None
+        return Targets({"classification": batch.pixels.new_full((), len(batch))}, logits)
 
     def forward(
-        self, batch: Batch, targets: Logits | None, stage: Stage, negatives: Negatives | None = None
+        self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
     ) -> Output:
         """The student's loss."""
         return classified(classify(self.student, batch), batch, targets, stage)
@@ -53,9 +54,11 @@ def classify(model: ALBEF, batch: Batch) -> Logits:
     return model.classify(text.tokens, batch.mask, model.image_memory(model.encode_image(pixels)))
 
 
-def classified(logits: Logits, batch: Batch, targets: Logits | None, stage: Stage) -> Output:
+def classified(logits: Logits, batch: Batch, targets: Targets, stage: Stage) -> Output:
     """Loss and accuracy of the logits."""
     assert batch.label is not None
-    loss = objectives.classification_loss(logits, targets, batch.label, stage.alpha)
+    loss = objectives.classification_loss(
+        logits, targets.logits, batch.label, stage.alpha, targets.counts["classification"]
+    )
     accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
     return Output({"classification": loss}, None, {"accuracy": accuracy})

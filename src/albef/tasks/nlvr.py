@@ -11,8 +11,8 @@ from albef.config import Config
 from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.momentum import MomentumTeacher
-from albef.tasks.base import Negatives, Output, Stage, Task
-from albef.tasks.entailment import Logits, classified, classify
+from albef.tasks.base import Negatives, Output, Stage, Targets, Task
+from albef.tasks.entailment import classified, classify
 
 
 class NLVR(Task):
@@ -26,14 +26,15 @@ class NLVR(Task):
         self.teacher = MomentumTeacher(self.student, config.task.momentum, config.task.teacher_dropout)
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, stage: Stage) -> Logits | None:
-        """The teacher's logits; None where they have no weight."""
+    def prepare(self, batch: Batch, stage: Stage) -> Targets:
+        """The teacher's logits, where they have weight."""
         teacher = self.teacher.module
         assert isinstance(teacher, ALBEF)
-        return classify(teacher, batch) if stage.alpha > 0 else None
+        logits = classify(teacher, batch) if stage.alpha > 0 else None
+        return Targets({"classification": batch.pixels.new_full((), len(batch))}, logits)
 
     def forward(
-        self, batch: Batch, targets: Logits | None, stage: Stage, negatives: Negatives | None = None
+        self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
     ) -> Output:
         """The student's loss."""
         return classified(classify(self.student, batch), batch, targets, stage)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from albef.config import Config
 from albef.data.records import Batch
-from albef.distributed import all_gather, rank
 from albef.model.albef import ALBEF
-from albef.momentum import FeatureQueue, Keys, MomentumTeacher
-from albef.tasks.base import Negatives, Output, Stage, Task
-from albef.tasks.contrast import align, match
-
-
-class Targets(NamedTuple):
-    """What the teacher says of the whole batch."""
-
-    keys: Keys  # of the global batch
-    first_row: int  # of this process in the global batch
+from albef.momentum import FeatureQueue, MomentumTeacher
+from albef.tasks.base import Negatives, Output, Stage, Targets, Task
+from albef.tasks.contrast import align, counts_of, keys_of, match
 
 
 class Retrieval(Task):
@@ -39,12 +29,11 @@ class Retrieval(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's features, gathered over processes."""
+        """The teacher's features."""
         teacher = self.teacher.module
         assert isinstance(teacher, ALBEF)
-        image, text = teacher.encode_image(batch.pixels), teacher.encode_text(batch.ids, batch.mask)
-        keys = Keys(image.feature, text.feature, batch.image_id, batch.caption_id)
-        return Targets(Keys(*(all_gather(part) for part in keys)), rank() * len(batch))
+        _, keys = keys_of(teacher, batch)
+        return Targets(counts_of(keys, True, self.config.mask_same_pairs), keys=keys)
 
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
@@ -55,8 +44,7 @@ class Retrieval(Task):
             student,
             self.queue,
             batch,
-            targets.keys,
-            targets.first_row,
+            targets,
             stage,
             same_image=True,
             same_caption=self.config.mask_same_pairs,
@@ -66,7 +54,7 @@ class Retrieval(Task):
         if stage.fuse:
             memory = student.image_memory(aligned.image)
             losses["itm"], measures["itm_accuracy"] = match(
-                student, aligned, memory, targets.first_row, stage, negatives
+                student, aligned, memory, targets, stage, negatives
             )
         return Output(losses, targets.keys, measures)
 

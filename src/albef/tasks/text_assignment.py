@@ -13,7 +13,7 @@ from albef import objectives
 from albef.config import Config
 from albef.data.records import Batch
 from albef.model.albef import ALBEF
-from albef.tasks.base import Negatives, Output, Stage, Task
+from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 from albef.tasks.nlvr import paired
 
 TEMPERATURE = 0.07  # of the similarity by which negatives are drawn; fixed, as published
@@ -39,13 +39,14 @@ class TextAssignment(Task):
         for part in (self.student.image_projection, self.student.text_projection, self.student.temperature):
             part.requires_grad_(False)
 
-    def prepare(self, batch: Batch, stage: Stage) -> None:
-        """Nothing: there is no teacher."""
+    def prepare(self, batch: Batch, stage: Stage) -> Targets:
+        """How many texts have a negative; there is no teacher."""
+        return Targets({"assignment": self.allowed(batch).any(1).sum().to(batch.pixels.dtype)})
 
     def forward(
         self,
         batch: Batch,
-        targets: None,
+        targets: Targets,
         stage: Stage,
         negatives: Negatives | None = None,
         assignment: Assignment | None = None,
@@ -60,8 +61,8 @@ class TextAssignment(Task):
             assignment = Assignment(*drawn)
         memory = student.image_memory(image).select(assignment.pair.T.flatten())
         logits = student.classify(text.tokens, batch.mask, memory)
-        weight = allowed.any(1).float()
-        loss = objectives.assignment_loss(logits, assignment.label, weight)
+        weight = allowed.any(1).to(batch.pixels.dtype)
+        loss = objectives.assignment_loss(logits, assignment.label, weight, targets.counts["assignment"])
         correct = ((logits.detach().argmax(1) == assignment.label) * weight).sum() / weight.sum().clamp(min=1)
         return Output({"assignment": loss}, None, {"accuracy": correct})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,14 +14,7 @@ from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.model.answer_decoder import predicted
 from albef.momentum import MomentumTeacher
-from albef.tasks.base import Negatives, Output, Stage, Task
-
-
-class Targets(NamedTuple):
-    """What the teacher says of the answers' tokens, and how many questions the loss is shared by."""
-
-    logits: Float[Tensor, "tokens vocabulary"] | None
-    num_questions: Float[Tensor, ""]
+from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 
 
 class VQA(Task):
@@ -41,7 +33,7 @@ class VQA(Task):
         teacher = self.teacher.module
         assert isinstance(teacher, ALBEF)
         logits = answer_logits(teacher, batch) if stage.alpha > 0 else None
-        return Targets(logits, torch.tensor(float(len(batch)), device=batch.pixels.device))
+        return Targets({"answer": batch.pixels.new_full((), len(batch))}, logits)
 
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
@@ -55,7 +47,7 @@ class VQA(Task):
         labels = batch.answer_ids.flatten()[places + 1]
         weights = batch.answer_weights[places // batch.answer_ids.shape[1]]
         loss = objectives.answer_loss(
-            logits, targets.logits, labels, weights, stage.alpha, targets.num_questions
+            logits, targets.logits, labels, weights, stage.alpha, targets.counts["answer"]
         )
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
         return Output({"answer": loss}, None, {"token_accuracy": accuracy})

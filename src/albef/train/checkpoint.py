@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from albef import __version__
+from albef import __version__, distributed
 from albef.config import Config, UserError
 from albef.manifest import Damaged, Manifest, plain, read_manifest, sync, verify, write_manifest
 from albef.tasks.base import Task
@@ -55,8 +55,11 @@ class CheckpointWriter:
         self.keep, self.keep_every_steps = keep, keep_every_steps
         self.failure = ""  # why the newest checkpoint is not there; empty when it is
         self.thread: threading.Thread | None = None
-        with contextlib.suppress(OSError):  # what goes wrong here goes wrong in writing too, and is told then
-            self._tidy(first_step)
+        if distributed.rank() == 0:
+            with contextlib.suppress(
+                OSError
+            ):  # what goes wrong here goes wrong in writing too, and is told then
+                self._tidy(first_step)
 
     def __enter__(self) -> CheckpointWriter:
         return self

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
@@ -31,7 +32,7 @@ from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import choose_device
 from albef.model import kernels
-from albef.tasks.base import Output, Task
+from albef.tasks.base import Output, Stage, Task, joined
 from albef.tasks.build import build_task
 from albef.train.checkpoint import (
     CheckpointWriter,
@@ -43,13 +44,14 @@ from albef.train.checkpoint import (
 from albef.train.initial import start_from
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
-from albef.train.logging import RunLog
+from albef.train.logging import RunLog, Scalars
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
 from albef.train.resume import identity
+from albef.train.sharding import plain, shard, whole
 
 MAX_SKIPPED_IN_A_ROW = 20
-GROUP_TIMEOUT = timedelta(minutes=10)  # how long a process waits for another one that doesn't answer
 TOKENIZER_FILE = "tokenizer.json"
+TEACHER, STUDENT = 0, 1  # last words of the random keys of a part of a step
 
 
 class Interrupted(Exception):
@@ -63,15 +65,16 @@ class Interrupted(Exception):
 def train(config: Config, run: Path) -> None:
     """Trains to the last step of `config`, going on from the newest checkpoint in the run folder if there is one.
 
-    At the end the newest checkpoint is that of the last step. Raises `Interrupted` after Ctrl-C.
+    Within a group of processes as one of them, else in `train.processes` ones of its own. At the end the newest
+    checkpoint is that of the last step. Raises `Interrupted` after Ctrl-C.
     """
-    processes = config.train.processes
+    processes = distributed.world_size() if distributed.in_group() else config.train.processes
     if config.train.batch_size % processes:
         raise UserError(
             f"train.batch_size {config.train.batch_size} can't be cut into {processes} equal slices: "
-            f"make it a multiple of train.processes."
+            f"make it a multiple of the number of processes."
         )
-    if processes == 1:
+    if distributed.in_group() or processes == 1:
         train_process(config, run)
         return
     errors = multiprocessing.get_context("spawn").SimpleQueue()
@@ -107,7 +110,11 @@ def run_child(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         dist.init_process_group(
-            "gloo", init_method=store, rank=rank, world_size=config.train.processes, timeout=GROUP_TIMEOUT
+            "gloo",
+            init_method=store,
+            rank=rank,
+            world_size=config.train.processes,
+            timeout=timedelta(seconds=config.train.timeout_seconds),
         )
         train_process(config, run)
         dist.destroy_process_group()
@@ -125,7 +132,9 @@ def run_child(
 def train_process(config: Config, run: Path) -> None:
     """Trains in this process, alone or as one of a group."""
     device = choose_device(config.train.device)
-    torch.set_num_threads(config.train.threads or max(1, (os.cpu_count() or 1) // config.train.processes))
+    torch.set_num_threads(
+        config.train.threads or max(1, (os.cpu_count() or 1) // distributed.local_world_size())
+    )
     newest = newest_checkpoint(run / "checkpoints")
     torch.manual_seed(config.train.seed)
     task = build_task(config)
@@ -133,7 +142,9 @@ def train_process(config: Config, run: Path) -> None:
         start_from(task, config.train.init)
     if (config.train.init_image or config.train.init_text) and newest is None:
         start_from_encoders(task, config.train)
-    task.to(device)
+    sharded = config.train.shard and distributed.in_group()
+    if not sharded:
+        task.to(device)
     optimizer = build_optimizer(task.student, config.train)
     facts: Facts = {}
     first_step = 0
@@ -143,7 +154,7 @@ def train_process(config: Config, run: Path) -> None:
         choice = Choice.from_facts(facts)
         reason = f"{described(choice)}, as before the interruption"
     else:
-        choice, reason = agree(*choose(config, device))
+        choice, reason = distributed.from_first(lambda: choose(config, device))
     kernels.use(choice.kernels)
     facts = {**choice._asdict(), "seconds": 0.0, "skipped": 0, **facts}
     if first_step >= config.train.steps:
@@ -158,6 +169,8 @@ def train_process(config: Config, run: Path) -> None:
         parameters = sum(parameter.numel() for parameter in task.student.parameters())
         log.say(f"{parameters:,} parameters on {device}; {reason}")
 
+    if sharded:
+        shard(task, optimizer, device)
     task.train()
     say = print if log is None else log.say
     keep, keep_every = config.train.keep_checkpoints, config.train.keep_every_steps
@@ -177,27 +190,34 @@ def train_process(config: Config, run: Path) -> None:
         loop.run(stream, first_step)
 
 
-def agree(choice: Choice, reason: str) -> tuple[Choice, str]:
-    """Rank 0's choice for everyone: processes that measure for themselves might choose differently."""
-    if distributed.in_group():
-        shared: list[object] = [*choice, reason]
-        dist.broadcast_object_list(shared)
-        *parts, reason = map(str, shared)
-        choice = Choice(*parts)
-    return choice, reason
-
-
 def synchronised(task: Task, fuse: bool) -> nn.Module:
     """The task itself in one process; among several a wrapper that averages the gradients.
 
     While only the contrastive loss is trained the fusion layers get no gradient, which the wrapper has to look for.
     """
-    if not distributed.in_group():
+    if not distributed.in_group() or isinstance(task, FSDPModule):
         return task
     with warnings.catch_warnings():
         # `broadcast_buffers` has a successor, but not in every version of torch that is supported.
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not fuse)
+
+
+def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+    """Among several processes gradients are averaged once, with the last part of the batch."""
+    if isinstance(forward, FSDPModule):
+        forward.set_requires_gradient_sync(last)
+    elif isinstance(forward, DistributedDataParallel) and not last:
+        return forward.no_sync()
+    return contextlib.nullcontext()
+
+
+def summed(outputs: Sequence[Output]) -> Output:
+    """The output of a batch from those of its parts: losses add up, measures are averaged, keys are of all anyway."""
+    first = outputs[0]
+    losses = {name: torch.stack([o.losses[name].detach() for o in outputs]).sum() for name in first.losses}
+    measures = {name: torch.stack([o.measures[name] for o in outputs]).mean() for name in first.measures}
+    return Output(losses, first.keys, measures)
 
 
 @dataclass
@@ -229,17 +249,13 @@ class Loop:
         try:
             for step in range(first_step, config.steps):
                 batch = next(stream).to(self.device, non_blocking=True)
-                distributed.seed_step(config.seed, step)
                 set_lr(self.optimizer, lr_at(step, config, self.steps_per_epoch))
                 stage = stage_at(step, self.config, self.steps_per_epoch)
                 if stage.fuse != fuse:
                     forward, fuse = synchronised(self.task, stage.fuse), stage.fuse
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    output: Output = forward(batch, self.task.prepare(batch, stage), stage)
-                loss = torch.stack(list(output.losses.values())).sum()
-                loss.backward()
-                grad_norm = clip_grad_norm_(student.parameters(), clip_norm)
-                good, stop = self.everywhere(loss, grad_norm)
+                output = self.backward(forward, batch, step, stage)
+                grad_norm = plain(clip_grad_norm_(student.parameters(), clip_norm))
+                scalars, good, stop = self.everywhere(output, grad_norm)
                 if good:
                     self.optimizer.step()
                     self.task.update(output)
@@ -257,7 +273,7 @@ class Loop:
                     if step % config.log_every_steps == 0 or last:
                         rate = (step + 1 - window_step) * config.batch_size / (now - window_started)
                         window_started, window_step = now, step + 1
-                        self.log.write(step, self.scalars(step, output, grad_norm, rate))
+                        self.log.write(step, scalars | self.progress(step, rate))
                 if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                     raise UserError(
                         f"Step {step}: loss or gradient was NaN or infinite {MAX_SKIPPED_IN_A_ROW} times in a row. "
@@ -299,19 +315,50 @@ class Loop:
             raise KeyboardInterrupt
         self.interrupted = number
 
-    def everywhere(self, loss: Tensor, grad_norm: Tensor) -> tuple[bool, bool]:
-        """Whether every process got a finite step, and whether any was asked to stop: one synchronisation."""
-        bad = ~(loss.isfinite() & grad_norm.isfinite())
-        flags = torch.stack([bad.float(), torch.tensor(float(self.interrupted > 0), device=bad.device)])
-        bad_count, stop_count = distributed.all_sum(flags).tolist()
-        return bad_count == 0, stop_count > 0
+    def backward(self, forward: nn.Module, batch: Batch, step: int, stage: Stage) -> Output:
+        """Losses of this process's batch, whose gradients are now in the parameters.
 
-    def scalars(self, step: int, output: Output, grad_norm: Tensor, rate: float) -> dict[str, float]:
-        """The figures of a logged step."""
+        The teacher first sees all parts of the batch, so that the student contrasts each with the whole. Dropout and
+        draws of a part depend on its place in the global batch, whichever process computes it.
+        """
+        config = self.config.train
+        size = config.micro_batch_size or len(batch)
+        parts = list(enumerate(batch.split(size), distributed.rank() * -(-len(batch) // size)))
+        with self.autocast():
+            said = []
+            for number, part in parts:
+                distributed.seed(config.seed, step, number, TEACHER)
+                said.append(self.task.prepare(part, stage))
+        outputs: list[Output] = []
+        for (number, part), targets in zip(parts, joined(said, self.config.task.gather_batch), strict=True):
+            distributed.seed(config.seed, step, number, STUDENT)
+            with averaging(forward, last=len(outputs) + 1 == len(parts)):
+                with self.autocast():
+                    output: Output = forward(part, targets, stage)
+                torch.stack(list(output.losses.values())).sum().backward()
+            outputs.append(output)
+        return summed(outputs)
+
+    def autocast(self) -> torch.autocast:
+        """The run's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def everywhere(self, output: Output, grad_norm: Tensor) -> tuple[Scalars, bool, bool]:
+        """The step's figures over all processes, whether they are finite, and whether any process was asked to stop.
+
+        This is the step's one synchronisation with the device.
+        """
+        named = {**output.losses, **output.measures, "grad_norm": grad_norm}
+        asked = torch.full_like(grad_norm, self.interrupted)
+        *values, stop = distributed.all_mean(torch.stack([*named.values(), asked])).tolist()
+        scalars = dict(zip(named, values, strict=True))
+        good = all(math.isfinite(scalars[name]) for name in (*output.losses, "grad_norm"))
+        return scalars, good, stop > 0
+
+    def progress(self, step: int, rate: float) -> Scalars:
+        """Where in its schedules a logged step is, and what it cost."""
         stage = stage_at(step, self.config, self.steps_per_epoch)
-        tensors = {**output.losses, **output.measures, "grad_norm": grad_norm}
-        values = {name: float(tensor.detach()) for name, tensor in tensors.items()}
-        return values | {
+        return {
             "lr": lr_at(step, self.config.train, self.steps_per_epoch),
             "alpha": stage.alpha,
             "hardness": stage.hardness,
@@ -322,7 +369,7 @@ class Loop:
         }
 
     def save(self, step: int) -> None:
-        """Begins to write a checkpoint after `step` steps, by the first process."""
+        """Begins to write a checkpoint after `step` steps; every process gives its part of what is sharded."""
+        task, optimizer = whole(self.task.state_dict()), whole(optimizer_tensors(self.optimizer))
         if distributed.rank() == 0:
-            task, optimizer = self.task.state_dict(), optimizer_tensors(self.optimizer)
             self.checkpoints.save(step, task, optimizer, self.facts)

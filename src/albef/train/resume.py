@@ -30,6 +30,8 @@ HARMLESS = frozenset(
         "train.device",
         "train.processes",
         "train.threads",
+        "train.shard",
+        "train.timeout_seconds",
         "train.log_every_steps",
         "train.checkpoint_every_steps",
         "train.keep_checkpoints",

@@ -1,0 +1,54 @@
+"""One process: no group unless torchrun started it; seeds that stay the same from version to version."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from albef import distributed
+from albef.config import UserError
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wrong() -> int:
+    raise UserError("A sentence.")
+
+
+def test_without_torchrun_there_is_no_group() -> None:
+    with distributed.group(10, cuda=False):
+        assert not distributed.in_group()
+        assert not dist.is_initialized()
+        assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
+        assert distributed.from_first(lambda: 3) == 3
+        with pytest.raises(UserError, match="A sentence"):
+            distributed.from_first(wrong)
+
+
+def test_what_torchrun_says_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    surroundings = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "TORCHELASTIC_RESTART_COUNT": 2}
+    surroundings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, str(value))
+    with distributed.group(10, cuda=False):
+        assert distributed.in_group()
+        assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
+        assert distributed.from_first(lambda: "three") == "three"
+        with pytest.raises(UserError, match="A sentence"):
+            distributed.from_first(wrong)
+        assert distributed.all_mean(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
+    assert not distributed.in_group()
+
+
+def test_seeds_follow_from_their_key_and_never_change() -> None:
+    drawn = {}
+    for key in ((42, 7, 0, 1), (42, 7, 1, 1), (42, 8, 0, 1), (43, 7, 0, 1), (42, 7, 0, 0)):
+        distributed.seed(*key)
+        drawn[key] = torch.initial_seed()
+    assert len(set(drawn.values())) == len(drawn)
+    assert drawn[42, 7, 0, 1] == 906115210282858308
