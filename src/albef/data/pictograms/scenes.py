@@ -37,7 +37,7 @@ BACKGROUNDS = (
     "sunset",
     "gray stone",
 )
-MIX: Mapping[str, float] = {"single": 0.3, "pair": 0.35, "group": 0.2, "mixed": 0.15}
+MIX: Mapping[str, float] = {"single": 0.28, "pair": 0.32, "group": 0.28, "mixed": 0.12}
 HELD_OUT_VENDOR = "noto"
 OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
