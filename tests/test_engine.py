@@ -106,7 +106,7 @@ def test_a_killed_writer_leaves_nothing_that_hinders(tmp_path: Path) -> None:
     (tmp_path / ".things.writing" / "half").write_text("x")
     with whole_folder(tmp_path / "things", ["a"]) as folder:
         (folder / "a").write_text("new")
-    assert [entry.name for entry in (tmp_path / "things").iterdir()] == ["a"]
+    assert {entry.name for entry in (tmp_path / "things").iterdir()} == {"a", "manifest.json"}
 
 
 def test_a_model_without_heads(tmp_path: Path) -> None:
@@ -204,6 +204,9 @@ def test_a_lacking_file_is_named(folder: Path, name: str) -> None:
 def test_a_half_copied_file_is_an_error_in_words(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model.safetensors has \d+ bytes instead of"):
+        Engine.load(folder)
+    (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match="not a readable safetensors"):
         Engine.load(folder)
     (folder / "config.json").write_text("{")
@@ -216,6 +219,7 @@ def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
     weights["itm_head.weight"] = torch.zeros(3, 16)
     weights["extra"] = weights.pop("image_encoder.norm.bias")
     save_file(weights, folder / "model.safetensors")
+    (folder / "manifest.json").unlink()
     with pytest.raises(UserError) as error:
         Engine.load(folder)
     for part in ("image_encoder.norm.bias is missing", "extra is unknown", "is [3, 16] instead of [2, 16]"):
@@ -243,6 +247,7 @@ def test_a_config_that_cannot_be_used(folder: Path, change: dict[str, object], m
 def test_half_precision_weights_are_computed_with_in_fp32(engine: Engine, folder: Path) -> None:
     weights = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors")
+    (folder / "manifest.json").unlink()
     halved = Engine.load(folder, device="cpu")
     assert {parameter.dtype for parameter in halved.model.parameters()} == {torch.float32}
     np.testing.assert_allclose(halved.encode_texts(CAPTIONS), engine.encode_texts(CAPTIONS), atol=1e-2)

@@ -96,7 +96,8 @@ class Engine:
             if not (folder / file).is_file():
                 raise UserError(f"{folder}: no {file}; a model directory has {', '.join(FILES[:3])}.")
         if (folder / MANIFEST_FILE).is_file():  # but the card may be written by hand
-            verify(folder, (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, ANSWERS_FILE))
+            # The other files are text that people edit; what is wrong in them is told below.
+            verify(folder, (WEIGHTS_FILE, TOKENIZER_FILE))
         config, heads = read_config(folder / CONFIG_FILE)
         tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
         if tokenizer.vocab_size > config.vocab_size:

@@ -19,7 +19,7 @@ from albef.model_directory import save_model
 from albef.recipe import dump_config
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
-from albef.train.checkpoint import save_checkpoint
+from albef.train.checkpoint import CheckpointWriter
 from toy_published import NAMES, toy_state
 
 BY_NAME = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda structure: structure.name)
@@ -85,8 +85,8 @@ def a_run(config: Config, folder: Path) -> Task:
         with torch.no_grad():
             for parameter in task.teacher.module.parameters():
                 parameter.add_(0.5)
-    optimizer = torch.optim.AdamW(task.student.parameters())
-    save_checkpoint(folder / "checkpoints", 6, task, optimizer, {}, keep=1)
+    with CheckpointWriter(folder / "checkpoints", {}, keep=1) as writer:
+        writer.save(6, task.state_dict(), {}, {})
     (folder / "config.yaml").write_text(dump_config(config))
     return task
 
@@ -118,7 +118,8 @@ def test_places_that_hold_nothing_are_filled(tmp_path: Path) -> None:
     for name, rows in (("image", features), ("text", features), ("image_id", torch.arange(4))):
         getattr(task.queue, name)[:4] = rows
     task.queue.count.fill_(4)
-    save_checkpoint(folder / "checkpoints", 1, task, torch.optim.SGD(task.parameters()), {}, keep=1)
+    with CheckpointWriter(folder / "checkpoints", {}, keep=1) as writer:
+        writer.save(1, task.state_dict(), {}, {})
     (folder / "config.yaml").write_text(dump_config(config))
     state = exported(folder, tmp_path / "out.pth")
     assert torch.equal(state["image_queue"][:, :4], features.T)

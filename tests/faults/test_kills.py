@@ -1,5 +1,6 @@
 """Trainings that are killed or asked to stop at random moments end where they would have ended."""
 
+import contextlib
 import os
 import random
 import signal
@@ -63,8 +64,8 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
         f"SIGKILL: {kills} of {kills} runs ended bit-identical; {saving} were killed while saving, {late} had ended "
         f"before; at most {max(done_again)} steps done again (a checkpoint every {INTERVAL})"
     )
-    # The checkpoint before may still be on its way to the disk.
-    assert max(done_again) < 2 * INTERVAL
+    # While a slow disk takes one checkpoint, training goes on until the next one is due.
+    assert max(done_again) <= 2 * INTERVAL
 
 
 def test_asked_to_stop_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
@@ -96,7 +97,8 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, undisturbed: Path) -> Non
     assert process.pid is not None
     wait_for(lambda: (folder / "log.jsonl").exists())
     while process.is_alive():
-        os.kill(process.pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
+            os.kill(process.pid, signal.SIGINT)
     process.join()
     assert process.exitcode != 0
     faulty.finish(folder)

@@ -11,6 +11,7 @@ from albef.config import Config, TaskConfig, TrainConfig
 from albef.data.records import Batch
 from albef.tasks.base import Output, Stage, Task, joined
 from albef.tasks.build import build_task
+from albef.train.checkpoint import CheckpointWriter
 from albef.train.loop import Loop
 from albef.train.optim import build_optimizer
 
@@ -25,7 +26,9 @@ def config_of(task: TaskConfig, micro_batch_size: int = 0, dropout: float = 0.0)
 
 def loop_of(config: Config, task: Task, folder: Path = Path()) -> Loop:
     optimizer = build_optimizer(task.student, config.train)
-    return Loop(config, folder, task, optimizer, torch.device("cpu"), "fp32", 10, {"seconds": 0.0}, None)
+    writer = CheckpointWriter(folder, {}, keep=1)
+    device = torch.device("cpu")
+    return Loop(config, folder, task, optimizer, device, "fp32", 10, {"seconds": 0.0}, None, writer)
 
 
 def batch_for(name: str, size: int = 64) -> Batch:

@@ -23,7 +23,7 @@ from albef.tasks import contrast
 from albef.tasks.base import Negatives, Output
 from albef.tasks.build import build_task
 from albef.tasks.pretrain import Pretrain
-from albef.train.checkpoint import load_checkpoint
+from albef.train.checkpoint import CheckpointWriter, load_checkpoint
 from albef.train.loop import Loop
 from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
@@ -124,13 +124,15 @@ def play(case: Case, folder: Path) -> None:
     task.train()
     log = Recorder()
     facts = {"seconds": 0.0, "skipped": 0}
-    loop = Loop(config, run, task, optimizer, torch.device("cpu"), "fp32", 10, facts, log)
+    writer = CheckpointWriter(run / "checkpoints", {}, keep=9, first_step=first_step)
+    loop = Loop(config, run, task, optimizer, torch.device("cpu"), "fp32", 10, facts, log, writer)
     with pytest.MonkeyPatch.context() as patch:
         if case.given_negatives:
             patch.setattr(contrast, "draw_negatives", neighbours)
         if case.nan_at >= 0:
             poison(patch, case.nan_at)
-        loop.run(stream(first_step, case.double), first_step)
+        with writer:
+            loop.run(stream(first_step, case.double), first_step)
     if distributed.rank() == 0:
         (run / "losses.json").write_text(json.dumps(log.lines))
     (run / f"skipped-{distributed.rank()}").write_text(str(facts["skipped"]))
