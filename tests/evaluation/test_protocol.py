@@ -25,7 +25,7 @@ from albef.model_directory import Trained, save_model
             "direct",
             "pre-trained weights (pretrain on 4m.json)",
         ),
-        (Trained("pretrain", "pictograms"), "pictograms", "direct", "not fine-tuned"),
+        (Trained("pretrain", "pictograms"), "pictograms", "direct", "not zero-shot (the same set)"),
         (
             Trained("retrieval", "coco_train.json"),
             "x/flickr30k_test.json",

@@ -44,12 +44,13 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
         return Protocol(
             "unknown", "Whether this is zero-shot is unknown: the model does not say what it was trained on."
         )
+    same = set_name(trained.data) == set_name(data)
     if trained.task not in FOR_PAIRS:
+        said = "Direct, but not zero-shot (the same set)" if same else "Zero-shot, direct"
         return Protocol(
-            "direct",
-            f"Zero-shot, direct: pre-trained weights ({trained.task} on {trained.data}), not fine-tuned.",
+            "direct", f"{said}: pre-trained weights ({trained.task} on {trained.data}), not fine-tuned."
         )
-    if set_name(trained.data) == set_name(data):
+    if same:
         return Protocol(
             "fine-tuned", f"Not zero-shot: fine-tuned for {trained.task} on {trained.data}, the same set."
         )

@@ -275,6 +275,8 @@ def score_table(
     rows: list[tuple[str, list[str], bool]] = []
     for split, score in found:
         keys = [f"{split}/{score}/{metric}" for metric in names]
+        if not any(key in metrics for key in keys):
+            continue  # foils have no blind control
         cells = [page.value_cell(metrics.get(key), *interval(metrics, key)) for key in keys]
         begins = not rows or rows[-1][0].split(" · ")[0] != title(split)
         rows.append((f"{title(split)} · {SCORES[score]}", cells, begins))
