@@ -28,6 +28,7 @@ audit: .venv/installed  ## known vulnerabilities of the installed packages; asks
 
 test-full-size: .venv/installed  ## a checkpoint of 1.8 GB in and out, with its peak memory (needs 8 GB of disk)
 	$(BIN)/python -m pytest -s tests/weights/test_full_size_checkpoint.py
+
 test-weights: weights  ## our encoders with real MiniLM and DINOv2 weights against the reference outputs
 	$(BIN)/python -m pytest tests/weights/test_real_encoders.py
 
