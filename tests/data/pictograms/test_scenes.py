@@ -13,6 +13,7 @@ from albef.data.pictograms.scenes import (
     HELD_OUT_VENDOR,
     MIX,
     SPLITS,
+    TRAINING_MIX,
     Scene,
     Scenes,
     Thing,
@@ -158,9 +159,12 @@ def test_shares_of_kinds_twins_and_aspects():
     changes = Counter(couple.change.aspect for couple in couples if couple.change)
     assert 0.46 < sum(changes.values()) / len(couples) < 0.54
     assert set(changes) == {"noun", "count", "size", "background", "location", "relation"}
-    kinds = Counter(couple.scenes[0].kind for couple in couples)
-    for kind, weight in MIX.items():
-        assert abs(kinds[kind] / len(couples) - weight) < 0.04
+    tested = Scenes("test", seed=3, bank=BANK)
+    drawn = {"train": [couple.scenes[0] for couple in couples], "test": list(map(tested.scene, range(3000)))}
+    for split, mix in (("train", TRAINING_MIX), ("test", MIX)):
+        kinds = Counter(scene.kind for scene in drawn[split])
+        for kind, weight in mix.items():
+            assert abs(kinds[kind] / 3000 - weight) < 0.03, (split, kind)
     only = Scenes(mix={"pair": 2.0, "single": 0.0}, bank=BANK)
     assert {only.scene(index).kind for index in range(50)} == {"pair"}
     alone = Scenes(twin_share=0.0, bank=BANK)
