@@ -72,7 +72,7 @@ li { margin: 0 0 5px; }
 li.late { list-style: none; margin-left: -22px; padding-top: 5px; border-top: 1px dashed var(--line); }
 .given, .choices li { padding-left: 46px; text-indent: -46px; }
 .given { color: var(--doubt); }
-.chance { display: inline-block; width: 46px; text-indent: 0; color: var(--soft);
+.chance { display: inline-block; width: 52px; text-indent: 0; color: var(--soft);
   font-variant-numeric: tabular-nums; }
 ol.choices { list-style: none; padding: 0; }
 footer { margin-top: 64px; padding-top: 12px; border-top: 1px solid var(--line); color: var(--soft);
