@@ -70,7 +70,7 @@ figure.right figcaption, li.right { color: var(--good); font-weight: 600; }
 ol { margin: 0; padding-left: 22px; }
 li { margin: 0 0 5px; }
 li.late { list-style: none; margin-left: -22px; padding-top: 5px; border-top: 1px dashed var(--line); }
-.given, .choices li { padding-left: 46px; text-indent: -46px; }
+.given, .choices li { padding-left: 52px; text-indent: -52px; }
 .given { color: var(--doubt); }
 .chance { display: inline-block; width: 52px; text-indent: 0; color: var(--soft);
   font-variant-numeric: tabular-nums; }
