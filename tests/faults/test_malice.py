@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,8 @@ from albef.search.index import load_index
 from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import CheckpointWriter, load_task, newest_checkpoint
 
-CANARY = Path(f"/tmp/albef-canary-{os.getpid()}")
+CANARY = Path(tempfile.gettempdir()) / f"albef-canary-{os.getpid()}"
+ESCAPED = CANARY.with_name(f"albef-escaped-{os.getpid()}")
 
 
 class Harmful:
@@ -48,7 +50,7 @@ def zipped() -> bytes:
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("archive/data.pkl", pickled())
         archive.writestr("archive/version", "3")
-        archive.writestr("../../../../tmp/albef-escaped", "out")
+        archive.writestr("../" * 20 + ESCAPED.relative_to(ESCAPED.anchor).as_posix(), "out")
     return content.getvalue()
 
 
@@ -260,7 +262,7 @@ def test_a_harmful_file(reading: Callable, name: str, kind: str, content: bytes)
     with pytest.raises(UserError) as refused:
         read()
     assert not CANARY.exists()
-    assert not Path("/tmp/albef-escaped").exists()
+    assert not ESCAPED.exists()
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 1500
 
