@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from albef import __version__
-from albef.config import SIZES, DataConfig, TaskName, UserError
+from albef.config import SIZES, DataConfig, TaskName, TrainConfig, UserError
 from albef.data.prepare import NAMES
 
 INTERRUPTED = 130
@@ -270,8 +270,10 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
 
 def evaluate(given: argparse.Namespace) -> None:
     """`albef evaluate`"""
+    import torch
     from rich.console import Console
 
+    from albef import distributed
     from albef.engine import Engine
     from albef.evaluation.evaluate import write_metrics
     from albef.evaluation.tables import tables
@@ -279,21 +281,24 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.model_directory import read_answers
     from albef.run import OF_PAIRS, Asked, evaluate_on, facts_of, protocol_of, task_of, trained_nouns
 
-    engine = Engine.load(given.model, bf16=given.bf16)
-    task = given.task or task_of(engine)
-    data = DataConfig(
-        source=given.data or ("pictograms" if task in OF_PAIRS else f"pictograms:{task}"),
-        count=given.count,
-        num_nouns=given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns,
-        image_root=given.image_root,
-        detections=given.detections,
-        answer_list=str(given.answers or ""),
-    )
-    answers = read_answers(given.answers) if given.answers else engine.answers
-    asked = Asked(
-        task, Asking(answers, given.top_k, given.beams), given.layer, given.shuffle_images, given.results
-    )
-    metrics = evaluate_on(engine, data, given.split or ["test", "unseen_vendor"], given.seed, asked)
+    with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):
+        engine = Engine.load(given.model, quiet=distributed.rank() > 0, bf16=given.bf16)
+        task = given.task or task_of(engine)
+        data = DataConfig(
+            source=given.data or ("pictograms" if task in OF_PAIRS else f"pictograms:{task}"),
+            count=given.count,
+            num_nouns=given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns,
+            image_root=given.image_root,
+            detections=given.detections,
+            answer_list=str(given.answers or ""),
+        )
+        answers = read_answers(given.answers) if given.answers else engine.answers
+        asked = Asked(
+            task, Asking(answers, given.top_k, given.beams), given.layer, given.shuffle_images, given.results
+        )
+        metrics = evaluate_on(engine, data, given.split or ["test", "unseen_vendor"], given.seed, asked)
+        if distributed.rank() > 0:
+            return
     console = Console()
     for table in tables(metrics):
         console.print(table)

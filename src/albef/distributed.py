@@ -66,17 +66,44 @@ def from_first(function: Callable[[], Result]) -> Result:
     """What the function returns in the first process, for all of them; a `UserError` of it is raised in all."""
     if not in_group():
         return function()
-    answers: list[Any] = [None]
-    if rank() == 0:
-        try:
-            answers = [function()]
-        except UserError as error:
-            answers = [error]
+    answers: list[Any] = [outcome(function) if rank() == 0 else None]
     dist.broadcast_object_list(answers)
-    (answer,) = answers
-    if isinstance(answer, UserError):
-        raise answer
-    return answer
+    return checked(answers)[0]
+
+
+def from_each(function: Callable[[], Result]) -> list[Result]:
+    """What the function returns in each process, in order of rank, for all; a `UserError` of any is raised in all."""
+    if not in_group():
+        return [function()]
+    answers: list[Any] = [None] * world_size()
+    dist.all_gather_object(answers, outcome(function))
+    return checked(answers)
+
+
+def outcome(function: Callable[[], Result]) -> Result | UserError:
+    """What the function returns, or the `UserError` that it raises."""
+    try:
+        return function()
+    except UserError as error:
+        return error
+
+
+def checked(answers: list[Any]) -> list[Any]:
+    """The answers of processes; raises the first `UserError` among them."""
+    for answer in answers:
+        if isinstance(answer, UserError):
+            raise answer
+    return answers
+
+
+def share(count: int, unit: int = 1) -> range:
+    """This process's part of the numbers below `count`: each is in exactly one process's, in order of rank.
+
+    Parts begin at multiples of `unit`, so that batches of that size are those of one process alone.
+    """
+    units, size = -(-count // unit), world_size()
+    start, stop = (units * number // size * unit for number in (rank(), rank() + 1))
+    return range(min(start, count), min(stop, count))
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ from albef.model_directory import (
 )
 from albef.progress import track
 
+PICTURES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
 RERANKED = 64  # candidates that matching looks at
 LONGEST_ANSWER = 12  # tokens that the model writes itself
 
@@ -180,7 +181,10 @@ class Engine:
                 yield torch.stack(rows).to(self.device)
 
     def image_encodings(
-        self, images: Sequence[Picture], batch_size: int = 64, bad: dict[int, BadPicture] | None = None
+        self,
+        images: Sequence[Picture],
+        batch_size: int = PICTURES_AT_ONCE,
+        bad: dict[int, BadPicture] | None = None,
     ) -> Iterator[Encoding]:
         """Tokens and features of the pictures in order, batch by batch; `bad` as for `pixel_batches`."""
         for pixels in self.pixel_batches(images, batch_size, bad):
@@ -215,7 +219,7 @@ class Engine:
             ids[number, : len(row)], mask[number, : len(row)] = row, True
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
-    def text_encodings(self, texts: Sequence[str], batch_size: int = 256) -> Iterator[Encoding]:
+    def text_encodings(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Iterator[Encoding]:
         """Tokens (before fusion), masks and features of the texts in their order, batch by batch."""
         for start in range(0, len(texts), batch_size):
             with self.computing():
@@ -223,7 +227,10 @@ class Engine:
             yield encoding
 
     def encode_images(
-        self, images: Sequence[Picture], batch_size: int = 64, bad: dict[int, BadPicture] | None = None
+        self,
+        images: Sequence[Picture],
+        batch_size: int = PICTURES_AT_ONCE,
+        bad: dict[int, BadPicture] | None = None,
     ) -> np.ndarray:
         """Features of the pictures, float32 [N, F], of unit length; files are turned as their EXIF says.
 
@@ -232,7 +239,7 @@ class Engine:
         batches = self.image_encodings(images, batch_size, bad)
         return self._features(batches, "reading pictures", -(-len(images) // batch_size))
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> np.ndarray:
         """Features of the texts, float32 [N, F], of unit length; times a picture's: the similarity."""
         batches = self.text_encodings(texts, batch_size)
         return self._features(batches, "reading texts", -(-len(texts) // batch_size))

@@ -28,9 +28,9 @@ from albef.model.albef import ALBEF
 from albef.model_directory import CONFIG_FILE as MODEL_FILE
 from albef.model_directory import Trained, find_model, read_answers, read_config, save_model
 from albef.recipe import dump_config, load_recipe
-from albef.report.report import write_report
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.initial_encoders import initial_encoders
+from albef.train.lock import alone_in
 from albef.train.loop import TOKENIZER_FILE, train
 from albef.train.resume import CONFIG_FILE, check_same_run
 
@@ -43,21 +43,42 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
     Raises `UserError` if the folder holds a run of another configuration, unless `allow_changes`.
     """
-    console = Console()
     cuda = config.train.device != "cpu" and torch.cuda.is_available()
-    with distributed.group(config.train.timeout_seconds, cuda):
-        config = distributed.from_first(lambda: prepare(config, folder, allow_changes))
-        answers = answers_of(config)  # before hours of training: the list may be wrong
-        train(config, folder)
-        if distributed.rank() > 0:
-            return
-    console.print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
-    task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
+    with contextlib.ExitStack() as held:
+
+        def begin() -> Config:
+            check_free(folder)
+            held.enter_context(alone_in(folder))
+            return prepare(config, folder, allow_changes)
+
+        with distributed.group(config.train.timeout_seconds, cuda):
+            config = distributed.from_first(begin)
+            answers = answers_of(config)  # before hours of training: the list may be wrong
+            train(config, folder)
+            distributed.from_first(lambda: export(config, folder, answers))
+            engine = Engine.load(folder / "model", quiet=distributed.rank() > 0)
+            metrics = evaluate(engine, config)
+            if distributed.rank() > 0:
+                return
+        conclude(engine, config, folder, metrics)
+
+
+def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
+    """Makes a model directory of the newest checkpoint."""
+    Console().print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
+    task, _ = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     trained = Trained(config.task.name, short(config.data.source))
     save_model(folder / "model", task.student, tokenizer, model_card(config), answers, trained)
-    engine = Engine.load(folder / "model")
-    metrics = evaluate(engine, config)
+
+
+def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, float]) -> None:
+    """Writes and shows what came out, and the report; in one process."""
+    # Drawing is needed here only: a training that starts again after a fault is at work sooner without.
+    from albef.report.report import write_report
+
+    console = Console()
+    task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     seconds, steps = float(facts["seconds"]), config.train.steps
     metrics |= {
         "train/seconds": seconds,
@@ -90,10 +111,9 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
     if not config.train.init:  # else the weights say how many word embeddings there are
         model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
         config = dataclasses.replace(config, model=model)
+    check_free(folder)
     if config_file.exists():
         check_same_run(folder, config, allow_changes)
-    elif folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
     else:
         initial_encoders(config.train, config.model)  # before anything is written: they may not fit
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +122,14 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
     if not tokenizer_file.exists():
         tokenizer.save(tokenizer_file)
     return config
+
+
+def check_free(folder: Path) -> None:
+    """Raises `UserError` for a folder that is used for something else than a run."""
+    if not folder.exists() or (folder / CONFIG_FILE).exists():
+        return
+    if not folder.is_dir() or any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
 
 
 def initial_model(config: Config) -> ModelConfig:

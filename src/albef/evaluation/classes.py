@@ -14,7 +14,7 @@ from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, with_interval
-from albef.evaluation.judged import Judged, judged_metrics, shown
+from albef.evaluation.judged import Judged, judged_metrics, of_all, shown
 
 
 def judge_classes(
@@ -43,8 +43,7 @@ def evaluate_entailment(
     engine: Engine, source: Source, name: str, shuffled: bool = False
 ) -> Iterator[Metric]:
     """ "{name}/accuracy" with its interval and the confusion matrix: "{name}/share_{expected}_{answered}"."""
-    bad: dict[int, BadPicture] = {}
-    found = list(judge_classes(engine, source, ENTAILMENT_LABELS, shuffled, bad))
+    found, bad = of_all(lambda bad: judge_classes(engine, source, ENTAILMENT_LABELS, shuffled, bad))
     yield from judged_metrics(name, found, bad)
     for expected in ENTAILMENT_LABELS:
         for answered in ENTAILMENT_LABELS:
@@ -58,8 +57,7 @@ def evaluate_nlvr(engine: Engine, source: Source, name: str, shuffled: bool = Fa
     Consistency is the share of statements of which all pairs of pictures are judged rightly. As in the official
     evaluation a key is split-set-pair-sentence, and names the statement without its third part.
     """
-    bad: dict[int, BadPicture] = {}
-    found = list(judge_classes(engine, source, NLVR_LABELS, shuffled, bad))
+    found, bad = of_all(lambda bad: judge_classes(engine, source, NLVR_LABELS, shuffled, bad))
     yield from judged_metrics(name, found, bad)
     keys = [source.record(one.index, 0).key for one in found]
     if all(keys):

@@ -15,7 +15,16 @@ from albef.data.sources import Source
 from albef.data.text import clean_caption
 from albef.engine import Engine, Picture
 from albef.evaluation.metrics import bootstrap_interval, interval_of, preferences, resampled_means
-from albef.evaluation.ranking import Features, Gallery, combine, found_at, match_scores, rerank
+from albef.evaluation.ranking import (
+    Features,
+    Gallery,
+    combine,
+    features_of_pictures,
+    features_of_texts,
+    found_at,
+    match_scores,
+    rerank,
+)
 
 SCORES = ("itc", "itm", "sum")  # contrast; matching of the best by contrast; both added
 FOILS = ("noun", "count", "size", "background", "location", "relation")
@@ -40,8 +49,8 @@ def evaluate_pictograms(
         images, captions = list(drawn.images), drawn.captions
         false = foils(drawn, seed)
         texts = [*captions, *(foil.caption for foil in false)]
-        shown_features, text_features = engine.encode_images(images), engine.encode_texts(texts)
-        features = shown_features, text_features[: len(captions)]
+        of_images, of_texts = features_of_pictures(engine, images), features_of_texts(engine, texts)
+        features = of_images, of_texts[: len(captions)]
         own = list(range(len(images)))
         each = [[number] for number in own]
         yield from recalls(engine, split, images, captions, features, each, own, top_k, seed)
@@ -49,7 +58,7 @@ def evaluate_pictograms(
         shown = np.array([foil.index for foil in false], dtype=np.int64)
         foil_pairs = np.stack([shown, len(captions) + np.arange(len(false))], axis=1)
         pairs = np.concatenate([np.stack([own, own], axis=1), foil_pairs])
-        by = {"itc": (shown_features[pairs[:, 0]] * text_features[pairs[:, 1]]).sum(1)}
+        by = {"itc": (of_images[pairs[:, 0]] * of_texts[pairs[:, 1]]).sum(1)}
         if engine.can_match:
             by["itm"] = match_scores(engine, images, texts, pairs)
             by["sum"] = combine(by["itc"], by["itm"], engine.temperature)
@@ -81,7 +90,7 @@ def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data
             captions.append([])
         captions[number] += [c for c in record.captions if clean_caption(c, engine.config.max_words)]
     bad: dict[int, BadPicture] = {}
-    image_features = engine.encode_images(images, bad=bad)
+    image_features = features_of_pictures(engine, images, bad)
     kept = [number for number in range(len(images)) if number not in bad]
     texts = [text for number in kept for text in captions[number]]
     if not texts:
@@ -94,7 +103,7 @@ def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data
     yield f"{name}/pictures", float(len(kept))
     yield f"{name}/captions", float(len(texts))
     yield f"{name}/skipped", float(len(bad))
-    features = image_features, engine.encode_texts(texts)
+    features = image_features, features_of_texts(engine, texts)
     pictures = [images[number] for number in kept]
     yield from recalls(engine, name, pictures, texts, features, of_image, of_text, top_k, seed=0)
 

@@ -15,7 +15,7 @@ from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, with_interval
 from albef.evaluation.gradcam import box_of_map, contrast_maps, enlarged, word_maps
-from albef.evaluation.judged import shown
+from albef.evaluation.judged import of_all, shown
 
 ENOUGH_OVERLAP = 0.5
 ROUNDING = 2.0  # pixels by which a box may reach beyond its picture
@@ -95,8 +95,7 @@ def evaluate_grounding(
     The score whose map it is: "itm", matching (`layer` of the fusion encoder), or "itc", contrast. A box is right from
     an intersection over union of 0.5 on.
     """
-    bad: dict[int, BadPicture] = {}
-    found = list(ground_all(engine, source, layer, shuffled, bad))
+    found, bad = of_all(lambda bad: ground_all(engine, source, layer, shuffled, bad))
     if not found:
         raise UserError("No phrase with a readable picture is left to evaluate.")
     for score in SCORES:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from albef import distributed
 from albef.config import UserError
 from albef.data.pictures import BadPicture
 from albef.data.records import Record
@@ -48,11 +48,12 @@ class Shown:
 def shown(engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPicture]) -> Iterator[Shown]:
     """All records of the source, batch by batch; those whose pictures can't be read are noted in `bad` instead.
 
-    `shuffled`: every record gets another one's pictures, the blind control; raises `UserError` where there are none.
+    Of several processes each gets its share of them. `shuffled`: every record gets another one's pictures, the blind
+    control; raises `UserError` where there are none.
     """
 
-    def readable() -> Iterator[tuple[int, Record, list[Tensor]]]:
-        for index in range(len(source)):
+    def readable(indices: range) -> Iterator[tuple[int, Record, list[Tensor]]]:
+        for index in indices:
             record = source.record(index, 0)
             seen = another(source, index, record) if shuffled else record
             if seen is None:
@@ -65,13 +66,30 @@ def shown(engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPict
             except BadPicture as error:
                 bad[index] = error
 
-    rows = readable()
-    total = -(-len(source) // AT_ONCE)
-    for chunk in engine.track(iter(lambda: list(islice(rows, AT_ONCE)), []), "evaluating", total):
+    own = distributed.share(len(source), AT_ONCE)
+    starts = range(own.start, own.stop, AT_ONCE)
+    for start in engine.track(starts, "evaluating", len(starts)):
+        chunk = list(readable(range(start, min(start + AT_ONCE, own.stop))))
+        if not chunk:
+            continue
         first, *second = (
             torch.stack(column).to(engine.device) for column in zip(*(r[2] for r in chunk), strict=True)
         )
         yield Shown([r[0] for r in chunk], [r[1] for r in chunk], first, second[0] if second else None)
+
+
+def of_all(
+    judge: Callable[[dict[int, BadPicture]], Iterable[T]],
+) -> tuple[list[T], dict[int, BadPicture]]:
+    """What `judge` says of all records in order, whichever process was shown them, and the unreadable pictures."""
+
+    def own() -> tuple[list[T], dict[int, BadPicture]]:
+        bad: dict[int, BadPicture] = {}
+        return list(judge(bad)), bad
+
+    parts = distributed.from_each(own)
+    unreadable = {index: error for _, bad in parts for index, error in bad.items()}
+    return [one for found, _ in parts for one in found], unreadable
 
 
 def another(source: Source, index: int, record: Record) -> Record | None:

@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from albef.engine import Engine, Picture
+from albef import distributed
+from albef.data.pictures import BadPicture
+from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, Picture
 from albef.evaluation.metrics import ranks
 
-IMAGES_AT_ONCE, TEXTS_AT_ONCE = 8, 128
+IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
 MEMORY_BYTES = 256 * 2**20  # of the keys and values that are copied for the pairs of one pass
 MAX_PAIRS = 1024
 BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates
@@ -29,6 +31,29 @@ def similarities(engine: Engine, images: Sequence[Picture], texts: Sequence[str]
     """Cosine of every picture's and every text's feature, float32 [N_i, N_t]: the ITC score."""
     cosines: np.ndarray = engine.encode_images(images) @ engine.encode_texts(texts).T
     return cosines
+
+
+def features_of_pictures(
+    engine: Engine, images: Sequence[Picture], bad: dict[int, BadPicture] | None = None
+) -> Features:
+    """As `Engine.encode_images`; several processes share the pictures, and each gets the features of all."""
+    own = distributed.share(len(images), PICTURES_AT_ONCE)
+
+    def encoded() -> tuple[Features, dict[int, BadPicture]]:
+        missing: dict[int, BadPicture] | None = None if bad is None else {}
+        features = engine.encode_images(images[own.start : own.stop], bad=missing)
+        return features, {own.start + number: error for number, error in (missing or {}).items()}
+
+    parts = distributed.from_each(encoded)
+    if bad is not None:
+        bad.update(item for _, missing in parts for item in missing.items())
+    return np.concatenate([features for features, _ in parts])
+
+
+def features_of_texts(engine: Engine, texts: Sequence[str]) -> Features:
+    """As `Engine.encode_texts`; several processes share the texts, and each gets the features of all."""
+    own = distributed.share(len(texts), TEXTS_AT_ONCE)
+    return np.concatenate(distributed.from_each(lambda: engine.encode_texts(texts[own.start : own.stop])))
 
 
 class StoredTexts:
@@ -73,26 +98,29 @@ def match_scores(
     The log-odds, logit of "match" minus that of "no match", rank as the probability does and add up with
     similarities; the published score is the logit of "match" alone. Each picture and each text in `pairs` is encoded
     once. Pairs are grouped by picture, whose keys and values are computed once and shared by all its texts; what is
-    held beside the model does not grow with the gallery.
+    held beside the model does not grow with the gallery. Several processes share the pictures (the texts are encoded
+    by each, which costs little beside the pairs), and each gets all scores.
     """
-    scores = np.empty(len(pairs), dtype=np.float32)
+    scores = np.zeros(len(pairs), dtype=np.float32)
     if not len(pairs):
         return scores
     shown, image_row = np.unique(pairs[:, 0], return_inverse=True)
     said, text_row = np.unique(pairs[:, 1], return_inverse=True)
-    encodings = engine.image_encodings([images[number] for number in shown], IMAGES_AT_ONCE)
+    own = distributed.share(len(shown), IMAGES_AT_ONCE)
+    encodings = engine.image_encodings([images[shown[row]] for row in own], IMAGES_AT_ONCE)
     memories = (memory for encoding in encodings for memory in engine.image_memories(encoding))
     with tempfile.TemporaryFile(buffering=0) as file:
         stored = StoredTexts(engine, [texts[number] for number in said], file)
         # Texts of like lengths are neighbours, so that little is padded.
         order = np.lexsort((stored.lengths[text_row], image_row))
-        groups = np.split(order, np.bincount(image_row).cumsum()[:-1])
-        for memory, group in zip(engine.track(memories, "matching", len(shown)), groups, strict=True):
-            for start in range(0, len(group), TEXTS_AT_ONCE):
-                chosen = group[start : start + TEXTS_AT_ONCE]
+        groups = np.split(order, np.bincount(image_row).cumsum()[:-1])[own.start : own.stop]
+        for memory, group in zip(engine.track(memories, "matching", len(own)), groups, strict=True):
+            for start in range(0, len(group), PAIRS_AT_ONCE):
+                chosen = group[start : start + PAIRS_AT_ONCE]
                 states, mask = (part.to(engine.device) for part in stored.read(text_row[chosen]))
                 scores[chosen] = engine.match_logits(states, mask, memory)
-    return scores
+    all_scores: np.ndarray = distributed.all_sum(torch.from_numpy(scores)).numpy()  # 0 where another's is
+    return all_scores
 
 
 def pairs_at_once(engine: Engine) -> int:

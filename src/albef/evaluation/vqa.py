@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from albef import distributed
 from albef.config import UserError
 from albef.data.answers import answer_type, normalise_answer, soft_accuracy
 from albef.data.pictures import BadPicture
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, write_json
-from albef.evaluation.judged import Judged, judged_metrics, shown
+from albef.evaluation.judged import Judged, judged_metrics, of_all, shown
 
 Way = Literal["ranked", "open"]
 
@@ -69,9 +70,8 @@ def evaluate_vqa(
     and "{name}/skipped". `results` gets the file that the official server takes: every question exactly once, those
     without a readable picture with an empty answer; the answers are ranked ones where there is a list.
     """
-    bad: dict[int, BadPicture] = {}
-    found = list(judge_answers(engine, source, asked, shuffled, bad))
-    if results is not None:
+    found, bad = of_all(lambda bad: judge_answers(engine, source, asked, shuffled, bad))
+    if results is not None and distributed.rank() == 0:
         way: Way = "ranked" if asked.answers else "open"
         write_results(results, source, {ways[way].index: ways[way].answered for ways in found})
     known = [ways for ways in found if ways["open"].expected]

@@ -44,6 +44,7 @@ from albef.train.checkpoint import (
 from albef.train.initial import start_from
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
+from albef.train.lock import CHILD_LOCK_FILE, alone_in
 from albef.train.logging import RunLog, Scalars
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
 from albef.train.resume import identity
@@ -109,15 +110,16 @@ def run_child(
     """One of several training processes; what stops it is handed to the parent as a sentence."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        dist.init_process_group(
-            "gloo",
-            init_method=store,
-            rank=rank,
-            world_size=config.train.processes,
-            timeout=timedelta(seconds=config.train.timeout_seconds),
-        )
-        train_process(config, run)
-        dist.destroy_process_group()
+        with alone_in(run, CHILD_LOCK_FILE) if rank == 0 else contextlib.nullcontext():
+            dist.init_process_group(
+                "gloo",
+                init_method=store,
+                rank=rank,
+                world_size=config.train.processes,
+                timeout=timedelta(seconds=config.train.timeout_seconds),
+            )
+            train_process(config, run)
+            dist.destroy_process_group()
     except UserError as error:
         errors.put(("user", str(error)))
         os._exit(1)  # the others may be waiting inside a collective: they fail when this process is gone

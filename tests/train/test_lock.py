@@ -1,0 +1,99 @@
+"""A run folder takes one training at a time, and a killed one leaves it free."""
+
+import errno
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import toy
+from albef.cli import main
+from albef.config import UserError
+from albef.recipe import dump_config
+from albef.run import prepare
+from albef.train.lock import LOCK_FILE, alone_in
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from albef.train.lock import alone_in
+with alone_in(Path(sys.argv[1])):
+    child = os.fork()  # as data workers are
+    if child:
+        print(child, flush=True)
+    time.sleep(600)
+"""
+
+Holding = Callable[[Path], tuple[subprocess.Popen[str], int]]
+
+
+@pytest.fixture
+def holding() -> Iterator[Holding]:
+    """Starts a process that holds a folder, and a child of that process; gives the one and the number of the other."""
+    started: list[tuple[subprocess.Popen[str], int]] = []
+
+    def hold(folder: Path) -> tuple[subprocess.Popen[str], int]:
+        command = [sys.executable, "-c", HOLD, str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        started.append((process, int(process.stdout.readline())))
+        return started[-1]
+
+    yield hold
+    for process, child in started:
+        os.kill(child, 9)
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_training_is_refused_with_the_holder(
+    tmp_path: Path, holding: Holding, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, recipe = tmp_path / "run", tmp_path / "recipe.yaml"
+    recipe.write_text(dump_config(toy.config()))
+    prepare(toy.config(), folder)
+    process, _ = holding(folder)
+    before = sorted(folder.rglob("*"))
+    for arguments in ([str(recipe), "--out", str(folder)], ["--resume", str(folder)]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", *arguments])
+        assert stopped.value.code == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{folder}: process {process.pid} on {socket.gethostname()} is training here" in said
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_killed_training_leaves_the_folder_free_though_its_child_lives(
+    tmp_path: Path, holding: Holding
+) -> None:
+    process, child = holding(tmp_path)
+    with pytest.raises(UserError, match=f"process {process.pid} on"), alone_in(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    os.kill(child, 0)  # it is there
+    with alone_in(tmp_path):
+        assert f"process {os.getpid()} on" in (tmp_path / LOCK_FILE).read_text()
+
+
+def test_where_there_are_no_locks_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    said: list[str] = []
+    with alone_in(tmp_path, say=said.append):
+        assert "can't be locked ([Errno 37] No locks available)" in said[0]
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "run", Path("/proc/run")):
+        with pytest.raises(UserError, match=rf"{place} can't be written .*--out"), alone_in(place):
+            pass
