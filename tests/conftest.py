@@ -7,13 +7,10 @@ from jaxtyping import install_import_hook
 install_import_hook(["albef.objectives", "albef.momentum", "albef.model", "albef.tasks"], "beartype.beartype")
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 import toy  # noqa: E402
-from albef.data.text import Tokenizer  # noqa: E402
 from albef.engine import Engine  # noqa: E402
-from albef.model.albef import ALBEF  # noqa: E402
 
 # CI tries the same examples every time; elsewhere each run tries new ones.
 settings.register_profile("albef", deadline=None, max_examples=30, derandomize=bool(os.environ.get("CI")))
@@ -23,10 +20,4 @@ settings.load_profile("albef")
 @pytest.fixture
 def engine() -> Engine:
     """A toy model with random weights that tell pictures apart."""
-    torch.manual_seed(0)
-    model = ALBEF(toy.ENGINE_MODEL)
-    with torch.no_grad():  # initial weights hardly do
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(8)
-    return Engine(model, Tokenizer.train(toy.CAPTIONS, toy.ENGINE_MODEL.vocab_size))
+    return toy.engine()

@@ -8,6 +8,9 @@ import torch
 
 from albef.config import Config, DataConfig, EvaluateConfig, ModelConfig, TaskConfig, TrainConfig
 from albef.data.records import Batch
+from albef.data.text import Tokenizer
+from albef.engine import Engine
+from albef.model.albef import ALBEF
 
 VOCABULARY = 40
 
@@ -59,6 +62,17 @@ def config(
         ),
         evaluate=EvaluateConfig(splits=("test",), count=12, top_k=4),
     )
+
+
+def engine(*heads: str) -> Engine:
+    """A toy model with random weights that tell pictures apart; with the heads of pre-training, or these."""
+    torch.manual_seed(0)
+    model = ALBEF(ENGINE_MODEL, heads) if heads else ALBEF(ENGINE_MODEL)
+    with torch.no_grad():  # initial weights hardly do
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)
+    return Engine(model, Tokenizer.train(CAPTIONS, ENGINE_MODEL.vocab_size), quiet=True)
 
 
 def batch(size: int, seed: int = 0, length: int = 6, masked: int = 2) -> Batch:
