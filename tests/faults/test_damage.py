@@ -1,8 +1,13 @@
 """Checkpoints that are damaged on disk, and disks that don't take them."""
 
+import contextlib
+import errno
+import itertools
+import os
 import random
 import resource
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from albef.config import TrainConfig
 from albef.manifest import Damaged, verify
 from albef.run import prepare
 from albef.tasks.pretrain import Pretrain
+from albef.train import checkpoint
 from albef.train.checkpoint import CheckpointWriter, checkpoints_in, newest_checkpoint, optimizer_tensors
 from albef.train.loop import train
 from albef.train.optim import build_optimizer
@@ -90,26 +96,65 @@ def test_missing_and_swapped_files(folder: Path, tmp_path_factory: pytest.TempPa
     tell(f"checkpoints: {found + 1} missing and swapped files, all found before use")
 
 
+@contextlib.contextmanager
+def no_room(random_: random.Random, largest: int) -> Iterator[None]:
+    """No file gets larger than a random share of the largest one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (random_.randrange(largest), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def io_error(random_: random.Random, largest: int) -> Iterator[None]:
+    """The disk fails when one of a checkpoint's four files, or their folder, is brought to it."""
+    good = random_.randrange(5)
+    with failing("fsync", errno.EIO, good):
+        yield
+
+
+@contextlib.contextmanager
+def read_only(random_: random.Random, largest: int) -> Iterator[None]:
+    """The disk takes nothing from the start, or has become so (as Linux does after errors) before the last move."""
+    with failing(random_.choice(["mkdir", "rename"]), errno.EROFS, 0):
+        yield
+
+
+@contextlib.contextmanager
+def failing(function: str, number: int, good: int) -> Iterator[None]:
+    """A function of `os` fails after some good calls."""
+    works, calls = getattr(os, function), itertools.count()
+
+    def fails(*arguments: object, **named: object) -> object:
+        if next(calls) >= good:
+            raise OSError(number, os.strerror(number))
+        return works(*arguments, **named)
+
+    setattr(os, function, fails)
+    yield
+    setattr(os, function, works)
+
+
 def test_disks_that_do_not_take_a_checkpoint(folder: Path) -> None:
-    random_, times = random.Random(0), 50
+    random_, times, kinds = random.Random(0), 50, (no_room, io_error, read_only)
     task = Pretrain(toy.config())
     optimizer = build_optimizer(task.student, TrainConfig())
     largest = max(file.stat().st_size for file in (folder / "step-00000002").iterdir())
     said: list[str] = []
     writer = CheckpointWriter(folder, IDENTITY, keep=2, say=said.append, first_step=2)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for step in range(3, 3 + times):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (random_.randrange(largest), hard))
-        try:
+    for step, kind in zip(range(3, 3 + times), itertools.cycle(kinds)):
+        with kind(random_, largest):
             writer.save(step, task.state_dict(), optimizer_tensors(optimizer), {})
             writer.wait()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
         assert used(folder) == ("step-00000002", 0)
     assert len(said) == times
     assert all("Training goes on" in sentence for sentence in said)
-    tell(f"no room for a checkpoint: {times} of {times} told, the last good one intact, nothing half-written")
+    words = [("Errno 5", "I/O error"), ("Errno 30", "read-only"), ("", "no room")]
+    counts = dict.fromkeys((name for _, name in words), 0)
+    for sentence in said:
+        counts[next(name for mark, name in words if mark in sentence)] += 1
+    tell(f"no checkpoint: {times} of {times} told {counts}, the last good one intact, nothing half-written")
 
 
 @pytest.mark.parametrize("place", ["file", "/proc"])
@@ -126,8 +171,29 @@ def short_of_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-def test_a_training_without_room_goes_on_and_ends_with_a_sentence(tmp_path: Path, undisturbed: Path) -> None:
-    process = start(tmp_path / "run", short_of_room)
+def failing_disk() -> None:
+    def fails(folder: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    checkpoint.sync = fails
+
+
+def read_only_folder() -> None:
+    mkdir = os.mkdir
+
+    def fails(path: Path, *arguments: object, **named: object) -> None:
+        if Path(path).name == "checkpoints":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        mkdir(path, *arguments, **named)
+
+    os.mkdir = fails
+
+
+@pytest.mark.parametrize("fault", [short_of_room, failing_disk, read_only_folder], ids=lambda f: f.__name__)
+def test_a_training_without_checkpoints_goes_on_and_ends_with_a_sentence(
+    tmp_path: Path, undisturbed: Path, fault: Callable[[], None]
+) -> None:
+    process = start(tmp_path / "run", fault)
     process.join(120)
     assert process.exitcode == 1  # a `UserError`: the last checkpoint is not there
     assert not checkpoints_in(tmp_path / "run" / "checkpoints")

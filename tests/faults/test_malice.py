@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import struct
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from albef.data.pictures import open_picture
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import Engine
+from albef.exchange.pth import read_pth
 from albef.manifest import seal_of, verify
 from albef.model.albef import ALBEF
 from albef.model_directory import read_answers, save_model
@@ -51,6 +53,18 @@ def zipped() -> bytes:
         archive.writestr("archive/data.pkl", pickled())
         archive.writestr("archive/version", "3")
         archive.writestr("../" * 20 + ESCAPED.relative_to(ESCAPED.anchor).as_posix(), "out")
+    return content.getvalue()
+
+
+def linked() -> bytes:
+    """A tar of a link out of the folder, something to be written through it, and a path that climbs out."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        link = tarfile.TarInfo("pictures")
+        link.type, link.linkname = tarfile.SYMTYPE, str(ESCAPED.parent)
+        archive.addfile(link)
+        for name in (f"pictures/{ESCAPED.name}", "../" * 20 + str(ESCAPED)[1:]):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     return content.getvalue()
 
 
@@ -139,6 +153,13 @@ PICTURES = {
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n(touch) (w) file\n",
     "empty": b"",
 }
+PUBLISHED = {
+    "pickle": pickled(),
+    "zip with pickle": zipped(),
+    "tar": linked(),
+    "nested": b"\x80\x02" + b"]" * 100_000,
+    "empty": b"",
+}
 MANIFESTS = {"pickle": pickled(), "nested": b"[" * 100_000, "large": b" " * 10_000_001, "digits": b"9" * 5000}
 
 
@@ -225,7 +246,8 @@ def cases() -> list[tuple[str, str, bytes]]:
     found += [("answers.json", kind, content) for kind, content in ANSWERS.items()]
     found += [("detections.json", kind, content) for kind, content in ANSWERS.items()]
     found += [("annotations.json", kind, content) for kind, content in ANSWERS.items()]
-    found += [("annotations.pkl", "pickle", pickled())]
+    found += [("annotations.pkl", "pickle", pickled()), ("annotations.tar", "links", linked())]
+    found += [("ALBEF.pth", kind, content) for kind, content in PUBLISHED.items()]
     found += [("picture.png", kind, content) for kind, content in PICTURES.items()]
     return found
 
@@ -247,6 +269,8 @@ def reading(model: Path, checkpoints: Path, tmp_path: Path) -> Callable[[str, by
             "detections.json": detections,
             "annotations.json": annotations,
             "annotations.pkl": annotations,
+            "annotations.tar": annotations,
+            "ALBEF.pth": read_pth,
             "picture.png": lambda file: open_picture(file, obey_exif=True),
         }
         return from_file(readers[name], name)(tmp_path, content)

@@ -1,14 +1,24 @@
 """What surrounds the training breaks, or its own numbers do: it goes on as if nothing had happened."""
 
+import json
+import math
+import os
 import random
+import sys
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from faulty import assert_same_run, config, losses, start, tell, weights, with_train
+import torch.distributed as dist
+from faulty import PROCESSES, assert_same_run, config, start, tell, weights, with_train
 
+from albef import distributed
+from albef.config import Config
 from albef.run import prepare
+from albef.tasks.base import Output
 from albef.tasks.pretrain import Pretrain
 from albef.train.logging import RunLog
 from albef.train.loop import Loop, train
@@ -82,46 +92,92 @@ def test_tracker_and_clock(tmp_path: Path, undisturbed: Path, fault) -> None:
 
 
 KINDS = ("loss nan", "loss inf", "gradient nan", "gradient inf")
+BAD_STEPS, ALL_STEPS = 20, 60
+CHOSEN = set(random.Random(0).sample(range(ALL_STEPS), BAD_STEPS))
 
 
-def test_steps_with_nan_or_infinity_poison_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = 60
-    chosen = set(random.Random(0).sample(range(steps), 20))
-    state = {"step": -1, "before": None, "compared": 0}
-    forward, everywhere = Pretrain.forward, Loop.everywhere
+class Poison:
+    """Makes loss or gradient bad at the chosen steps (of two processes: in one), and looks whether that changes anything."""
 
-    def poisoned(self: Pretrain, *arguments: object) -> object:
-        output = forward(self, *arguments)
-        state["step"] += 1
-        if state["step"] in chosen:
-            kind, what = KINDS[state["step"] % 4].split()
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.step, self.compared = -1, 0
+        self.before: dict[str, torch.Tensor] | None = None
+        forward, everywhere = Pretrain.forward, Loop.everywhere
+        patch.setattr(Pretrain, "forward", lambda *given: self.poisoned(forward(*given)))
+        patch.setattr(Loop, "everywhere", lambda *given: self.watched(everywhere, *given))
+
+    def poisoned(self, output: Output) -> Output:
+        self.step += 1
+        if self.step in CHOSEN and self.step % distributed.world_size() == distributed.rank():
+            kind, what = KINDS[self.step // 2 % 4].split()
             if kind == "loss":
                 output.losses["itc"] = output.losses["itc"] * float(what)
             else:
                 output.losses["itc"].register_hook(lambda gradient: gradient * float(what))
         return output
 
-    def everything(loop: Loop) -> dict[str, torch.Tensor]:
-        optimizer = loop.optimizer.state_dict()["state"]
-        tensors = {f"{n} {q}": tensor for n, values in optimizer.items() for q, tensor in values.items()}
-        return {name: tensor.clone() for name, tensor in (loop.task.state_dict() | tensors).items()}
+    def watched(
+        self, everywhere: Callable[..., tuple[object, bool, bool]], loop: Loop, *given: object
+    ) -> object:
+        now = everything(loop)
+        if self.before is not None:  # the step before was a bad one
+            assert now.keys() == self.before.keys()
+            assert all(torch.equal(now[name], self.before[name]) for name in now)
+            self.compared += 1
+        scalars, good, stop = everywhere(loop, *given)
+        assert good == (self.step not in CHOSEN)
+        self.before = None if good else now
+        return scalars, good, stop
 
-    def watched(self: Loop, *arguments: object) -> object:
-        now = everything(self)
-        if state["before"] is not None:  # the step before was a bad one
-            assert now.keys() == state["before"].keys()
-            assert all(torch.equal(now[name], state["before"][name]) for name in now)
-            state["compared"] += 1
-        found = everywhere(self, *arguments)
-        *_, good, _ = found  # whether the step is good, and whether it is to be the last
-        assert good == (state["step"] not in chosen)
-        state["before"] = None if good else now
-        return found
 
-    monkeypatch.setattr(Pretrain, "forward", poisoned)
-    monkeypatch.setattr(Loop, "everywhere", watched)
-    train(prepare(with_train(config(), steps=steps), tmp_path), tmp_path)
-    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values() if tensor.is_floating_point())
-    assert len(losses(tmp_path)) == steps
-    assert state["compared"] == len(chosen - {steps - 1})
-    tell(f"NaN and infinity at {len(chosen)} of {steps} steps: skipped, nothing changed by any of them")
+def everything(loop: Loop) -> dict[str, torch.Tensor]:
+    """A copy of weights, teacher, queue and optimizer."""
+    optimizer = loop.optimizer.state_dict()["state"]
+    tensors = {f"{n} {q}": tensor for n, values in optimizer.items() for q, tensor in values.items()}
+    return {name: tensor.clone() for name, tensor in (loop.task.state_dict() | tensors).items()}
+
+
+def poisoned_training(folder: Path, prepared: Config) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        poison = Poison(patch)
+        train(prepared, folder)
+    assert poison.step == ALL_STEPS - 1
+    assert poison.compared == len(CHOSEN - {ALL_STEPS - 1})
+
+
+def check_unpoisoned(folder: Path) -> None:
+    assert all(tensor.isfinite().all() for tensor in weights(folder).values() if tensor.is_floating_point())
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    bad = [n for n, line in enumerate(logged) if not math.isfinite(line["itc"] + line["grad_norm"])]
+    assert set(bad) == CHOSEN
+    assert (len(logged), logged[-1]["skipped"]) == (ALL_STEPS, BAD_STEPS)
+
+
+def test_steps_with_nan_or_infinity_poison_nothing(tmp_path: Path) -> None:
+    poisoned_training(tmp_path, prepare(with_train(config(), steps=ALL_STEPS), tmp_path))
+    check_unpoisoned(tmp_path)
+    tell(f"NaN and infinity at {BAD_STEPS} of {ALL_STEPS} steps: skipped, nothing changed by any of them")
+
+
+def one_of_two(rank: int, folder: Path, prepared: Config) -> None:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    timeout = timedelta(minutes=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timeout
+    )
+    poisoned_training(folder / "run", prepared)
+    dist.destroy_process_group()
+
+
+def test_nan_or_infinity_in_one_of_two_processes_is_skipped_by_both(tmp_path: Path) -> None:
+    prepared = prepare(with_train(config(), steps=ALL_STEPS), tmp_path / "run")
+    both = [PROCESSES.Process(target=one_of_two, args=(rank, tmp_path, prepared)) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(240)
+    assert [process.exitcode for process in both] == [0, 0]
+    check_unpoisoned(tmp_path / "run")
+    tell(
+        f"NaN and infinity at {BAD_STEPS} of {ALL_STEPS} steps in one of two processes: skipped by both alike"
+    )
