@@ -19,6 +19,7 @@ from faulty import tell
 import toy
 from albef.config import DataConfig, UserError
 from albef.data.pictures import open_picture
+from albef.data.prepare.plain_pickle import read_plain_pickle
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import Engine
@@ -30,6 +31,7 @@ from albef.recipe import load_recipe
 from albef.search.index import load_index
 from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import CheckpointWriter, load_task, newest_checkpoint
+from albef.train.weights_file import read_weights
 
 CANARY = Path(tempfile.gettempdir()) / f"albef-canary-{os.getpid()}"
 ESCAPED = CANARY.with_name(f"albef-escaped-{os.getpid()}")
@@ -248,6 +250,8 @@ def cases() -> list[tuple[str, str, bytes]]:
     found += [("annotations.json", kind, content) for kind, content in ANSWERS.items()]
     found += [("annotations.pkl", "pickle", pickled()), ("annotations.tar", "links", linked())]
     found += [("ALBEF.pth", kind, content) for kind, content in PUBLISHED.items()]
+    found += [("pytorch_model.bin", kind, content) for kind, content in PUBLISHED.items()]
+    found += [("refs.p", kind, content) for kind, content in PUBLISHED.items()]
     found += [("picture.png", kind, content) for kind, content in PICTURES.items()]
     return found
 
@@ -271,6 +275,8 @@ def reading(model: Path, checkpoints: Path, tmp_path: Path) -> Callable[[str, by
             "annotations.pkl": annotations,
             "annotations.tar": annotations,
             "ALBEF.pth": read_pth,
+            "pytorch_model.bin": read_weights,
+            "refs.p": read_plain_pickle,
             "picture.png": lambda file: open_picture(file, obey_exif=True),
         }
         return from_file(readers[name], name)(tmp_path, content)

@@ -97,7 +97,7 @@ CHOSEN = set(random.Random(0).sample(range(ALL_STEPS), BAD_STEPS))
 
 
 class Poison:
-    """Makes loss or gradient bad at the chosen steps (of two processes: in one), and looks whether that changes anything."""
+    """Makes loss or gradient bad at the chosen steps, of two processes in one, and sees that nothing changes."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.step, self.compared = -1, 0
