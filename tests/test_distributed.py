@@ -5,6 +5,8 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
 
 from albef import distributed
 from albef.config import UserError
@@ -26,6 +28,8 @@ def test_without_torchrun_there_is_no_group() -> None:
         assert not dist.is_initialized()
         assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
         assert distributed.from_first(lambda: 3) == 3
+        assert distributed.from_each(lambda: 3) == [3]
+        assert distributed.share(5, 2) == range(5)
         with pytest.raises(UserError, match="A sentence"):
             distributed.from_first(wrong)
 
@@ -39,10 +43,25 @@ def test_what_torchrun_says_is_followed(monkeypatch: pytest.MonkeyPatch) -> None
         assert distributed.in_group()
         assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
         assert distributed.from_first(lambda: "three") == "three"
+        assert distributed.from_each(lambda: "three") == ["three"]
         with pytest.raises(UserError, match="A sentence"):
             distributed.from_first(wrong)
         assert distributed.all_mean(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
     assert not distributed.in_group()
+
+
+@given(st.integers(0, 300), st.integers(1, 9), st.integers(1, 70))
+def test_shares_are_everything_once_in_order_and_cut_at_units(count: int, processes: int, unit: int) -> None:
+    shares = []
+    for number in range(processes):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "rank", lambda number=number: number)
+            patch.setattr(distributed, "world_size", lambda: processes)
+            shares.append(distributed.share(count, unit))
+    assert [number for share in shares for number in share] == list(range(count))
+    assert all(share.start % unit == 0 for share in shares if share)
+    units = -(-count // unit)
+    assert max(map(len, shares)) <= -(-units // processes) * unit
 
 
 def test_seeds_follow_from_their_key_and_never_change() -> None:

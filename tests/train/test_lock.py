@@ -1,5 +1,6 @@
 """A run folder takes one training at a time, and a killed one leaves it free."""
 
+import dataclasses
 import errno
 import fcntl
 import os
@@ -15,21 +16,21 @@ import toy
 from albef.cli import main
 from albef.config import UserError
 from albef.recipe import dump_config
-from albef.run import prepare
-from albef.train.lock import LOCK_FILE, alone_in
+from albef.run import prepare, run
+from albef.train.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
 from albef.train.lock import alone_in
-with alone_in(Path(sys.argv[1])):
+with alone_in(Path(sys.argv[1]), sys.argv[2]):
     child = os.fork()  # as data workers are
     if child:
         print(child, flush=True)
     time.sleep(600)
 """
 
-Holding = Callable[[Path], tuple[subprocess.Popen[str], int]]
+Holding = Callable[..., tuple[subprocess.Popen[str], int]]
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def holding() -> Iterator[Holding]:
     """Starts a process that holds a folder, and a child of that process; gives the one and the number of the other."""
     started: list[tuple[subprocess.Popen[str], int]] = []
 
-    def hold(folder: Path) -> tuple[subprocess.Popen[str], int]:
-        command = [sys.executable, "-c", HOLD, str(folder)]
+    def hold(folder: Path, name: str = LOCK_FILE) -> tuple[subprocess.Popen[str], int]:
+        command = [sys.executable, "-c", HOLD, str(folder), name]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         started.append((process, int(process.stdout.readline())))
@@ -80,6 +81,15 @@ def test_a_killed_training_leaves_the_folder_free_though_its_child_lives(
     os.kill(child, 0)  # it is there
     with alone_in(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / LOCK_FILE).read_text()
+
+
+def test_processes_that_outlive_their_parent_keep_the_folder(tmp_path: Path, holding: Holding) -> None:
+    config = toy.config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, processes=2))
+    process, _ = holding(tmp_path, CHILD_LOCK_FILE)
+    with pytest.raises(UserError, match=f"process {process.pid} on .* is training here"):
+        run(config, tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
 
 
 def test_where_there_are_no_locks_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
