@@ -73,10 +73,10 @@ class Run:
             time.sleep(0.005)
         return time.perf_counter() - started
 
-    def until_it_goes_on(self, before: list[int]) -> float:
-        """Seconds until processes other than those of before have done a step."""
+    def until_it_goes_on(self, before: list[int]) -> tuple[float, float]:
+        """Seconds until there are two processes other than those of before, and until they have done a step."""
         started, seen = time.perf_counter(), STEPS
-        self.until(lambda: len(set(self.ranks()) - set(before)) == 2)
+        replaced = self.until(lambda: len(set(self.ranks()) - set(before)) == 2)
 
         def has_grown() -> bool:
             nonlocal seen
@@ -84,7 +84,7 @@ class Run:
             return grown
 
         self.until(has_grown)
-        return time.perf_counter() - started
+        return replaced, time.perf_counter() - started
 
     def finish(self) -> dict[str, torch.Tensor]:
         """Everything that the run ended with."""
@@ -123,12 +123,12 @@ def check_equal(run: Run, undisturbed: Run) -> None:
     assert run.losses() == undisturbed.losses()
 
 
-def listed(seconds: list[float]) -> str:
-    return ", ".join(f"{each:.1f}" for each in seconds)
+def listed(seconds: list[tuple[float, float]]) -> str:
+    return "; ".join(f"{first:.1f}, {second:.1f}" for first, second in seconds)
 
 
 def test_a_killed_rank_loses_nothing(tmp_path: Path, undisturbed: Run, moments: random.Random) -> None:
-    seconds = []
+    seconds: list[tuple[float, float]] = []
     for number in range(KILLS):
         run, step = Run(tmp_path / f"killed-{number}"), moments.randrange(1, STEPS - 30)
         run.until(lambda run=run, step=step: run.last_step() >= step)
@@ -138,13 +138,13 @@ def test_a_killed_rank_loses_nothing(tmp_path: Path, undisturbed: Run, moments: 
         check_equal(run, undisturbed)
     tell(
         f"a rank killed: {len(seconds)} of {KILLS} recovered on the first restart and ended bit-identical; "
-        f"seconds to the next step: {listed(seconds)}"
+        f"seconds to new processes, and to the next step: {listed(seconds)}"
     )
 
 
 def test_a_stopped_rank_is_noticed(tmp_path: Path, undisturbed: Run, moments: random.Random) -> None:
     noticed: list[float] = []
-    recovered: list[float] = []
+    recovered: list[tuple[float, float]] = []
     for number in range(STOPS):
         run, step = Run(tmp_path / f"stopped-{number}"), moments.randrange(1, STEPS - 30)
         run.until(lambda run=run, step=step: run.last_step() >= step)
@@ -155,5 +155,6 @@ def test_a_stopped_rank_is_noticed(tmp_path: Path, undisturbed: Run, moments: ra
         check_equal(run, undisturbed)
     tell(
         f"a rank stopped: {len(noticed)} of {STOPS} recovered and ended bit-identical; noticed after "
-        f"{listed(noticed)} s (timeout {TIMEOUT_SECONDS} s), to the next step another {listed(recovered)} s"
+        f"{', '.join(f'{each:.1f}' for each in noticed)} s (timeout {TIMEOUT_SECONDS} s); seconds from there to new "
+        f"processes, and to the next step: {listed(recovered)}"
     )

@@ -14,7 +14,7 @@ import pytest
 
 import toy
 from albef.cli import main
-from albef.config import UserError
+from albef.config import Config, UserError
 from albef.recipe import dump_config
 from albef.run import prepare, run
 from albef.train.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in
@@ -68,6 +68,25 @@ def test_a_second_training_is_refused_with_the_holder(
         assert said.count("\n") == 1
         assert f"{folder}: process {process.pid} on {socket.gethostname()} is training here" in said
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_holds_its_folder_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    def train_beside_another(config: Config, folder: Path) -> None:
+        command = [sys.executable, "-m", "albef", "train", "--resume", str(folder)]
+        second = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"albef: {folder}: process {os.getpid()} on ")
+        assert second.stderr.count("\n") == 1
+        raise Enough
+
+    monkeypatch.setattr("albef.run.train", train_beside_another)
+    with pytest.raises(Enough):
+        run(toy.config(), tmp_path)
+    with alone_in(tmp_path):  # it is free again
+        pass
 
 
 def test_a_killed_training_leaves_the_folder_free_though_its_child_lives(
