@@ -41,7 +41,8 @@ VOCABULARY_FILE = "vocab.txt"  # BERT's, one piece a line
 def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
     """Trains a configuration in a run folder, going on where an earlier attempt stopped, then evaluates and reports.
 
-    Raises `UserError` if the folder holds a run of another configuration, unless `allow_changes`.
+    Under torchrun its processes do that together. Raises `UserError` if another training is at work in the folder,
+    and if it holds a run of another configuration, unless `allow_changes`.
     """
     cuda = config.train.device != "cpu" and torch.cuda.is_available()
     with contextlib.ExitStack() as held:

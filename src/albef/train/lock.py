@@ -13,7 +13,7 @@ from albef.config import UserError
 from albef.manifest import plain
 
 # Hidden, so that a folder that holds nothing else is a new one. The first of the processes that a training starts has
-# one of its own: it is killed after its parent, and may be writing a checkpoint until then.
+# a lock of its own: when its parent is killed it still writes a checkpoint.
 LOCK_FILE, CHILD_LOCK_FILE = ".lock", ".lock-child"
 LONGEST_HOLDER = 200
 
@@ -42,8 +42,9 @@ def alone_in(folder: Path, name: str = LOCK_FILE, say: Callable[[str], None] = p
         except OSError as error:
             say(f"{folder} can't be locked ({plain(error)}): see that no second training is started there.")
         else:
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            with contextlib.suppress(OSError):  # the lock holds on a full disk too
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         os.close(file)
