@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 from albef.config import UserError
+from albef.manifest import plain
 
 
 class Forbidden(Exception):
@@ -43,4 +44,4 @@ def read_plain_pickle(path: Path) -> object:
         TypeError,
         MemoryError,
     ) as error:
-        raise UserError(f"{path}: not a readable pickle ({error}); download it again.") from None
+        raise UserError(f"{path}: not a readable pickle ({plain(error)}); download it again.") from None
