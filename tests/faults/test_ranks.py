@@ -48,7 +48,7 @@ class Run:
         recipe = folder.with_suffix(".yaml")
         recipe.write_text(dump_config(config()))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command += ["--max-restarts=1", "--monitor-interval=0.1", "--shutdown-timeout=1"]
+        command += ["--max-restarts=1"]
         command += ["-m", "albef", "train", str(recipe), "--out", str(folder)]
         with folder.with_suffix(".txt").open("w") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
