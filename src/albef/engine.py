@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 import xxhash
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from albef.config import UserError
@@ -282,8 +282,7 @@ class Engine:
         if not self.can_match:
             raise UserError("This model was trained without image–text matching (task.losses has no itm).")
         with self.computing():
-            logits = self.model.match(tokens, mask, memory, image_index).float()
-        return (logits[:, 1] - logits[:, 0]).cpu().numpy()
+            return log_odds(self.model.match(tokens, mask, memory, image_index))
 
     def rank(self, query: str, gallery: Sequence[Picture], k: int = 10) -> list[Hit]:
         """The `k` pictures of the gallery that fit a text best, the highest score first.
@@ -449,6 +448,12 @@ class Engine:
             list(zip(tokenizer.pieces(pieces), values, strict=True))
             for pieces, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+
+def log_odds(logits: Float[Tensor, "pairs 2"]) -> Float32[np.ndarray, " pairs"]:
+    """Log-odds of a match, logit of "match" minus that of "no match"."""
+    no, yes = logits.float().unbind(1)
+    return (yes - no).cpu().numpy()
 
 
 def choose_device(name: str) -> torch.device:

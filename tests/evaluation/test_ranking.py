@@ -119,14 +119,15 @@ def test_unscored_pairs_can_have_the_published_value() -> None:
     assert given.rows(slice(1, 2), 4, unscored=-100.0).tolist() == [[-100, 3, 4, -100]]
 
 
-def test_stored_states_are_the_encoders(engine: Engine) -> None:
+def test_stored_states_are_those_before_a_picture(engine: Engine) -> None:
     (encoding,) = engine.text_encodings(CAPTIONS)
     rows = np.array([3, 1, 3])
     with tempfile.TemporaryFile(buffering=0) as file:
         states, mask = StoredTexts(engine, CAPTIONS, file).read(rows)
     longest = int(encoding.mask[rows].sum(1).max())
     assert torch.equal(mask, encoding.mask[rows, :longest])
-    assert torch.equal(states, encoding.tokens[rows, :longest])
+    begun = engine.model.begin_match(encoding.tokens, encoding.mask)
+    assert torch.equal(states, begun[rows, :longest])
 
 
 def test_bf16_moves_scores_a_little(engine: Engine) -> None:

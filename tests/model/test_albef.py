@@ -1,5 +1,7 @@
 """The verbs of the model agree with one another, and padding changes nothing."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -69,6 +71,19 @@ def test_one_image_serves_all_texts() -> None:
     torch.testing.assert_close(
         albef.match(text.tokens, batch.mask, memory), albef.match(text.tokens, batch.mask, memory, copied)
     )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_text_begun_once_is_matched_with_any_image(depth: int) -> None:
+    torch.manual_seed(0)
+    albef, batch = ALBEF(dataclasses.replace(toy.MODEL, fusion_depth=depth)).eval(), toy.batch(4)
+    text = albef.encode_text(batch.ids, batch.mask)
+    begun = albef.begin_match(text.tokens, batch.mask)
+    for pixels in batch.pixels.split(1):
+        memory = albef.image_memory(albef.encode_image(pixels))
+        torch.testing.assert_close(
+            albef.finish_match(begun, batch.mask, memory), albef.match(text.tokens, batch.mask, memory)
+        )
 
 
 def test_only_masked_positions_are_predicted() -> None:

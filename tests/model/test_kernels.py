@@ -66,3 +66,23 @@ def test_plain_attention_is_the_fused_one(masked: bool) -> None:
         found[name] = [out, *torch.autograd.grad(out.square().sum(), [query, key, value])]
     for plain, fused in zip(found["plain"], found["fused"], strict=True):
         torch.testing.assert_close(plain, fused)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_layers_made_ready_compute_the_same(bf16: bool) -> None:
+    torch.manual_seed(0)
+    layer, states = Linear(12, 20), torch.randn(7, 12)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        expected = layer(states)
+        with kernels.ready(layer, rows=7, bf16=bf16):
+            assert layer.laid_out is not None
+            found = layer(states)
+        assert layer.laid_out is None
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected)
+
+
+def test_other_precisions_are_not_made_ready() -> None:
+    layer = Linear(4, 3).double()
+    with kernels.ready(layer, rows=2, bf16=False):
+        assert layer.laid_out is None

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from albef import distributed
 from albef.data.pictures import BadPicture
-from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, Picture
+from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, Picture, log_odds
 from albef.evaluation.metrics import ranks
+from albef.model import kernels
 
 IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
 MEMORY_BYTES = 256 * 2**20  # of the keys and values that are copied for the pairs of one pass
@@ -57,13 +58,15 @@ def features_of_texts(engine: Engine, texts: Sequence[str]) -> Features:
 
 
 class StoredTexts:
-    """The texts' states before fusion in a file: those of 25,000 captions would fill a gigabyte of memory."""
+    """The texts' states before they see a picture, in a file: those of 25,000 captions would fill a gigabyte."""
 
     def __init__(self, engine: Engine, texts: Sequence[str], file: FileIO) -> None:
         self.file, lengths = file, []
         for encoding in engine.text_encodings(texts):
             assert encoding.mask is not None
-            states = encoding.tokens[encoding.mask].cpu()
+            with engine.computing():
+                begun = engine.model.begin_match(encoding.tokens, encoding.mask)
+            states = begun[encoding.mask].cpu()
             states = states.bfloat16() if engine.bf16 else states
             self.width, self.dtype = states.shape[1], states.dtype
             self.file.write(as_bytes(states).data)
@@ -114,11 +117,14 @@ def match_scores(
         # Texts of like lengths are neighbours, so that little is padded.
         order = np.lexsort((stored.lengths[text_row], image_row))
         groups = np.split(order, np.bincount(image_row).cumsum()[:-1])[own.start : own.stop]
-        for memory, group in zip(engine.track(memories, "matching", len(own)), groups, strict=True):
-            for start in range(0, len(group), PAIRS_AT_ONCE):
-                chosen = group[start : start + PAIRS_AT_ONCE]
-                states, mask = (part.to(engine.device) for part in stored.read(text_row[chosen]))
-                scores[chosen] = engine.match_logits(states, mask, memory)
+        tokens = int(stored.lengths.mean() * min(PAIRS_AT_ONCE, len(pairs) / len(shown)))
+        with kernels.ready(engine.model.fusion_encoder, tokens, engine.bf16):
+            for memory, group in zip(engine.track(memories, "matching", len(own)), groups, strict=True):
+                for start in range(0, len(group), PAIRS_AT_ONCE):
+                    chosen = group[start : start + PAIRS_AT_ONCE]
+                    states, mask = (part.to(engine.device) for part in stored.read(text_row[chosen]))
+                    with engine.computing():
+                        scores[chosen] = log_odds(engine.model.finish_match(states, mask, memory))
     all_scores: np.ndarray = distributed.all_sum(torch.from_numpy(scores)).numpy()  # 0 where another's is
     return all_scores
 

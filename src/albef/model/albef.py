@@ -120,6 +120,24 @@ class ALBEF(nn.Module):
         fused = self.fusion_encoder(text_tokens, text_mask, memory, first_only=True)
         return self.itm_head(cls(fused.tokens))
 
+    def begin_match(
+        self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
+    ) -> Float[Tensor, "texts length width"]:
+        """Text tokens as far as matching takes them before it sees an image: computed once, for any number of images."""
+        assert isinstance(self.fusion_encoder, FusionEncoder)
+        return self.fusion_encoder.begin(text_tokens, text_mask)
+
+    def finish_match(
+        self,
+        begun: Float[Tensor, "texts length width"],
+        text_mask: Bool[Tensor, "texts length"],
+        memory: Memory,
+    ) -> Float[Tensor, "texts 2"]:
+        """What `match` gives, of texts that `begin_match` has begun."""
+        assert self.itm_head is not None
+        assert isinstance(self.fusion_encoder, FusionEncoder)
+        return self.itm_head(self.fusion_encoder.finish(begun, text_mask, memory))
+
     def classify(
         self,
         text_tokens: Float[Tensor, "texts length width"],

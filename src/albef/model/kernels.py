@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -57,15 +59,21 @@ def probabilities(
     additive: Float[Tensor, "batch 1 _ keys"] | None,
 ) -> Float[Tensor, "batch heads queries keys"]:
     """Softmax(Q Kᵀ / √d + additive)."""
-    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    # Queries are scaled rather than scores, which are many more.
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return (scores if additive is None else scores + additive).softmax(-1)
 
 
 class Linear(nn.Linear):
     """A linear layer whose fp32 products on a CPU are those of the chosen library."""
 
+    laid_out: Tensor | None = None  # the weight as oneDNN's products want it, within `ready`
+
     def forward(self, states: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape out"]:
         """The layer's states."""
+        if self.laid_out is not None:
+            dtype = self.laid_out.dtype
+            return onednn(states.to(dtype), self.laid_out, self.bias.to(dtype))
         return linear(states, self.weight, self.bias)
 
 
@@ -107,3 +115,33 @@ def onednn(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def onednn_is_there() -> bool:
     """Whether this build of torch can call oneDNN's products."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def laid_out(weight: Tensor, rows: int) -> Tensor:
+    """The weight as oneDNN wants it for products with about so many rows; nothing else can read it."""
+    return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight, rows))
+
+
+@contextlib.contextmanager
+def ready(module: nn.Module, rows: int, bf16: bool) -> Iterator[None]:
+    """Within it the module's linear layers are ready for many products with about `rows` rows, without gradient.
+
+    oneDNN otherwise lays out a weight anew for every product, and autocast casts it. Results are those of the
+    same precision; a device or a build of torch without such products computes as always.
+    """
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    layers = [layer for layer in module.modules() if isinstance(layer, Linear) and can_lay_out(layer, dtype)]
+    for layer in layers:
+        layer.laid_out = laid_out(layer.weight.detach().to(dtype), rows)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.laid_out = None
+
+
+def can_lay_out(layer: Linear, dtype: torch.dtype) -> bool:
+    """Whether oneDNN has products of this layer's weight in that precision."""
+    if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32 or not onednn_is_there():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

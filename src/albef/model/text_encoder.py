@@ -83,12 +83,28 @@ class FusionLayer(TextLayer):
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "pairs heads length patches"] | None]:
         """The tokens (or [CLS] alone) after both attentions and feed-forward, and the cross-attention if kept."""
+        read = self.gather(tokens, packing, first_only)
+        return self.look(read, None if first_only else packing, memory, memory_mask, keep_attention)
+
+    def gather(
+        self, tokens: Float[Tensor, "real width"], packing: Packing, first_only: bool = False
+    ) -> Float[Tensor, "read width"]:
+        """The tokens (or [CLS] alone) after self-attention, which sees the text alone."""
         if first_only:
             read, gathered = tokens[packing.first()], self.attention.first(tokens, packing)
         else:
             read, gathered = tokens, self.attention.packed(tokens, packing)
-        read = self.attention_norm(read + self.dropout(gathered))
-        asking = None if first_only else packing
+        return self.attention_norm(read + self.dropout(gathered))
+
+    def look(
+        self,
+        read: Float[Tensor, "read width"],
+        asking: Packing | None,
+        memory: Float[Tensor, "images patches both"],
+        memory_mask: Bool[Tensor, "images patches"] | None,
+        keep_attention: bool = False,
+    ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "pairs heads length patches"] | None]:
+        """What `gather` gave after cross-attention and feed-forward; one token a text where `asking` is None."""
         if len(memory) == 1 and not keep_attention:
             # Queries don't see each other, so those of all texts about one image are one row: nothing is padded,
             # and the image's keys and values are not copied.
@@ -174,6 +190,27 @@ class FusionEncoder(nn.Module):
                 kept.append(attention)
         fused = states[:, None] if first_only else packing.pad(states)
         return Fused(fused, tuple(kept))
+
+    def begin(
+        self, tokens: Float[Tensor, "texts length width"], mask: Bool[Tensor, "texts length"]
+    ) -> Float[Tensor, "texts length width"]:
+        """The tokens as far as they get without an image: after the first layer's self-attention."""
+        packing = Packing.of(mask)
+        return packing.pad(self.stack()[0].gather(packing.pack(tokens), packing))
+
+    def finish(
+        self, begun: Float[Tensor, "texts length width"], mask: Bool[Tensor, "texts length"], memory: Memory
+    ) -> Float[Tensor, "texts width"]:
+        """The fused [CLS] of tokens that `begin` has begun."""
+        packing = Packing.of(mask)
+        read, last = packing.pack(begun), len(self.layers) - 1
+        for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
+            if depth:
+                read = layer.gather(read, packing, first_only=depth == last)
+            elif last == 0:
+                read = read[packing.first()]
+            read, _ = layer.look(read, None if depth == last else packing, layer_memory, memory.mask)
+        return read
 
 
 class PairedFusionLayer(nn.Module):
