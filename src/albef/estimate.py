@@ -19,6 +19,7 @@ from albef.model import kernels
 from albef.run import choose_tokenizer
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
+from albef.train.allocator import keep_freed_memory
 from albef.train.kernel_choice import choose
 from albef.train.optim import build_optimizer, stage_at
 
@@ -47,6 +48,7 @@ def estimate(config: Config) -> Estimate:
     device = choose_device(config.train.device)
     processes = config.train.processes
     torch.set_num_threads(config.train.threads or max(1, (os.cpu_count() or 1) // processes))
+    keep_freed_memory()
     tokenizer = choose_tokenizer(config)
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)

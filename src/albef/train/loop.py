@@ -34,6 +34,7 @@ from albef.engine import choose_device
 from albef.model import kernels
 from albef.tasks.base import Output, Stage, Task, joined
 from albef.tasks.build import build_task
+from albef.train.allocator import keep_freed_memory
 from albef.train.checkpoint import (
     CheckpointWriter,
     Facts,
@@ -137,6 +138,7 @@ def train_process(config: Config, run: Path) -> None:
     torch.set_num_threads(
         config.train.threads or max(1, (os.cpu_count() or 1) // distributed.local_world_size())
     )
+    keep_freed_memory()
     newest = newest_checkpoint(run / "checkpoints")
     torch.manual_seed(config.train.seed)
     task = build_task(config)
