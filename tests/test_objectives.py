@@ -63,6 +63,13 @@ def test_negatives_are_never_forbidden_ones(seed: int, rows: int, hardness: floa
     assert allowed[torch.arange(rows), drawn][usable].all()
 
 
+def test_negatives_are_drawn_as_multinomial_draws_them() -> None:
+    chances = logits_of(0, 50, 7).softmax(1)
+    ours, theirs = (torch.Generator().manual_seed(3) for _ in range(2))
+    expected = torch.multinomial(chances, 1, generator=theirs).squeeze(1)
+    assert objectives.sample_negatives(chances, ours).tolist() == expected.tolist()
+
+
 def test_hardness_0_draws_evenly_and_1_by_similarity() -> None:
     logits, allowed = torch.tensor([[5.0, 1.0, 2.0]]), torch.tensor([[False, True, True]])
     even = objectives.negative_probabilities(logits, allowed, 0.0)

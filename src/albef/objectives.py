@@ -79,8 +79,12 @@ def negative_probabilities(
 def sample_negatives(
     probabilities: Float[Tensor, "rows candidates"], generator: torch.Generator | None = None
 ) -> Int[Tensor, " rows"]:
-    """One candidate per row, drawn with the given chances."""
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+    """One candidate per row, drawn with the given chances.
+
+    As `torch.multinomial` draws, which on a GPU waits for the chances in order to check them.
+    """
+    waiting = torch.empty_like(probabilities).exponential_(generator=generator)
+    return (probabilities / waiting).argmax(1)
 
 
 def itm_loss(

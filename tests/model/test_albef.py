@@ -8,6 +8,7 @@ import torch
 import toy
 from albef.model.albef import ALBEF
 from albef.model.image_encoder import resize_positions, sine_positions
+from albef.model.layers import Packing
 
 
 def model() -> ALBEF:
@@ -30,6 +31,27 @@ def test_padding_changes_nothing() -> None:
         assert not text.tokens[row, length:].any()
         one = albef.match(alone.tokens, mask, memory, torch.tensor([row]))
         torch.testing.assert_close(one[0], logits[row])
+
+
+def test_padding_that_is_computed_with_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    albef, batch = model(), toy.batch(5)
+    memory = albef.image_memory(albef.encode_image(batch.pixels))
+
+    def computed() -> list[torch.Tensor]:
+        text = albef.encode_text(batch.ids, batch.mask)
+        fused = albef.fuse(text.tokens, batch.mask, memory)
+        logits = albef.match(text.tokens, batch.mask, memory)
+        return [text.feature, text.tokens[batch.mask], fused.tokens[batch.mask], logits]
+
+    packed, packing_of = computed(), Packing.of
+    every = torch.arange(batch.mask.numel())
+
+    def as_on_a_gpu(mask: torch.Tensor) -> Packing:
+        return packing_of(mask)._replace(places=every, first=every[:: mask.shape[1]])
+
+    monkeypatch.setattr(Packing, "of", as_on_a_gpu)
+    for padded, expected in zip(computed(), packed, strict=True):
+        torch.testing.assert_close(padded, expected)
 
 
 def test_match_reads_what_fuse_computes() -> None:

@@ -101,6 +101,8 @@ class Batch:
 
     def split(self, rows: int) -> list[Batch]:
         """The batch cut into parts of so many rows; the last one may have fewer."""
+        if rows >= len(self):
+            return [self]  # whose memory may be pinned
         return [self.slice(start, start + rows) for start in range(0, len(self), rows)]
 
     def slice(self, start: int, stop: int) -> Batch:

@@ -51,9 +51,14 @@ def split_heads(states: Float[Tensor, "batch length joined"], heads: int, parts:
 
 
 class Packing(NamedTuple):
-    """Where the real tokens of padded texts are: linear layers see them alone, attention sees them padded."""
+    """Where the real tokens of padded texts are: linear layers see them alone, attention sees them padded.
+
+    Only on a CPU. Elsewhere the host would have to wait for the device to learn how many tokens are real, so there
+    padding counts as real everywhere but in what attention may look at.
+    """
 
     places: Int[Tensor, " real"]  # flat indices into batch × length
+    first: Int[Tensor, " batch"]  # where the first token of every text is among the real ones
     mask: Bool[Tensor, "batch length"]
     visible: (
         Bool[Tensor, "batch length"] | Bool[Tensor, "batch length length"]
@@ -61,20 +66,19 @@ class Packing(NamedTuple):
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
-        """The packing of a mask of real tokens that see each other."""
-        return cls(mask.flatten().nonzero().squeeze(1), mask, mask)
+        """The packing of a mask of real tokens that see each other; padding follows each text."""
+        if mask.device.type == "cpu":
+            lengths = mask.sum(1)
+            return cls(mask.flatten().nonzero().squeeze(1), lengths.cumsum(0) - lengths, mask, mask)
+        every = torch.arange(mask.numel(), device=mask.device)
+        return cls(every, every[:: mask.shape[1]], mask, mask)
 
     @classmethod
     def causal(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
         """The packing of a mask of real tokens that see themselves and what comes before them."""
         length = mask.shape[1]
         before = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-        return cls(mask.flatten().nonzero().squeeze(1), mask, mask[:, None] & before)
-
-    def first(self) -> Int[Tensor, " batch"]:
-        """Where the first token of every text is among the real ones; padding follows the text."""
-        lengths = self.mask.sum(1)
-        return lengths.cumsum(0) - lengths
+        return cls.of(mask)._replace(visible=mask[:, None] & before)
 
     def pack(self, padded: Float[Tensor, "batch length width"]) -> Float[Tensor, "real width"]:
         """The real tokens, one after the other."""
@@ -121,7 +125,7 @@ class SelfAttention(nn.Module):
         width = states.shape[-1]
         query_weight, pair_weight = self.qkv.weight.split([width, 2 * width])
         query_bias, pair_bias = self.qkv.bias.split([width, 2 * width])
-        asked = linear(states[packing.first()], query_weight, query_bias)[:, None]
+        asked = linear(states[packing.first], query_weight, query_bias)[:, None]
         (query,) = split_heads(asked, self.heads, 1)
         key, value = split_heads(packing.pad(linear(states, pair_weight, pair_bias)), self.heads, 2)
         dropout = self.dropout if self.training else 0.0

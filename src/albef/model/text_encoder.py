@@ -42,7 +42,8 @@ class Fused(NamedTuple):
 def one_row(states: Float[Tensor, "tokens width"]) -> Packing:
     """The packing of tokens as if they were one text."""
     mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
-    return Packing(torch.arange(len(states), device=states.device), mask, mask)
+    every = torch.arange(len(states), device=states.device)
+    return Packing(every, every[:1], mask, mask)
 
 
 class TextLayer(nn.Module):
@@ -91,7 +92,7 @@ class FusionLayer(TextLayer):
     ) -> Float[Tensor, "read width"]:
         """The tokens (or [CLS] alone) after self-attention, which sees the text alone."""
         if first_only:
-            read, gathered = tokens[packing.first()], self.attention.first(tokens, packing)
+            read, gathered = tokens[packing.first], self.attention.first(tokens, packing)
         else:
             read, gathered = tokens, self.attention.packed(tokens, packing)
         return self.attention_norm(read + self.dropout(gathered))
@@ -132,7 +133,7 @@ class TextEncoder(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        """Text tokens that have not seen an image; zeros where there is no token."""
+        """Text tokens that have not seen an image; what stands where there is no token means nothing."""
         packing = Packing.of(mask)
         words = self.words(ids.flatten()[packing.places])
         positions = self.positions(packing.places % ids.shape[1])
@@ -208,7 +209,7 @@ class FusionEncoder(nn.Module):
             if depth:
                 read = layer.gather(read, packing, first_only=depth == last)
             elif last == 0:
-                read = read[packing.first()]
+                read = read[packing.first]
             read, _ = layer.look(read, None if depth == last else packing, layer_memory, memory.mask)
         return read
 

@@ -252,7 +252,7 @@ class Loop:
         fuse: bool | None = None
         try:
             for step in range(first_step, config.steps):
-                batch = next(stream).to(self.device, non_blocking=True)
+                batch = next(stream)
                 set_lr(self.optimizer, lr_at(step, config, self.steps_per_epoch))
                 stage = stage_at(step, self.config, self.steps_per_epoch)
                 if stage.fuse != fuse:
@@ -327,7 +327,9 @@ class Loop:
         """
         config = self.config.train
         size = config.micro_batch_size or len(batch)
-        parts = list(enumerate(batch.split(size), distributed.rank() * -(-len(batch) // size)))
+        # Cut on the host: a GPU would have to say how many masked tokens are in a part.
+        here = [part.to(self.device, non_blocking=True) for part in batch.split(size)]
+        parts = list(enumerate(here, distributed.rank() * -(-len(batch) // size)))
         with self.autocast():
             said = []
             for number, part in parts:
