@@ -45,11 +45,17 @@ def captions_of(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def whole(size: str, pictures: int, captions: int) -> dict[str, float]:
-    """Features, candidates, matching and ranks of a gallery of noise, in bf16 where the CPU has it."""
+    """Features, candidates, matching and ranks of a gallery of noise by random weights, in bf16 where the CPU has it."""
     rng = np.random.default_rng(0)
     texts = captions_of(pictures * captions, rng)
     tokenizer = Tokenizer.train(WORDS, 256)
-    config = dataclasses.replace(SIZES[size], vocab_size=max(SIZES[size].vocab_size, tokenizer.vocab_size))
+    # One layer of either encoder: without gradients the next one would use the same memory again.
+    config = dataclasses.replace(
+        SIZES[size],
+        vocab_size=max(SIZES[size].vocab_size, tokenizer.vocab_size),
+        image_depth=1,
+        text_depth=1,
+    )
     model = ALBEF(config, ("contrast", "itm")).requires_grad_(False)
     engine = Engine(model, tokenizer, quiet=True, bf16=torch.cpu._is_avx512_bf16_supported())
     # Small ones, so that only what evaluation holds is counted.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +12,11 @@ import torch.nn.functional as F
 from section import Section
 from timing import interleaved
 
-ROWS, INNER, COLUMNS = 2056, 768, 3072  # the image encoder's feed-forward layer, 8 pictures of 257 tokens
+from albef.model import kernels
+
+# Rows, inner width, columns: both feed-forward layers of the image encoder for 8 pictures of 257 tokens, and a square.
+SHAPES = (2056, 768, 3072), (2056, 3072, 768), (2048, 2048, 2048)
+ROUNDS = 9
 
 
 @dataclass(frozen=True)
@@ -35,34 +41,60 @@ class Limits:
 
 
 def measure_limits(threads: int = 1) -> Limits:
-    """Rates of the same product through torch, oneDNN and NumPy."""
-    states, weight, bias = torch.randn(ROWS, INNER), torch.randn(COLUMNS, INNER), torch.randn(COLUMNS)
-    half = [tensor.bfloat16() for tensor in (states, weight, bias)]
-    transposed = np.ascontiguousarray(weight.numpy().T)
-    cases = {
-        "fp32 torch": lambda: F.linear(states, weight, bias),
-        "fp32 NumPy": lambda: states.numpy() @ transposed,
-        "bf16 torch": lambda: F.linear(*half),
-    }
-    if torch.backends.mkldnn.is_available():
-        cases["fp32 oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(
-            states, weight, bias, "none", [], ""
-        )
-    operations = 2 * ROWS * INNER * COLUMNS
-    timings = interleaved(cases, rounds=9, threads=threads)
-    return Limits({name: operations / min(timing.rounds) / 1e9 for name, timing in timings.items()})
+    """Best rates of torch, oneDNN and NumPy over the shapes; NumPy on one thread alone."""
+    rates: dict[str, float] = {}
+    with torch.inference_mode():
+        for shape in SHAPES:
+            rows, inner, columns = shape
+            cases = products(*shape) | ({} if threads > 1 else {"fp32 NumPy": numpy_product(*shape)})
+            for name, timing in interleaved(cases, ROUNDS, threads).items():
+                rate = 2 * rows * inner * columns / min(timing.rounds) / 1e9
+                rates[name] = max(rate, rates.get(name, 0.0))
+    return Limits(rates)
+
+
+def products(rows: int, inner: int, columns: int) -> dict[str, Callable[[], object]]:
+    """The product through torch, into memory that is there already, and through oneDNN with weights laid out for it."""
+    cases: dict[str, Callable[[], object]] = {}
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        states, weight = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
+        bias, out = torch.randn(columns, dtype=dtype), torch.empty(rows, columns, dtype=dtype)
+        cases[f"{precision} torch"] = partial(F.linear, states, weight, bias)
+        cases[f"{precision} torch, into a given result"] = partial(torch.mm, states, weight.T, out=out)
+        if kernels.onednn_is_there():
+            packed = kernels.laid_out(weight, rows)
+            cases[f"{precision} oneDNN"] = partial(kernels.onednn, states, weight, bias)
+            cases[f"{precision} oneDNN, weights laid out before"] = partial(
+                kernels.onednn, states, packed, bias
+            )
+    return cases
+
+
+def numpy_product(rows: int, inner: int, columns: int) -> Callable[[], object]:
+    """The product through NumPy."""
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((rows, inner), np.float32)
+    weight = rng.standard_normal((inner, columns), np.float32)
+    return lambda: states @ weight
 
 
 def limits_section(by_threads: dict[int, Limits]) -> Section:
     """The limits as they were measured in this run."""
+    names = dict.fromkeys(name for limits in by_threads.values() for name in limits.by_library)
     rows = [
-        [name, *(f"{limits.by_library[name]:.0f}" for limits in by_threads.values())]
-        for name in next(iter(by_threads.values())).by_library
+        [
+            name,
+            *(
+                f"{limits.by_library[name]:.0f}" if name in limits.by_library else "–"
+                for limits in by_threads.values()
+            ),
+        ]
+        for name in names
     ]
+    shapes = ", ".join(f"[{rows}, {inner}] × [{inner}, {columns}]" for rows, inner, columns in SHAPES)
     text = (
-        f"The best of nine rounds of a product [{ROWS}, {INNER}] × [{INNER}, {COLUMNS}], which is a feed-forward layer "
-        "of the image encoder for eight pictures; billions of operations a second. The limit in a precision is the best "
-        "of its rows."
+        f"Billions of operations a second: the best of {ROUNDS} rounds and of the products {shapes}. The limit in a "
+        "precision is the best of its rows."
     )
     header = ["product", *(f"{threads} thread{'s' * (threads > 1)}" for threads in by_threads)]
     return Section("The machine's matrix products", text, header, rows)

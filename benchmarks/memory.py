@@ -85,8 +85,9 @@ def gallery_section(size: str, quick: bool) -> list[Section]:
     found = measured("bookkeeping", size, target)
     rows.append([f"{target:,} × {target * CAPTIONS:,}", f"candidates ({TOP_K} each) and ranks", *found])
     text = (
-        f"Size {size}, pictures × captions; peak resident memory above that of the loaded model. Whole: features, "
-        "re-ranking of the two best of each query, ranks. At the size of the largest published evaluation the "
+        f"Size {size}, pictures × captions; peak resident memory above that of the loaded model, of random weights and "
+        "with one layer of either encoder (others would use the same memory again). Whole: features, re-ranking of "
+        "the two best of each query, ranks. At the size of the largest published evaluation the "
         f"bookkeeping is measured with {TOP_K} candidates a query and matching left out; passes through the model need "
         "what the other rows need, whatever the gallery."
     )

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,18 +27,21 @@ from section import Section
 from step import step_section
 from timing import MIN_ROUNDS, cores
 
+from albef.train.allocator import keep_freed_memory
+
 ROOT = Path(__file__).parent.parent
 RESULTS, PROFILE = ROOT / "BENCHMARKS.md", ROOT / "docs" / "performance.md"
+ONE_THREAD = "OPENBLAS_NUM_THREADS"
 MARK = "<!-- What follows is rewritten by `make bench`. -->\n"
 
 
-def benchmarks(limits: dict[int, Limits], quick: bool) -> dict[str, Callable[[], list[Section]]]:
+def benchmarks(limits: dict[int, Limits], quick: bool, batch: int) -> dict[str, Callable[[], list[Section]]]:
     """What there is to measure, by name; `quick` takes toy sizes and one round, to see that everything runs."""
     rounds, size = (1, "tiny") if quick else (MIN_ROUNDS, "base")
     return {
-        "step": lambda: step_section(limits, size, batch_size=2 if quick else 8, rounds=rounds),
-        "parts": lambda: parts_section(size, batch_size=2 if quick else 8, rounds=rounds),
-        "reranking": lambda: reranking_section(size, rounds),
+        "step": lambda: step_section(limits, size, batch, rounds),
+        "parts": lambda: parts_section(size, batch_size=2, rounds=rounds),
+        "reranking": lambda: reranking_section(limits[1], size, rounds),
         "decoding": lambda: decoding_section(pictures=4 if quick else 64, rounds=rounds),
         "activations": lambda: activations_section(size),
         "gallery": lambda: gallery_section(size, quick),
@@ -75,35 +79,60 @@ def processor() -> str:
 
 def main() -> None:
     """Parses the command line, measures, prints, writes."""
+    if ONE_THREAD not in os.environ:
+        # NumPy's threads look out for work at full speed for a while, and the CPU time of the next case would count
+        # it. How many there are is read when NumPy is imported.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {ONE_THREAD: "1"})
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that everything runs")
     parser.add_argument("--only", action="append", metavar="NAME", help="one of them (repeatable)")
+    parser.add_argument("--batch", type=int, default=4, help="pairs of a timed step (default 4)")
     parser.add_argument("--output", type=Path, help="default: BENCHMARKS.md, for a whole run alone")
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
+    keep_freed_memory()  # as training does
     started = time.perf_counter()
     limits = {threads: measure_limits(threads) for threads in sorted({1, 1 if given.quick else cores()})}
-    known = benchmarks(limits, given.quick)
+    known = benchmarks(limits, given.quick, given.batch)
     if unknown := set(given.only or ()) - set(known):
         parser.error(f"no benchmark {sorted(unknown)[0]!r}; there are {', '.join(known)}.")
     names = given.only or list(known)
-    measured = {"limits": [limits_section(limits)]}
+    measured, failed = {"limits": [limits_section(limits)]}, dict[str, str]()
     console.print(measured["limits"][0].table())
+    whole = not (given.quick or given.only)
+    output = given.output or (RESULTS if whole else None)
+    command = "make bench" if whole else f"python {' '.join(sys.argv)}"
     for number, name in enumerate(names, 1):
         minutes = (time.perf_counter() - started) / 60
         console.print(f"[dim]{number} of {len(names)}: {name} ({minutes:.1f} minutes so far)[/]")
-        measured[name] = known[name]()
-        for section in measured[name]:
+        try:
+            measured[name] = known[name]()
+        except Exception as error:  # what else was measured is not lost with it
+            traceback.print_exc()
+            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        for section in measured.get(name, []):
             console.print(section.table())
-    whole = not (given.quick or given.only)
-    if whole:
-        profile = "\n".join(section.markdown() for section in measured.pop("parts"))
-        page = PROFILE.read_text("utf-8")
-        replace(PROFILE, page[: page.index(MARK)] + MARK + f"\n{where_and_when('make bench')}\n{profile}")
-    if whole or given.output is not None:
-        command = "make bench" if whole else f"python {' '.join(sys.argv)}"
-        tables = [section.markdown() for sections in measured.values() for section in sections]
-        replace(given.output or RESULTS, "\n".join(["# Benchmarks\n", where_and_when(command), *tables]))
+        if whole and name == "parts" and name in measured:
+            write_profile(measured.pop(name))
+        if output is not None:
+            write_results(output, command, measured, failed)
+    console.print(f"[dim]{(time.perf_counter() - started) / 60:.1f} minutes in all[/]")
+    sys.exit(1 if failed else 0)
+
+
+def write_profile(sections: list[Section]) -> None:
+    """The step's parts into their page."""
+    page, tables = PROFILE.read_text("utf-8"), "\n".join(section.markdown() for section in sections)
+    replace(PROFILE, page[: page.index(MARK)] + MARK + f"\n{where_and_when('make bench')}\n{tables}")
+
+
+def write_results(
+    path: Path, command: str, measured: dict[str, list[Section]], failed: dict[str, str]
+) -> None:
+    """All tables that there are so far, and what could not be measured."""
+    tables = [section.markdown() for sections in measured.values() for section in sections]
+    missing = [f"Not measured: {name} ({reason}).\n" for name, reason in failed.items()]
+    replace(path, "\n".join(["# Benchmarks\n", where_and_when(command), *missing, *tables]))
 
 
 def replace(path: Path, text: str) -> None:

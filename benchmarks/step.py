@@ -103,12 +103,13 @@ def step_section(limits: dict[int, Limits], size: str, batch_size: int, rounds: 
                     timing.spread,
                     f"{base / timing.seconds:.2f}×",
                     f"{base_bf16 / timing.seconds:.2f}×",
-                    f"{counts[name] / 1e9 / batch_size:.1f}",
+                    f"{counts[name] / 1e9 / batch_size:.4g}",
                     f"{rate / limit.of('bf16' in name):.0%}",
                 ]
             )
     text = (
-        f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, queue of 65,536, optimizer included. "
+        f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, queue of 65,536, optimizer included. It "
+        "and the teacher's update take the same time for any batch, so they weigh less in larger ones (`--batch 8`). "
         "The share of the limit counts only what a formulation computes itself."
     )
     header = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,12 +46,20 @@ def interleaved(
     torch.set_num_threads(threads)
     for number in range(rounds + 1):
         for name, case in cases.items():
+            live(f"round {number} of {rounds}: {name}" if number else f"warming up: {name}")
             begin = clock()
             case()
             if number:
                 timings[name].rounds.append(clock() - begin)
     torch.set_num_threads(before)
+    live("")
     return timings
+
+
+def live(text: str) -> None:
+    """Shows on a terminal, in the place of what was there before, what is being done."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
 
 
 def cores() -> int:
