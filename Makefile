@@ -49,8 +49,8 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed  ## all benchmarks; rewrites BENCHMARKS.md, docs/performance.md and docs/growth.png
-	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
+bench: .venv/installed  ## all benchmarks (25 minutes on 2 cores); rewrites BENCHMARKS.md, docs/performance.md and docs/growth.png
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(BATCH),--batch $(BATCH))
 
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

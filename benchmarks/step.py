@@ -109,8 +109,8 @@ def step_section(limits: dict[int, Limits], size: str, batch_size: int, rounds: 
             )
     text = (
         f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, queue of 65,536, optimizer included. It "
-        "and the teacher's update take the same time for any batch, so they weigh less in larger ones (`--batch 8`). "
-        "The share of the limit counts only what a formulation computes itself."
+        "and the teacher's update take the same time for any batch, so they weigh less in larger ones (`make bench "
+        "BATCH=8`). The share of the limit counts only what a formulation computes itself."
     )
     header = [
         "step",
