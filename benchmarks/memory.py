@@ -11,6 +11,7 @@ import torch
 from published import published_losses
 from section import Section
 from step import STAGE, batch_of, build
+from timing import live
 from torch import Tensor
 
 from albef.config import SIZES
@@ -101,6 +102,8 @@ def gallery_section(size: str, quick: bool) -> list[Section]:
 def measured(what: str, size: str, pictures: int) -> list[str]:
     """Peak memory and wall time, as `gallery.py` reports them."""
     script = Path(__file__).with_name("gallery.py")
+    live(f"{what}: a gallery of {pictures:,} pictures")
     command = [sys.executable, str(script), what, size, str(pictures), str(CAPTIONS), str(TOP_K)]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    live("")
     return [f"{found['bytes'] / 2**20:,.0f} MB", f"{found['seconds']:.0f}"]
