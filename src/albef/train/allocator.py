@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Freed memory stays with this process, where the C library is glibc; elsewhere nothing happens.
 
     Otherwise activations go back to the system after every step, which hands them out again page by page, each
-    cleared first: 6 to 12 % of a step of size `small`. The peak is the same.
+    cleared first: 6 and 11 % of a step's CPU time in two runs of size `small`, at the same peak.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
