@@ -56,7 +56,7 @@ def reranked(
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     images, texts, block = request.param
     monkeypatch.setattr(ranking, "IMAGES_AT_ONCE", images)
-    monkeypatch.setattr(ranking, "TEXTS_AT_ONCE", texts)
+    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", texts)
     monkeypatch.setattr(ranking, "BLOCK_BYTES", block)
     return
 
