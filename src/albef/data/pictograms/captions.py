@@ -111,13 +111,18 @@ def plan(scene: Scene, rng: np.random.Generator, change: Change | None = None, r
     if rng.random() < 0.5:
         firsts.reverse()
     named, located, related = _arranged(scene, firsts, rng, aspect, rich)
-    if aspect not in (None, "background") and changed not in named:
+    if aspect not in (None, "background", "relation") and changed not in named:
         named, located = [*named[:-1], changed], set()
     sized = {changed} if aspect == "size" else set[int]()
     if len(scene.things) < 3 and (rich or rng.random() < 0.8):
         sized |= {i for i in named if rng.random() < 0.75} or {named[0]}
     background = aspect == "background" or rng.random() < (0.5 if rich else 0.26)
     return Plan(tuple(named), frozenset(sized), frozenset(located), related, background)
+
+
+# Of captions of two things, up to where they place one of them, both, or say how the two lie to each other. Where one
+# thing among two is comes before how both lie: it is the easier thing to learn.
+_OF_TWO = {"twins": (0.35, 0.55, 1.0), "plain": (0.15, 0.35, 0.75), "rich": (0.0, 0.2, 0.95)}
 
 
 def _arranged(
@@ -128,10 +133,12 @@ def _arranged(
     if scene.kind == "single":
         return firsts, {0} if aspect == "location" or form < (0.85 if rich else 0.6) else set(), False
     if scene.kind == "pair":
-        place_both, relate = (0.4, 1.0) if aspect == "relation" else (0.25, 0.95) if rich else (0.3, 0.75)
+        place_one, place_both, relate = _OF_TWO["twins" if aspect == "relation" else "rich" if rich else "plain"]
+        if form < place_one:
+            return firsts[:1], set(firsts[:1]), False
         if form < place_both:
             return firsts, set(firsts), False
-        return (firsts[:1] if form > 0.92 and not rich and form >= relate else firsts), set(), form < relate
+        return (firsts[:1] if form >= max(relate, 0.92) and not rich else firsts), set(), form < relate
     if scene.kind == "group":
         copied = [i for i in firsts if scene.things[i].noun == scene.things[-1].noun]  # the copies come last
         return copied if form < (0.15 if rich else 0.4) else firsts, set(), False
@@ -266,12 +273,13 @@ _SIZES: dict[Size, tuple[str, ...]] = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
 }
+# Some say where a thing is in the words for how two lie, so that what those words mean can be learnt from one thing.
 _PLACES: dict[Location, tuple[str, ...]] = {
-    "left": ("on the left", "at the left side", "on the left side"),
-    "right": ("on the right", "at the right side", "on the right side"),
-    "top": ("at the top", "in the upper part", "near the top"),
-    "bottom": ("at the bottom", "in the lower part", "near the bottom"),
-    "middle": ("in the middle", "in the center", "at the center"),
+    "left": ("on the left", "at the left side", "on the left side", "left of the center", "to the left"),
+    "right": ("on the right", "at the right side", "on the right side", "right of the center", "to the right"),
+    "top": ("at the top", "in the upper part", "near the top", "above the center", "over the center"),
+    "bottom": ("at the bottom", "in the lower part", "near the bottom", "below the center", "under the center"),
+    "middle": ("in the middle", "in the center", "at the center", "near the center", "in the very middle"),
 }
 _WAYS: dict[Relation, tuple[str, ...]] = {
     "left": ("left",),
