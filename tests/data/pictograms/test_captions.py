@@ -229,3 +229,17 @@ def test_the_same_choices_word_claims_alike():
             for to in (first, second)
         )
         assert sum(a != b for a, b in zip(one, other, strict=True)) == 1
+
+
+def test_a_caption_can_place_one_thing_of_two_and_twins_then_differ_in_that_place():
+    scenes = Scenes(seed=5, mix={"pair": 1.0}, twin_share=1.0, twin_aspects=("relation",), bank=BANK)
+    placed = 0
+    for number in range(200):
+        couple = scenes.couple(number)
+        made = plan(couple.scenes[0], generator("plan", number), couple.change)
+        first, second = (made.claim(scene) for scene in couple.scenes)
+        assert first != second
+        if len(made.things) == 1 and made.located:
+            placed += 1
+            assert first.things[0].location != second.things[0].location
+    assert 40 < placed < 100

@@ -153,6 +153,19 @@ def test_twins_differ_in_exactly_one_thing(split, seed, number):
     assert (a.kind, a.texture_seed) == (b.kind, b.texture_seed)
 
 
+def test_every_group_can_have_a_twin_of_another_count():
+    scenes = Scenes(seed=4, mix={"group": 1.0}, twin_share=1.0, twin_aspects=("count",), bank=BANK)
+    couples = [scenes.couple(number) for number in range(300)]
+    assert all(couple.change and couple.change.aspect == "count" for couple in couples)
+    copies = Counter(
+        sum(thing.noun == scene.things[-1].noun for thing in scene.things)
+        for couple in couples
+        for scene in couple.scenes
+    )
+    assert set(copies) == {2, 3, 4}
+    assert copies[2] > 150 and copies[4] > 60
+
+
 def test_shares_of_kinds_twins_and_aspects():
     scenes = Scenes(seed=3, bank=BANK)
     couples = [scenes.couple(number) for number in range(3000)]

@@ -39,7 +39,7 @@ BACKGROUNDS = (
 )
 MIX: Mapping[str, float] = {"single": 0.3, "pair": 0.35, "group": 0.2, "mixed": 0.15}
 # Counting takes more practice than naming (measured: foils of counts rose by several points).
-TRAINING_MIX: Mapping[str, float] = {"single": 0.26, "pair": 0.28, "group": 0.36, "mixed": 0.1}
+TRAINING_MIX: Mapping[str, float] = {"single": 0.28, "pair": 0.3, "group": 0.3, "mixed": 0.12}
 HELD_OUT_VENDOR = "noto"
 OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
@@ -47,9 +47,10 @@ OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above":
 _SIDES: dict[tuple[bool, Size], tuple[float, float]] = {
     (True, "small"): (0.40, 0.46),
     (True, "large"): (0.70, 0.84),
-    (False, "small"): (0.33, 0.37),
+    (False, "small"): (0.34, 0.38),
     (False, "large"): (0.58, 0.64),
 }
+_MOST_THINGS = 4
 _MANY_SIDE = (0.39, 0.45)  # three or four things; they count as small
 _OFF_CENTRE = 0.16  # of the side: from here on a thing is on the left, at the top, …
 _MIDDLE = 0.08  # of the side: nearer to the centre than this is in the middle
@@ -232,8 +233,9 @@ class Scenes:
     def couple(self, number: int, epoch: int = 0) -> Couple:
         """Scenes 2·number and 2·number+1."""
         rng = generator("scene", self.split, self.seed, epoch, number)
-        first = self.draw(rng)
         twins = rng.random() < self.twin_share and epoch >= self.twins_from_epoch
+        # The twin of a group has one less, and two are the fewest that make a group.
+        first = self.draw(rng, least_copies=3 if twins and "count" in self._changes["group"] else 2)
         twin = self._twin(first, rng) if twins else None
         if twin is None:
             return Couple((first, self.draw(rng)), None)
@@ -241,8 +243,8 @@ class Scenes:
         # The change of a count takes a copy away, so without a swap the second scene would never have more.
         return Couple((second, first) if rng.random() < 0.5 else (first, second), change)
 
-    def draw(self, rng: np.random.Generator) -> Scene:
-        """A scene by the generator's chance alone."""
+    def draw(self, rng: np.random.Generator, least_copies: int = 2) -> Scene:
+        """A scene by the generator's chance alone; a group has at least so many of its kind."""
         at = rng.random()
         kind = next(
             (k for k, bound in zip(self._kinds, self._kind_bounds, strict=True) if at < bound),
@@ -258,7 +260,8 @@ class Scenes:
                 f"Split {self.split} of pictograms has no {kind} scene with these {len(self.nouns)} nouns: "
                 f"set a larger data.num_nouns."
             )
-        things = _LAYOUTS[kind](rng, [self.sprite(noun, rng) for noun in nouns])
+        sprites = [self.sprite(noun, rng) for noun in nouns]
+        things = _group(rng, sprites, least_copies) if kind == "group" else _LAYOUTS[kind](rng, sprites)
         return Scene(things, background, _texture_seed(rng), kind)
 
     @staticmethod
@@ -454,9 +457,10 @@ def _spread(rng: np.random.Generator, sprites: list[Thing], sizes: list[Size]) -
     return tuple(things)
 
 
-def _group(rng: np.random.Generator, sprites: list[Thing]) -> tuple[Thing, ...]:
+def _group(rng: np.random.Generator, sprites: list[Thing], least_copies: int) -> tuple[Thing, ...]:
     *others, copied = sprites
-    copies = 2 + int(rng.random() * (2 if others else 3))
+    most = _MOST_THINGS - len(others)
+    copies = least_copies + int(rng.random() * (most - least_copies + 1))
     total = copies + len(others)
     size: Size = "small" if total > 2 else _size(rng)
     return _spread(rng, [*others, *[copied] * copies], [size] * total)
@@ -467,7 +471,7 @@ def _mixed(rng: np.random.Generator, sprites: list[Thing]) -> tuple[Thing, ...]:
     return _spread(rng, sprites, sizes)
 
 
-_LAYOUTS = {"single": _single, "pair": _pair, "group": _group, "mixed": _mixed}
+_LAYOUTS = {"single": _single, "pair": _pair, "mixed": _mixed}
 
 
 def _resized(rng: np.random.Generator, thing: Thing, alone: bool) -> Thing:
