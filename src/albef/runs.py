@@ -11,6 +11,7 @@ from albef.config import UserError
 from albef.manifest import MANIFEST_FILE, Damaged, plain, verify
 from albef.recipe import load_recipe
 from albef.train.checkpoint import checkpoints_in, step_of
+from albef.train.lock import is_held
 from albef.train.logging import LOSSES
 from albef.train.resume import CONFIG_FILE
 
@@ -21,7 +22,7 @@ class RunState(NamedTuple):
     """A run at a glance."""
 
     folder: Path
-    state: str  # finished, trained (not evaluated), begun (no checkpoint), or stopped
+    state: str  # at work, finished, trained (not evaluated), begun (no checkpoint), or stopped
     step: int  # of the newest checkpoint
     steps: int
     figure: str  # the first headline of metrics.json, else the last logged losses
@@ -35,7 +36,7 @@ def runs_in(folder: Path) -> list[RunState]:
 
 
 def run_state(run: Path) -> RunState:
-    """What became of a run. Whether a process is at work on it just now can't be told from its files."""
+    """What became of a run, or that a process is at work on it."""
     checkpoints = checkpoints_in(run / "checkpoints")
     step = step_of(checkpoints[-1]) if checkpoints else 0
     try:
@@ -43,7 +44,9 @@ def run_state(run: Path) -> RunState:
     except UserError:
         return RunState(run, f"unreadable {CONFIG_FILE}", step, 0, "")
     metrics = read_object(run / "metrics.json")
-    if metrics and step == steps:
+    if is_held(run):
+        state = "at work"
+    elif metrics and step == steps:
         state = "finished"
     elif step == steps:
         state = "trained, not evaluated"

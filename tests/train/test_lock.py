@@ -17,6 +17,7 @@ from albef.cli import main
 from albef.config import Config, UserError
 from albef.recipe import dump_config
 from albef.run import prepare, run
+from albef.runs import run_state
 from albef.train.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in
 
 HOLD = """
@@ -68,6 +69,16 @@ def test_a_second_training_is_refused_with_the_holder(
         assert said.count("\n") == 1
         assert f"{folder}: process {process.pid} on {socket.gethostname()} is training here" in said
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_at_work_is_listed_so(tmp_path: Path, holding: Holding) -> None:
+    folder = tmp_path / "run"
+    prepare(toy.config(), folder)
+    process, _ = holding(folder)
+    assert run_state(folder).state == "at work"
+    process.kill()
+    process.wait()
+    assert run_state(folder).state == "begun"
 
 
 def test_a_run_holds_its_folder_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,26 @@ def alone_in(folder: Path, name: str = LOCK_FILE, say: Callable[[str], None] = p
         os.close(file)
 
 
+def is_held(folder: Path, name: str = LOCK_FILE) -> bool:
+    """Whether another process is at work in the folder; False where the file system knows no locks.
+
+    Not for the holder itself to ask: closing the file would drop its lock.
+    """
+    try:
+        file = os.open(folder / name, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        os.lockf(file, os.F_TEST, 0)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 def holder(file: int) -> str:
     """The process that wrote itself into a lock."""
     written = os.pread(file, LONGEST_HOLDER, 0).decode("utf-8", "replace").split("\n")[0]
