@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -10,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+# oneDNN keeps what it prepared for each shape, 1,024 of them by default. Packed texts are of ever new shapes, so that
+# grew by 0.8 MB a picture in re-ranking at base size. It is read at oneDNN's first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
 class Kernels(NamedTuple):
