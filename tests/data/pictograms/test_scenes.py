@@ -163,7 +163,8 @@ def test_every_group_can_have_a_twin_of_another_count():
         for scene in couple.scenes
     )
     assert set(copies) == {2, 3, 4}
-    assert copies[2] > 150 and copies[4] > 60
+    assert copies[2] > 150
+    assert copies[4] > 60
 
 
 def test_shares_of_kinds_twins_and_aspects():

@@ -133,7 +133,9 @@ def _arranged(
     if scene.kind == "single":
         return firsts, {0} if aspect == "location" or form < (0.85 if rich else 0.6) else set(), False
     if scene.kind == "pair":
-        place_one, place_both, relate = _OF_TWO["twins" if aspect == "relation" else "rich" if rich else "plain"]
+        place_one, place_both, relate = _OF_TWO[
+            "twins" if aspect == "relation" else "rich" if rich else "plain"
+        ]
         if form < place_one:
             return firsts[:1], set(firsts[:1]), False
         if form < place_both:
@@ -276,9 +278,21 @@ _SIZES: dict[Size, tuple[str, ...]] = {
 # Some say where a thing is in the words for how two lie, so that what those words mean can be learnt from one thing.
 _PLACES: dict[Location, tuple[str, ...]] = {
     "left": ("on the left", "at the left side", "on the left side", "left of the center", "to the left"),
-    "right": ("on the right", "at the right side", "on the right side", "right of the center", "to the right"),
+    "right": (
+        "on the right",
+        "at the right side",
+        "on the right side",
+        "right of the center",
+        "to the right",
+    ),
     "top": ("at the top", "in the upper part", "near the top", "above the center", "over the center"),
-    "bottom": ("at the bottom", "in the lower part", "near the bottom", "below the center", "under the center"),
+    "bottom": (
+        "at the bottom",
+        "in the lower part",
+        "near the bottom",
+        "below the center",
+        "under the center",
+    ),
     "middle": ("in the middle", "in the center", "at the center", "near the center", "in the very middle"),
 }
 _WAYS: dict[Relation, tuple[str, ...]] = {
