@@ -1,5 +1,6 @@
 """Ranking: matching of chosen pairs equals matching of each alone; what is no candidate comes last."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 
@@ -104,6 +105,29 @@ def test_each_picture_is_encoded_once(engine: Engine, monkeypatch: pytest.Monkey
     pairs = np.array([[image, text] for text in range(4) for image in (0, 2, 4)])
     match_scores(engine, images, CAPTIONS, pairs)
     assert sum(seen) == 3
+
+
+def held_bytes() -> int:
+    """Of all tensors that are alive, each storage once; without weights that are laid out for oneDNN."""
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout is torch.strided]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def test_a_larger_gallery_holds_no_more_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "IMAGES_AT_ONCE", 2)
+    finish, held = engine.model.finish_match, list[int]()
+    monkeypatch.setattr(
+        engine.model, "finish_match", lambda *given: held.append(held_bytes()) or finish(*given)
+    )
+    most = []
+    for count in (4, 16):
+        match_scores(engine, pictures(count), CAPTIONS, np.array([[row, 0] for row in range(count)]))
+        most.append(max(held))
+        assert len(held) == count
+        held.clear()
+    small, large = most
+    assert large <= small
 
 
 def test_a_gallery_of_one(engine: Engine) -> None:
