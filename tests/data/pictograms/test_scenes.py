@@ -130,7 +130,8 @@ def difference(a: Scene, b: Scene) -> set[str]:
         assert sum((nouns_of(a) - nouns_of(b)).values()) in (1, max(nouns_of(a).values()))
         found.add("noun")
     if any(p.size != q.size for p, q in pairs):
-        assert sum(p.size != q.size for p, q in pairs) == 1
+        swapped = all(len({thing.size for thing in scene.things}) == 2 for scene in (a, b))
+        assert sum(p.size != q.size for p, q in pairs) == 1 + swapped
         found.add("size")
     if a.kind == "single" and location(a.things[0]) != location(b.things[0]):
         found.add("location")

@@ -116,7 +116,7 @@ def plan(scene: Scene, rng: np.random.Generator, change: Change | None = None, r
     sized = {changed} if aspect == "size" else set[int]()
     if len(scene.things) < 3 and (rich or rng.random() < 0.8):
         sized |= {i for i in named if rng.random() < 0.75} or {named[0]}
-    background = aspect == "background" or rng.random() < (0.5 if rich else 0.26)
+    background = aspect == "background" or rng.random() < (0.5 if rich else 0.16)
     return Plan(tuple(named), frozenset(sized), frozenset(located), related, background)
 
 
@@ -143,7 +143,7 @@ def _arranged(
         return (firsts[:1] if form >= max(relate, 0.92) and not rich else firsts), set(), form < relate
     if scene.kind == "group":
         copied = [i for i in firsts if scene.things[i].noun == scene.things[-1].noun]  # the copies come last
-        return copied if form < (0.15 if rich else 0.4) else firsts, set(), False
+        return copied if form < (0.15 if rich else 0.25) else firsts, set(), False
     if rich or form > 0.4:
         return firsts, set(), False
     if len(firsts) > 2 and form < 0.15:

@@ -42,6 +42,10 @@ class Item:
     noisy: bool
 
 
+# Captions that must be true of one scene only say more than everyday ones: reading them takes practice too.
+_RICH_SHARE = 0.4
+
+
 def templates_of(split: str) -> Templates:
     """Which wordings a split uses: `unseen_template` has some that training never uses."""
     return "unseen" if split == "unseen_template" else "train"
@@ -107,7 +111,8 @@ class Pictograms:
         couple = self._last[1]
         key = ("caption", self.split, self.seed, epoch, number)
         rng = generator(*key) if couple.change else generator(*key, second)
-        planned = plan(couple.scenes[0 if couple.change else second], rng, couple.change)
+        rich = rng.random() < _RICH_SHARE
+        planned = plan(couple.scenes[0 if couple.change else second], rng, couple.change, rich)
         scene = couple.scenes[second]
         return scene, planned.claim(scene), choices(rng)
 

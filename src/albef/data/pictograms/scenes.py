@@ -325,8 +325,13 @@ class Scenes:
                 return None
             if len(things) == 1 and old.size == "small" and location(old) != "middle":
                 return None  # it would have to move to have room to grow
-            new = _resized(rng, old, alone=len(things) == 1)
-            return replace(scene, things=(*things[:index], new, *things[index + 1 :]))
+            # Of one large and one small thing both change: only knowing which is which tells such twins apart.
+            both = len({thing.size for thing in things}) == 2
+            resized = (
+                _resized(rng, t, alone=len(things) == 1) if both or i == index else t
+                for i, t in enumerate(things)
+            )
+            return replace(scene, things=tuple(resized))
         if aspect == "location":
             if old.size == "large":
                 return None
