@@ -57,7 +57,10 @@ def open_picture(picture: str | os.PathLike[str] | bytes, *, obey_exif: bool) ->
     except BadPicture:
         raise
     except FileNotFoundError:
-        raise BadPicture(f"{name}: no such file; relative paths begin at data.image_root.") from None
+        raise BadPicture(
+            f"{name}: no such file; paths in an annotation file begin at data.image_root (--image-root), others at "
+            f"the current folder."
+        ) from None
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:  # what broken content raises
         raise BadPicture(f"{name}: cannot be read as a picture ({str(error).rstrip('.')}).") from None
     return np.ascontiguousarray(upright(pixels) if upright else pixels)

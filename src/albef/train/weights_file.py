@@ -85,7 +85,7 @@ def read_onnx(file: Path) -> dict[str, Tensor]:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError:
-        raise UserError(f"{file}: ONNX files need the package onnx: pip install 'albef[weights]'.") from None
+        raise UserError(f"{file}: ONNX files need the package onnx: pip install onnx.") from None
     try:
         graph = onnx.load(file, load_external_data=False).graph
     except DecodeError:

@@ -1,10 +1,14 @@
 """Visual Genome's regions and questions."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from albef.recipe import load_recipe
 from downloads import picture, prepare, records, write
+
+ROOT = Path(__file__).parent.parent.parent.parent
 
 
 @pytest.fixture
@@ -75,6 +79,10 @@ def test_phrases_and_questions(genome: Path) -> None:
 def test_either_file_is_enough(genome: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (genome / "region_descriptions.json").unlink()
     out = prepare("visual-genome", genome)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("albef train"))
+    _, _, recipe, *settings = shlex.split(line)
+    config = load_recipe(ROOT / recipe, settings)
+    assert config.data.answer_list == ""  # none was written
     assert sorted(path.name for path in out.iterdir()) == ["missing.txt", "vg_qa.json"]
     out.rename(genome.parent / "before")
     (genome / "question_answers.json").unlink()

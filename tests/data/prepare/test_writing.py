@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from albef.cli import main
 from albef.config import UserError
 from albef.data.prepare import NAMES
 from albef.data.prepare.reading import DEPTH, find, search
@@ -112,3 +113,12 @@ def test_the_command_to_type_next_is_one(training: Training) -> None:
     assert (albef, train) == ("albef", "train")
     config = load_recipe(RECIPES / Path(recipe).name, settings)
     assert (config.data.source, config.data.image_root) == ("my out/a.json", "my in")
+    assert (config.train.init == "MODEL") == (config.train.lr < 1e-4)  # what fine-tunes begins with a model
+
+
+def test_an_unreplaced_model_gets_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = Training("nlvr", {"source": "a.json"}).command(tmp_path, tmp_path)
+    _, *arguments = shlex.split(command)
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--out", str(tmp_path / "run")])
+    assert "MODEL: no such folder; give a run" in capsys.readouterr().err

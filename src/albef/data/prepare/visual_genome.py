@@ -28,7 +28,7 @@ def visual_genome(source: Path, files: Files) -> Training:
     if questions:
         files.rows("vg_qa.json", "vqa", question_rows(questions, folders, source))
     if not regions:
-        return Training("vqa", {"source": "vg_qa.json"})
+        return Training("vqa", {"source": "vg_qa.json", "answer_list": ""})
     files.rows("vg.json", "pretrain", caption_rows(regions, folders, source))
     return Training("own-data", {"source": "vg.json"})
 

@@ -17,6 +17,7 @@ from albef.data.prepare.reading import Row
 from albef.data.rows import columns
 
 MISSING_FILE = "missing.txt"
+FROM_RANDOM_WEIGHTS = ("own-data", "easy-vqa")  # the recipes of prepared sets that need no model to start from
 # Sets that name a picture more than once have fewer pictures than this, so that each is looked for once.
 REMEMBERED = 1 << 18
 
@@ -32,17 +33,22 @@ class Written:
 
 @dataclass(frozen=True)
 class Training:
-    """The recipe that trains on a prepared set, and the set's files by the `data` setting that names them."""
+    """The recipe that trains on a prepared set, and the set's files by the `data` setting that names them.
+
+    An empty name takes away a file that the recipe has and the set has not.
+    """
 
     recipe: str
     files: dict[str, str]
 
     def command(self, out: Path, image_root: Path) -> str:
         """What to type next."""
-        paths = {name: out / file for name, file in self.files.items()} | {"image_root": image_root}
+        paths = {name: str(out / file) if file else '""' for name, file in self.files.items()}
+        start = [] if self.recipe in FROM_RANDOM_WEIGHTS else ["--train.init=MODEL"]
         return shlex.join(
-            ["albef", "train", f"recipes/{self.recipe}.yaml"]
+            ["albef", "train", f"recipes/{self.recipe}.yaml", *start]
             + [f"--data.{name}={path}" for name, path in paths.items()]
+            + [f"--data.image_root={image_root}"]
         )
 
 
