@@ -1,9 +1,13 @@
 """Estimates follow the model: its parameters are counted, and what is computed again is not kept."""
 
 import dataclasses
+from pathlib import Path
 
 import toy
+from albef.data.text import Tokenizer
 from albef.estimate import estimate
+from albef.model.albef import ALBEF
+from albef.model_directory import save_model
 from albef.run import choose_tokenizer
 from albef.tasks.pretrain import Pretrain
 
@@ -22,3 +26,11 @@ def test_counts_the_model_and_sees_what_checkpointing_saves() -> None:
     less = estimate(again)
     assert less.activation_bytes_per_pair < 0.8 * found.activation_bytes_per_pair
     assert less.largest_micro_batch > found.largest_micro_batch
+
+
+def test_a_model_to_start_from_says_how_large_it_is(tmp_path: Path) -> None:
+    model = ALBEF(dataclasses.replace(toy.MODEL, image_depth=3))
+    save_model(tmp_path, model, Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY), "")
+    config = toy.config()
+    started = dataclasses.replace(config, train=dataclasses.replace(config.train, init=str(tmp_path)))
+    assert estimate(started).parameters == sum(parameter.numel() for parameter in model.parameters())

@@ -213,6 +213,18 @@ def positive(text: str) -> int:
     return number
 
 
+def make_room(*files: Path | None) -> None:
+    """Makes the folders that results will be written into, before anything is computed."""
+    for file in files:
+        if file is not None:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(
+                    f"{file}: can't be written there ({error.strerror}); name another file."
+                ) from None
+
+
 def train(given: argparse.Namespace, settings: list[str]) -> None:
     """`albef train`"""
     from albef.recipe import dump_config, load_recipe
@@ -281,6 +293,7 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.model_directory import read_answers
     from albef.run import OF_PAIRS, Asked, evaluate_on, facts_of, protocol_of, task_of, trained_nouns
 
+    make_room(given.json, given.results)
     with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):
         engine = Engine.load(given.model, quiet=distributed.rank() > 0, bf16=given.bf16)
         task = given.task or task_of(engine)
@@ -363,6 +376,7 @@ def predict(given: argparse.Namespace) -> None:
     from albef.engine import Engine
     from albef.evaluation.evaluate import write_json
 
+    make_room(given.json, given.out if given.task == "grounding" else None)
     engine = Engine.load(given.model, quiet=True)
     result: dict[str, Any]
     title = given.query if given.task == "retrieval" else given.text
@@ -431,6 +445,7 @@ def export_published(given: argparse.Namespace) -> None:
     from albef.exchange.account import table
     from albef.exchange.exporting import export_official
 
+    make_room(given.official)
     structure, rows = export_official(given.model, given.official)
     Console().print(table(f"{given.official.name}: {structure.name}", rows))
 
@@ -489,6 +504,7 @@ def search(given: argparse.Namespace) -> None:
     from albef.search import search as searching
     from albef.search.index import load_index
 
+    make_room(given.out)
     index = load_index(given.index)
     is_picture = Path(given.query).suffix.lower() in SUFFIXES
     query = Path(given.query) if is_picture else given.query

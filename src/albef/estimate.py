@@ -16,7 +16,7 @@ from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.engine import choose_device
 from albef.model import kernels
-from albef.run import choose_tokenizer
+from albef.run import choose_tokenizer, initial_model
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
 from albef.train.allocator import keep_freed_memory
@@ -50,9 +50,11 @@ def estimate(config: Config) -> Estimate:
     torch.set_num_threads(config.train.threads or max(1, (os.cpu_count() or 1) // processes))
     keep_freed_memory()
     tokenizer = choose_tokenizer(config)
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
-    )
+    if config.train.init:
+        model = initial_model(config)
+    else:
+        model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    config = dataclasses.replace(config, model=model)
     choice, _ = choose(config, device)
     kernels.use(choice.kernels)
     task = build_task(config).to(device).train()

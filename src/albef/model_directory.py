@@ -149,6 +149,8 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     """The configuration in a `config.json`, and the heads that the model has."""
     try:
         stored: Any = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; give a finished run or a model directory.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({error}); save the model again.") from None
     version = stored.get("format_version") if isinstance(stored, dict) else None

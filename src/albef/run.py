@@ -104,7 +104,8 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
             raise UserError(
                 "train.init gives every encoder its weights: leave it out, or train.init_image and train.init_text."
             )
-        config = dataclasses.replace(config, model=initial_model(config))
+        known = load_recipe(config_file).model if config_file.exists() else None
+        config = dataclasses.replace(config, model=initial_model(config, known))
     if tokenizer_file.exists():
         tokenizer = Tokenizer.load(tokenizer_file)
     else:
@@ -133,9 +134,12 @@ def check_free(folder: Path) -> None:
         raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
 
 
-def initial_model(config: Config) -> ModelConfig:
-    """The model that training starts from, with this recipe's picture size, text length and dropout."""
-    start, own = read_config(find_model(config.train.init)[0] / MODEL_FILE)[0], config.model
+def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
+    """The model that training starts from, with this recipe's picture size, text length and dropout.
+
+    `known`: that model, where a run has noted it, so that it need not be there any more.
+    """
+    start, own = known or read_config(find_model(config.train.init)[0] / MODEL_FILE)[0], config.model
     return dataclasses.replace(
         start,
         image_size=own.image_size,

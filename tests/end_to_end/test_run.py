@@ -57,7 +57,7 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
 
 
 def test_evaluate_repeats_the_figures_of_the_run(finished: Path, tmp_path: Path) -> None:
-    file = tmp_path / "metrics.json"
+    file = tmp_path / "new" / "metrics.json"
     command = ["evaluate", str(finished), "--split=test", "--count=12", "--top-k=4", "--json", str(file)]
     main(command)
     again, first = (json.loads(path.read_text()) for path in (file, finished / "metrics.json"))
@@ -152,7 +152,9 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
         (["evaluate", "{tmp}"], "config.json"),
         (["evaluate", "{run}", "--data={tmp}/none.csv"], "no such file"),
         (["evaluate", "{run}", "--split=tset"], "no split 'tset'"),
+        (["evaluate", "{run}", "--json={tmp}/something.txt/x.json"], "can't be written there"),
         (["info", "bsae"], "bsae"),
+        (["info", "{tmp}"], "config.json: No such file or directory; give a finished run"),
         (["index", "{run}", "{tmp}/nowhere", "--out", "{tmp}/index"], "no such file or folder"),
         (["search", "{tmp}", "a fox"], "index"),
         (["data", "export", "pictograms", "--num-nouns=9999", "--out", "{tmp}/x"], "nouns"),

@@ -9,6 +9,10 @@ import torch
 
 import toy
 from albef.config import DataConfig, TrainConfig, UserError
+from albef.data.text import Tokenizer
+from albef.model.albef import ALBEF
+from albef.model_directory import save_model
+from albef.recipe import load_recipe
 from albef.run import prepare
 from albef.train.checkpoint import CheckpointWriter
 from albef.train.loop import train
@@ -84,6 +88,21 @@ def test_the_checkpoint_is_believed_more_than_an_edited_configuration(tmp_path: 
     changed = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=43))
     with pytest.raises(UserError, match=r"train\.seed: 42 → 43"):
         prepare(changed, tmp_path)
+
+
+def test_the_model_that_a_run_began_with_is_not_needed_again(tmp_path: Path) -> None:
+    started = dataclasses.replace(toy.MODEL, image_depth=2)
+    tokenizer = Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY)
+    save_model(tmp_path / "model", ALBEF(started), tokenizer, "")
+    run, start = tmp_path / "run", str(tmp_path / "model")
+    begun = toy.config(train=TrainConfig(init=start, steps=2, batch_size=4, precision="fp32"))
+    config = prepare(begun, run)
+    (tmp_path / "model").rename(tmp_path / "gone")
+    assert config.model.image_depth == 2
+    assert prepare(load_recipe(run / "config.yaml"), run) == prepare(begun, run) == config
+    other = dataclasses.replace(begun, model=dataclasses.replace(begun.model, dropout=0.3))
+    with pytest.raises(UserError, match=r"model\.dropout: 0\.1 → 0\.3"):
+        prepare(other, run)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
