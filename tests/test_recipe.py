@@ -38,6 +38,13 @@ def test_a_dumped_configuration_comes_back(recipe: Path, tmp_path: Path) -> None
     assert load_recipe(tmp_path / "again.yaml") == config
 
 
+def test_what_is_given_stays_beside_the_published_behaviour(recipe: Path) -> None:
+    recipe.write_text("task: {compat: official}\ntrain: {clip_norm: 0.5}\n")
+    config = load_recipe(recipe, ["--data.obey_exif=true"])
+    assert (config.train.clip_norm, config.data.obey_exif) == (0.5, True)
+    assert (config.train.schedule, config.task.teacher_dropout) == ("published", True)
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from albef import __version__
-from albef.config import SIZES, DataConfig, TaskName, TrainConfig, UserError
+from albef.config import SIZES, Config, DataConfig, TaskName, TrainConfig, UserError
 from albef.data.prepare import NAMES
 
 INTERRUPTED = 130
@@ -73,7 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data",
         default="",
-        help="an annotation file or a folder (default: pictograms, as the task has them)",
+        help="an annotation file or a folder (default: data.validation of a run on such data, else pictograms, "
+        "as the task has them)",
     )
     command.add_argument("--task", choices=get_args(TaskName), help="default: what the model was trained for")
     command.add_argument("--split", action="append", help="test, unseen_vendor, … (repeatable)")
@@ -97,6 +99,11 @@ def build_parser() -> argparse.ArgumentParser:
         type=positive,
         default=1,
         help="of the search for answers in the model's own words; 1: greedy",
+    )
+    command.add_argument(
+        "--count-first-token-twice",
+        action="store_true",
+        help="rank answers by the published score (default: as the run was configured, else not)",
     )
     command.add_argument("--bf16", action="store_true", help="faster on many machines; moves scores a little")
     command.add_argument("--image-root", default="", help="put before the pictures' paths in --data")
@@ -291,24 +298,26 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.evaluation.tables import tables
     from albef.evaluation.vqa import Asking
     from albef.model_directory import read_answers
-    from albef.run import OF_PAIRS, Asked, evaluate_on, facts_of, protocol_of, task_of, trained_nouns
+    from albef.run import Asked, config_of, data_to_measure, evaluate_on, facts_of, protocol_of, task_of
 
     make_room(given.json, given.results)
     with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):
         engine = Engine.load(given.model, quiet=distributed.rank() > 0, bf16=given.bf16)
         task = given.task or task_of(engine)
-        data = DataConfig(
-            source=given.data or ("pictograms" if task in OF_PAIRS else f"pictograms:{task}"),
+        trained = config_of(Path(given.model))
+        data = DataConfig(given.data) if given.data else data_to_measure(trained, task)
+        data = dataclasses.replace(
+            data,
             count=given.count,
-            num_nouns=given.num_nouns or trained_nouns(Path(given.model)) or DataConfig().num_nouns,
-            image_root=given.image_root,
-            detections=given.detections,
+            num_nouns=given.num_nouns or (trained or Config()).data.num_nouns,
+            image_root=given.image_root or data.image_root,
+            detections=given.detections or data.detections,
             answer_list=str(given.answers or ""),
         )
         answers = read_answers(given.answers) if given.answers else engine.answers
-        asked = Asked(
-            task, Asking(answers, given.top_k, given.beams), given.layer, given.shuffle_images, given.results
-        )
+        twice = given.count_first_token_twice or (trained or Config()).task.count_first_token_twice
+        asking = Asking(answers, given.top_k, given.beams, twice)
+        asked = Asked(task, asking, given.layer, given.shuffle_images, given.results)
         metrics = evaluate_on(engine, data, given.split or ["test", "unseen_vendor"], given.seed, asked)
         if distributed.rank() > 0:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -258,12 +259,12 @@ OFFICIAL: dict[str, object] = {
 }
 
 
-def with_compat(config: Config) -> Config:
-    """The configuration with `task.compat` expanded into the settings it stands for."""
+def with_compat(config: Config, given: Set[str] = frozenset()) -> Config:
+    """The configuration with `task.compat` expanded into the settings it stands for, except those that were given."""
     if config.task.compat != "official":
         return config
     sections = {name: getattr(config, name) for name in ("model", "data", "task", "train", "evaluate")}
-    for key, value in OFFICIAL.items():
+    for key in OFFICIAL.keys() - given:
         section, name = key.split(".")
-        sections[section] = dataclasses.replace(sections[section], **{name: value})
+        sections[section] = dataclasses.replace(sections[section], **{name: OFFICIAL[key]})
     return Config(**sections)

@@ -19,7 +19,8 @@ SECTIONS = {section.name: section.default_factory for section in dataclasses.fie
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The run that a recipe describes, with `overrides` such as `--train.steps=100` over it.
 
-    Sizes come from `model.size`, then what the recipe says, then the overrides. Raises `UserError` for a missing
+    Sizes come from `model.size`, then what the recipe says, then the overrides; what `task.compat` stands for gives way
+    to both. Raises `UserError` for a missing
     file, a key that doesn't exist (with the nearest one that does) and a value of the wrong type.
     """
     if not path.is_file():
@@ -41,7 +42,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
         parsed = parser.instantiate(parser.parse_object(settings))
     except ArgumentError as error:
         raise UserError(f"{path}: {plain(str(error))}") from error
-    return with_compat(Config(**{name: parsed[name] for name in SECTIONS}))
+    given = {f"{section}.{name}" for section, keys in settings.items() for name in keys}
+    return with_compat(Config(**{name: parsed[name] for name in SECTIONS}), given)
 
 
 def recipe_parser(size: str) -> ArgumentParser:

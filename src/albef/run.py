@@ -289,12 +289,27 @@ def answers_of(config: Config) -> list[str]:
     return answers
 
 
-def trained_nouns(folder: Path) -> int | None:
-    """How many nouns of the pictograms a run was trained with; None if the folder is no run."""
+def config_of(folder: Path) -> Config | None:
+    """The configuration of a run, or of the run whose model a folder is; None for other models."""
     for candidate in (folder, folder.parent):
         with contextlib.suppress(UserError):
-            return load_recipe(candidate / CONFIG_FILE).data.num_nouns
+            return load_recipe(candidate / CONFIG_FILE)
     return None
+
+
+def data_to_measure(trained: Config | None, task: TaskName) -> DataConfig:
+    """What a model is measured on where nothing is named: the validation data of its run, else pictograms.
+
+    Raises `UserError` for a run on other data than pictograms that has no validation data.
+    """
+    if trained is None or trained.data.source.startswith("pictograms"):
+        return DataConfig("pictograms" if task in OF_PAIRS else f"pictograms:{task}")
+    if not trained.data.validation:
+        raise UserError(
+            f"This run was trained on {trained.data.source} and has no data.validation: name with --data what it is "
+            f"to be measured on."
+        )
+    return dataclasses.replace(trained.data, source=trained.data.validation)
 
 
 def model_card(config: Config) -> str:

@@ -15,7 +15,7 @@ from albef.data.text import Tokenizer
 from albef.model.albef import ALBEF
 from albef.model_directory import Trained, save_model
 from albef.recipe import dump_config
-from albef.run import run
+from albef.run import Asked, run
 
 Rows = list[dict[str, object]]
 
@@ -79,6 +79,20 @@ def test_predict_ranks_pictures_for_a_text_and_texts_for_a_picture(tmp_path: Pat
     assert list(found.values()) == sorted(found.values(), reverse=True)
     main(["predict", "retrieval", model, names[0], "a fox", "two red cars", "--json", str(file)])
     assert set(json.loads(file.read_text())) == {"a fox", "two red cars"}
+
+
+def test_answers_are_ranked_as_published_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Asked] = []
+    monkeypatch.setattr("albef.run.evaluate_on", lambda *given: asked.append(given[-1]) or {})
+    model = model_in(tmp_path, "answer")
+    main(["evaluate", model])
+    main(["evaluate", model, "--count-first-token-twice"])
+    config = Config(task=TaskConfig(name="vqa", count_first_token_twice=True))
+    (tmp_path / "config.yaml").write_text(dump_config(config))  # of the run whose model it is
+    main(["evaluate", model])
+    assert [one.asking.count_first_token_twice for one in asked] == [False, True, True]
 
 
 def test_confusion_is_shown_with_its_control(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

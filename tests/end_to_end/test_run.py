@@ -131,6 +131,17 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
     listed = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
     assert {line["origin"] for line in listed} == {"own.json, row 4", "own.json, row 6"}
     assert (tmp_path / "run" / "report.html").exists()
+    main(["evaluate", str(tmp_path / "run"), "--top-k=4", "--json", str(tmp_path / "again.json")])
+    again, first = (
+        json.loads(file.read_text()) for file in (tmp_path / "again.json", tmp_path / "run" / "metrics.json")
+    )
+    assert again["data/skipped"] == 1
+    assert again == {name: value for name, value in first.items() if not name.startswith("train/")}
+    recipe = tmp_path / "run" / "config.yaml"
+    recipe.write_text(recipe.read_text().replace(f"validation: {tmp_path}/own.json", "validation: ''"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", str(tmp_path / "run")])
+    assert "name with --data what it is to be measured on" in capsys.readouterr().err
     strict = dataclasses.replace(config, data=dataclasses.replace(data, max_bad_fraction=0.01))
     with pytest.raises(UserError, match=r"max_bad_fraction.*bad_samples\.jsonl"):
         run(strict, tmp_path / "strict")

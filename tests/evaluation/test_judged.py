@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 import toy
 from albef.config import DataConfig, TaskName, UserError
@@ -17,7 +17,7 @@ from albef.data.text import Tokenizer
 from albef.engine import Engine, Grounding
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
 from albef.evaluation.gradcam import box_of_map
-from albef.evaluation.grounding import best_proposal, evaluate_grounding, overlap
+from albef.evaluation.grounding import best_proposal, evaluate_grounding, ground_all, overlap
 from albef.evaluation.judged import Judged, another, shown
 from albef.evaluation.tables import task_table
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
@@ -212,6 +212,25 @@ def test_grounding(tmp_path: Path) -> None:
     del rows[0]["box"]
     with pytest.raises(UserError, match='"box" is missing'):
         dict(evaluate_grounding(engine, source_of(tmp_path, "grounding", rows), "data"))
+
+
+def test_boxes_are_of_pictures_as_stored(tmp_path: Path) -> None:
+    pictures(tmp_path, 2)
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    found = []
+    for name, exif in (("plain", {}), ("turned", {"exif": turned})):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            with Image.open(tmp_path / f"{number}.png") as picture:
+                picture.save(tmp_path / name / f"{number}.jpg", **exif)
+        rows: list[dict[str, object]] = [
+            {"image": f"{number}.jpg", "text": "a fox", "box": [0, 0, 30, 20]} for number in range(2)
+        ]
+        source = source_of(tmp_path / name, "grounding", rows)
+        batches = list(ground_all(engine_for("contrast", "itm"), source, None, False, {}))
+        found.append([grounded["itm"] for grounded in batches])
+    assert found[0] == found[1]
 
 
 def test_a_verb_of_another_task_says_what_the_model_was_trained_for(tmp_path: Path) -> None:

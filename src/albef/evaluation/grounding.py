@@ -45,7 +45,7 @@ def ground_all(
     """Each phrase grounded in its picture (for the blind control: in another one), by either score's map."""
     if not engine.can_match:
         raise UserError(f"This model was trained for {engine.trained_for}, without matching (itm).")
-    for batch in shown(engine, source, shuffled, bad):
+    for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of pictures as stored
         ids, mask = engine.text_tokens([record.captions[0] for record in batch.records])
         itm = word_maps(engine.model, batch.pixels, ids, mask, layer).sum(1)
         itc = contrast_maps(engine.model, batch.pixels, ids, mask)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from albef import distributed
 from albef.config import UserError
-from albef.data.pictures import BadPicture
+from albef.data.pictures import BadPicture, open_picture
 from albef.data.records import Record
 from albef.data.sources import Source
 from albef.engine import Engine
@@ -45,12 +45,19 @@ class Shown:
     second_pixels: Float[Tensor, "batch 3 height width"] | None
 
 
-def shown(engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPicture]) -> Iterator[Shown]:
+def shown(
+    engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPicture], obey_exif: bool = True
+) -> Iterator[Shown]:
     """All records of the source, batch by batch; those whose pictures can't be read are noted in `bad` instead.
 
     Of several processes each gets its share of them. `shuffled`: every record gets another one's pictures, the blind
-    control; raises `UserError` where there are none.
+    control; raises `UserError` where there are none. `obey_exif`: pictures are turned upright as their EXIF says.
     """
+
+    def pixels(picture: Path | np.ndarray) -> Tensor:
+        if not obey_exif and not isinstance(picture, np.ndarray):
+            picture = open_picture(picture, obey_exif=False)
+        return engine.pixels(picture)
 
     def readable(indices: range) -> Iterator[tuple[int, Record, list[Tensor]]]:
         for index in indices:
@@ -62,7 +69,7 @@ def shown(engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPict
                 )
             pictures = [seen.image] if seen.second_image is None else [seen.image, seen.second_image]
             try:
-                yield index, record, [engine.pixels(picture) for picture in pictures]
+                yield index, record, [pixels(picture) for picture in pictures]
             except BadPicture as error:
                 bad[index] = error
 
