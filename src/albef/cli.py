@@ -191,7 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("search", help="find pictures by a sentence, or by a picture")
     command.add_argument("index", type=Path, metavar="IDX")
-    command.add_argument("query", help='a sentence such as "two foxes above a red car", or a picture')
+    command.add_argument("query", help='a sentence such as "two foxes", or a picture')
     command.add_argument("-k", type=int, default=12, help="hits to show")
     command.add_argument("--out", type=Path, metavar="PNG", help="contact sheet (default: IDX-search.png)")
     command.set_defaults(command=search)

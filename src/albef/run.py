@@ -332,7 +332,7 @@ seed {train_config.seed}, pictures of {config.model.image_size} pixels.
 ```python
 from albef import Engine
 engine = Engine.load("path/to/this/folder")
-engine.match(["picture.jpg"], ["two foxes above a red car"])
+engine.match(["picture.jpg"], ["two foxes"])
 ```
 
 Method: Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",

@@ -51,3 +51,13 @@ def test_other_widths_are_refused_with_the_first_three(tmp_path: Path) -> None:
     ) as error:
         start_from(Pretrain(config), source)
     assert str(error.value).count("instead of") == 3
+
+
+def test_damaged_weights_are_not_started_from(tmp_path: Path) -> None:
+    source, _ = saved(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"content of model\.safetensors is not what was written"):
+        start_from(Pretrain(toy.config()), source)

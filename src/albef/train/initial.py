@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
+from albef.manifest import MANIFEST_FILE, verify
 from albef.model.image_encoder import resize_positions
 from albef.model_directory import CONFIG_FILE, QUEUE_FILE, TEACHER_FILE, WEIGHTS_FILE, find_model, read_config
 from albef.momentum import NOBODY, FeatureQueue, Keys
@@ -34,10 +35,12 @@ def start_from(task: Task, source: str) -> Started:
 
     A teacher and a queue stored beside the model go on, where the task has them. Position embeddings are resized to
     the task's pictures. Raises `UserError` for weights of other sizes and for a model that lacks what this task
-    builds upon.
+    builds upon, and `Damaged` when a file is not that of the manifest, where there is one.
     """
     folder = find_model(source)[0]
     file, own = folder / WEIGHTS_FILE, task.student.state_dict()
+    if (folder / MANIFEST_FILE).is_file():  # teacher and queue may have been deleted, to start without
+        verify(folder, [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()])
     state = with_places(task, load_file(file))
     last = "classifier.out.weight"
     if last in state and last in own and len(state[last]) != len(own[last]):
