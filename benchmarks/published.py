@@ -1,4 +1,4 @@
-"""The published pre-training step, written plainly in our words, for comparison only (spec §1.4–1.6).
+"""The published pre-training step, written plainly in our words, for comparison only.
 
 It computes what `tasks/pretrain.py` computes, the way the published code does: query, key and value apart, padded
 text, keys and values of the picture projected again in every fusion pass, four fusion passes, logits of the whole

@@ -1,4 +1,4 @@
-"""Each equation against a plain restatement of it, and the corners where published code breaks (spec §1.14)."""
+"""Each equation against a plain restatement of it, and the corners where published code breaks (docs/published.md)."""
 
 import math
 

@@ -75,3 +75,18 @@ def test_official_settings_exist() -> None:
     for key in OFFICIAL:
         section, name = key.split(".")
         assert hasattr(getattr(Config(), section), name)
+
+
+def test_every_quirk_that_the_sources_name_is_described() -> None:
+    page = (ROOT / "docs" / "published.md").read_text("utf-8")
+    named = {name for path in SOURCES for name in re.findall(r"\bQ\d+\b", path.read_text("utf-8"))}
+    assert named
+    assert named <= set(re.findall(r"^\| (Q\d+) \|", page, re.MULTILINE))
+    for key in OFFICIAL:
+        assert key in page, f"docs/published.md doesn't say what {key} brings back"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md")))
+def test_links_between_pages_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
+        assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link}"

@@ -161,11 +161,11 @@ class TaskConfig:
     queue_size: int = 65_536
     align_first: float = 0.0  # share of the steps with the contrastive loss alone
     hardness_ramp: float = 0.0  # share of the fusion's steps over which ITM negatives go from uniform to hard
-    # Published quirks (spec Q4, Q8, Q10); `compat: official` sets them all.
+    # Published quirks; `compat: official` sets them all (docs/published.md).
     teacher_dropout: bool = False  # the teacher keeps dropout on
     random_queue: bool = False  # the queue starts full of random unit vectors that count as negatives
     mask_same_pairs: bool = True  # the same picture or the same caption is never a negative
-    count_first_token_twice: bool = False  # in the ranking of answers (Q17)
+    count_first_token_twice: bool = False  # in the ranking of answers
     # The contrast is with the pairs of all processes and the queue; published: of the own process and the queue.
     gather_batch: bool = True
     compat: Literal["", "official"] = ""

@@ -23,7 +23,7 @@ class MomentumTeacher(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> MomentumTeacher:
-        """Itself; the teacher's dropout follows its own setting instead of the student's (spec Q10)."""
+        """Itself; the teacher's dropout follows its own setting instead of the student's (docs/published.md, Q10)."""
         super().train(mode)
         self.module.train(mode and self.dropout)
         return self
@@ -47,7 +47,7 @@ class FeatureQueue(nn.Module):
     """A ring of the teacher's most recent features; entries never written don't count as negatives.
 
     Any batch size fits any queue size, 0 included. `random=True` fills it with random unit vectors that do count,
-    as published (spec Q8).
+    as published (docs/published.md, Q8).
     """
 
     image: Tensor

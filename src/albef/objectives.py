@@ -127,7 +127,7 @@ def classification_loss(
     alpha: float,
     count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Classification with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / count (spec §1.8).
+    """Classification with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / count (docs/published.md).
 
     The classes stand where the words do in masked language modelling: it is the same equation.
     """
@@ -142,10 +142,10 @@ def answer_loss(
     alpha: float,
     count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Weighted loss of generated answers, Σ_a w_a Σ_t [(1−α)·H(y_t, p_t) + α·H(q_t, p_t)] / count (§5.3; spec §1.7).
+    """Weighted loss of generated answers, Σ_a w_a Σ_t [(1−α)·H(y_t, p_t) + α·H(q_t, p_t)] / count (§5.3).
 
     `count` is that of the questions; `weights` repeats an answer's weight for each of its tokens. The soft targets are
-    over the vocabulary (spec Q1).
+    over the vocabulary (docs/published.md, Q1).
     """
     log_probabilities = at_least_fp32(logits).log_softmax(1)
     losses = F.nll_loss(log_probabilities, labels, reduction="none")
@@ -160,7 +160,7 @@ def sample_assignments(
     allowed: Bool[Tensor, "texts images"],
     generator: torch.Generator | None = None,
 ) -> tuple[Int[Tensor, "texts 2"], Int[Tensor, " texts"]]:
-    """Two images for each text to be assigned to, and the answer: 0 the first, 1 the second, 2 neither (spec §1.9).
+    """Two images for each text to be assigned to, and the answer: 0 the first, 1 the second, 2 neither.
 
     Text n is that of image n. With probability 2/3 this image and one negative in random order, with 1/3 two
     different negatives; negatives are drawn with probability softmax(s) among the allowed. A text with one allowed

@@ -1,4 +1,4 @@
-"""What a row of each task's annotation file must hold (published formats: spec §1.13), checked and made uniform."""
+"""What a row of each task's annotation file must hold, in the published formats, checked and made uniform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entailment and NLVR2: how often the right class is chosen (paper §5.2, §5.4; spec §1.8–1.9)."""
+"""Entailment and NLVR2: how often the right class is chosen (paper §5.2, §5.4)."""
 
 from __future__ import annotations
 

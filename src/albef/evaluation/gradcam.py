@@ -1,4 +1,4 @@
-"""Which patches of a picture a word relies on: Grad-CAM of image–text matching (paper §6.5; spec §1.10)."""
+"""Which patches of a picture a word relies on: Grad-CAM of image–text matching (paper §6.5)."""
 
 from __future__ import annotations
 

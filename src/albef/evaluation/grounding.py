@@ -1,4 +1,4 @@
-"""Grounding: does the map of a phrase lie on what it means? (paper §5.5; spec §1.10)"""
+"""Grounding: does the map of a phrase lie on what it means? (paper §5.5)"""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def evaluate_grounding(
 
 
 def best_proposal(map_: np.ndarray, proposals: Sequence[Box]) -> Box:
-    """The box with the most of the map by the square root of its area (spec §1.10); the first of equals."""
+    """The box with the most of the map by the square root of its area (docs/published.md); the first of equals."""
     return max(proposals, key=lambda box: activation(map_, box))
 
 

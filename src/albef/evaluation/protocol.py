@@ -38,7 +38,7 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
     """How a model with this training meets the data (a `data.source`) that its retrieval is measured on.
 
     "direct": pre-trained weights; "transferred": fine-tuned on another set; "fine-tuned": on a split of the same set.
-    The published zero-shot figures are direct for COCO and transferred for Flickr30k (spec §1.6).
+    The published zero-shot figures are direct for COCO and transferred for Flickr30k (docs/published.md).
     """
     if trained is None:
         return Protocol(

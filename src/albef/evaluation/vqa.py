@@ -1,4 +1,4 @@
-"""How good answers to questions are, by the official soft accuracy (paper §5.3; spec §1.7)."""
+"""How good answers to questions are, by the official soft accuracy (paper §5.3)."""
 
 from __future__ import annotations
 

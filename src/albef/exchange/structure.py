@@ -1,4 +1,4 @@
-"""Which of the six published models a state dict is, and its widths and depths, off names and shapes (spec §1.11)."""
+"""Which of the six published models a state dict is, and its widths and depths, off names and shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder that writes answers, looking at the fused tokens of a question (paper §5.3; spec §1.7)."""
+"""The decoder that writes answers, looking at the fused tokens of a question (paper §5.3)."""
 
 from __future__ import annotations
 

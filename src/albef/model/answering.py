@@ -1,4 +1,4 @@
-"""Answers of the decoder: ranked among candidates, or written freely (paper §5.3; spec §1.7)."""
+"""Answers of the decoder: ranked among candidates, or written freely (paper §5.3)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def rank_answers(
     """For each question of the memory `k` candidates, best first, and their probabilities among the k.
 
     The k candidates whose first word piece is likeliest are scored whole, by the log-probability of all of their pieces;
-    fewer candidates than `k` are all scored. The published score adds that of the first piece a second time (spec Q17).
+    fewer candidates than `k` are all scored. The published score adds that of the first piece a second time
+    (docs/published.md, Q17).
     """
     k = min(k, len(candidate_ids))
     questions = memory.layers[0].shape[0]

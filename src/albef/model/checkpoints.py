@@ -1,4 +1,4 @@
-"""Our weights under the published names and layout, and back (spec §1.11)."""
+"""Our weights under the published names and layout, and back."""
 
 from __future__ import annotations
 

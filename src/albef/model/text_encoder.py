@@ -215,7 +215,7 @@ class FusionEncoder(nn.Module):
 
 
 class PairedFusionLayer(nn.Module):
-    """Two fusion layers, one for each picture of a pair, that share the keys' and values' projection (spec §1.9)."""
+    """Two fusion layers, one for each picture of a pair, that share the keys' and values' projection, as published."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Pre-trained encoders of one modality under our names: ViT, DeiT and DINOv2; BERT and its small relatives.
 
-The published model starts from such weights (spec §1.1), and its names are theirs with a prefix. So other namings
+The published model starts from such weights (paper §3.1), and its names are theirs with a prefix. So other namings
 are turned into timm's and BERT's first, and then into ours like a published model's.
 """
 

@@ -1,4 +1,4 @@
-"""What every task is: a student, its teacher and queue, and three methods (design: prepare, forward, update)."""
+"""What every task is: a student, its teacher and queue, and three methods: prepare, forward, update."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Logits = Float[Tensor, "pairs classes"]
 
 
 class Entailment(Task):
-    """Three classes off the fused [CLS], distilled (spec §1.8)."""
+    """Three classes off the fused [CLS], distilled (paper §5.2)."""
 
     teacher: MomentumTeacher
 

@@ -16,7 +16,7 @@ from albef.tasks.entailment import classified, classify
 
 
 class NLVR(Task):
-    """Two classes off the [CLS] that has seen both pictures, distilled (spec §1.9)."""
+    """Two classes off the [CLS] that has seen both pictures, distilled (paper §5.4)."""
 
     teacher: MomentumTeacher
 
@@ -45,7 +45,7 @@ class NLVR(Task):
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Both layers of a pair start as the fusion layer of a model for single pictures (spec §1.9)."""
+        """Both layers of a pair start as the fusion layer of a model for single pictures (docs/published.md)."""
         return paired(state)
 
 

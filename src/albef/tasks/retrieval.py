@@ -14,7 +14,7 @@ from albef.tasks.contrast import align, counts_of, keys_of, match
 
 
 class Retrieval(Task):
-    """L = L_itc + L_itm, where every text of a picture is a positive of it (spec §1.6)."""
+    """L = L_itc + L_itm, where every text of a picture is a positive of it (paper §5.1)."""
 
     teacher: MomentumTeacher
 

@@ -27,7 +27,7 @@ class Assignment(NamedTuple):
 
 
 class TextAssignment(Task):
-    """Three classes off the [CLS] that has seen both pictures; no teacher (spec §1.9)."""
+    """Three classes off the [CLS] that has seen both pictures; no teacher (docs/published.md)."""
 
     teacher: None = None
 

@@ -18,7 +18,7 @@ from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 
 
 class VQA(Task):
-    """Language modelling of weighted answers, distilled (spec §1.7)."""
+    """Language modelling of weighted answers, distilled (paper §5.3)."""
 
     teacher: MomentumTeacher
 
@@ -58,7 +58,7 @@ class VQA(Task):
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The decoder of a pre-trained model starts as its fusion layers, word embeddings and MLM head (spec §1.7)."""
+        """The decoder of a pre-trained model starts as its fusion layers, word embeddings and MLM head (paper §5.3)."""
         found = dict(state)
         if any(name.startswith("answer_decoder.") for name in state):
             return found

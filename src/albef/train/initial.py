@@ -31,7 +31,7 @@ class Started(NamedTuple):
 
 
 def start_from(task: Task, source: str) -> Started:
-    """Gives the student the weights of a model, then the teacher the student's (spec Q16).
+    """Gives the student the weights of a model, then the teacher the student's (docs/published.md, Q16).
 
     A teacher and a queue stored beside the model go on, where the task has them. Position embeddings are resized to
     the task's pictures. Raises `UserError` for weights of other sizes and for a model that lacks what this task
@@ -40,7 +40,9 @@ def start_from(task: Task, source: str) -> Started:
     folder = find_model(source)[0]
     file, own = folder / WEIGHTS_FILE, task.student.state_dict()
     if (folder / MANIFEST_FILE).is_file():  # teacher and queue may have been deleted, to start without
-        verify(folder, [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()])
+        verify(
+            folder, [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()]
+        )
     state = with_places(task, load_file(file))
     last = "classifier.out.weight"
     if last in state and last in own and len(state[last]) != len(own[last]):
@@ -61,7 +63,7 @@ def start_from(task: Task, source: str) -> Started:
 
 
 def give(task: Task, state: Mapping[str, Tensor]) -> Started:
-    """Loads what the student has a place for, and gives the teacher the student's weights (spec Q16)."""
+    """Loads what the student has a place for, and gives the teacher the student's weights (docs/published.md, Q16)."""
     own = task.student.state_dict()
     fitting = {name: tensor.float() for name, tensor in state.items() if name in own}
     task.student.load_state_dict(fitting, strict=False)

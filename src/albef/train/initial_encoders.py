@@ -17,7 +17,7 @@ from albef.train.weights_file import find_weights, read_weights
 def start_from_encoders(task: Task, train: TrainConfig) -> Started:
     """Gives the student the weights of `init_image` and `init_text`, then the teacher the student's.
 
-    All else stays random, cross-attention too, as published (spec §1.1). Raises `UserError` for weights that don't
+    All else stays random, cross-attention too, as published. Raises `UserError` for weights that don't
     fit the task's model.
     """
     found = initial_encoders(train, task.student.config)

@@ -1,4 +1,4 @@
-"""The optimizer and every schedule, all of them functions of the step (paper §3.5, spec §1.5)."""
+"""The optimizer and every schedule, all of them functions of the step (paper §3.5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from albef.tasks.base import Stage
 
 
 def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
-    """Whether weight decay applies: to matrices; to embeddings, positions and temperature only as published (Q11)."""
+    """Whether weight decay applies: to matrices; to embeddings, positions and temperature only as published."""
     if name.endswith("temperature"):
         return decay_embeddings
     if parameter.ndim <= 1 or name.endswith(".bias"):
@@ -55,7 +55,7 @@ def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
 
 
 def published_lr(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
-    """The published schedule: in the first epoch a warm-up in stairs of 100 steps, then a cosine in epochs (Q12)."""
+    """The published schedule: in the first epoch a warm-up in stairs of 100 steps, then a cosine in epochs."""
     epoch, inner = divmod(step, steps_per_epoch)
     if epoch:
         epochs = math.ceil(config.steps / steps_per_epoch)
