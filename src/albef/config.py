@@ -18,31 +18,31 @@ class UserError(ValueError):
 class ModelConfig:
     """Widths and depths of the model, and what it expects of its input. Defaults: the published `base` model."""
 
-    size: str = "base"
-    image_size: int = 256  # pixels a side
-    patch_size: int = 16
-    image_width: int = 768
-    image_depth: int = 12
+    size: str = "base"  # a name of `SIZES`, whose sizes hold unless they are given
+    image_size: int = 256  # pixels a side; a multiple of the patch
+    patch_size: int = 16  # pixels a side of what becomes one image token
+    image_width: int = 768  # of the image encoder's tokens
+    image_depth: int = 12  # its layers
     image_heads: int = 12
-    image_mlp_width: int = 3072
-    text_width: int = 768
-    text_depth: int = 6
-    fusion_depth: int = 6
+    image_mlp_width: int = 3072  # of the hidden layer in each of its layers
+    text_width: int = 768  # of the tokens of text and fusion encoder
+    text_depth: int = 6  # layers of text alone
+    fusion_depth: int = 6  # layers in which the text sees the picture
     text_heads: int = 12
     text_mlp_width: int = 3072
-    feature_width: int = 256
+    feature_width: int = 256  # of what pictures and texts are compared by
     # "trained": a vocabulary of at most `vocab_size` pieces is learnt from the run's own captions.
     vocabulary: Literal["bert", "trained"] = "bert"
     vocab_size: int = 30522
-    max_positions: int = 512
+    max_positions: int = 512  # tokens of the longest text that there are position embeddings for
     dropout: float = 0.1  # text and fusion encoder: hidden states and attention probabilities
-    initial_temperature: float = 0.07
+    initial_temperature: float = 0.07  # that similarities are divided by; it is learnt
     # Of linear and embedding weights; narrow models need more to pass any signal on.
     initial_std: float = 0.02
     # Learnt position embeddings start as 2-D sines and cosines of the patch's place instead of noise (published).
     sine_positions: bool = False
-    max_tokens: int = 25  # including [CLS]
-    max_words: int = 30
+    max_tokens: int = 25  # that a text is cut after, including [CLS]
+    max_words: int = 30  # that a text is cut after before it is tokenised
     # The published text is `[CLS] tokens`; LAVIS's models were trained with a closing [SEP].
     append_sep: bool = False
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, as published
@@ -115,14 +115,13 @@ class DataConfig:
     source: str = "pictograms"
     image_root: str = ""  # put before relative picture paths; empty: the annotation file's folder
     count: int = 20_000  # pictograms: pairs in an epoch (every epoch draws new scenes)
-    num_nouns: int = 24  # pictograms
+    num_nouns: int = 24  # pictograms: different things that are drawn, the easiest first
     # An annotation file or folder that the finished model is evaluated on; pictograms need none.
     validation: str = ""
     # vqa: a JSON list of the answers to rank; empty: the most frequent ones of the training data.
     answer_list: str = ""
-    detections: str = (
-        ""  # grounding: a JSON file of the boxes to choose from, {"image number": [[x, y, w, h], …]}
-    )
+    # grounding: a JSON file of the boxes to choose from, {"image number": [[x, y, w, h], …]}
+    detections: str = ""
     caption_noise: float = 0.2  # pictograms: share of training captions that are like noisy web text
     twin_share: float = 0.5  # pictograms: share of neighbouring scenes that differ in one thing only
     twins_from_epoch: int = 0  # pictograms: until then neighbours have nothing to do with each other
@@ -138,9 +137,11 @@ class DataConfig:
     # Area of the random crop; (1, 1): no crop, the whole picture.
     crop_scale: tuple[float, float] = (0.2, 1.0)
     flip: bool = True  # mirror half of the pictures; wrong where captions say left and right
-    randaugment: bool = True
-    mlm_probability: float = 0.15
-    obey_exif: bool = True  # turn pictures as their EXIF says; False for published data sets
+    randaugment: bool = True  # two random changes of colours or geometry to each picture, as published
+    mlm_probability: float = 0.15  # of a token to be masked
+    # Training turns pictures as their EXIF says; published: False. Models in use always turn them, and so does
+    # evaluation, except that of grounding, whose boxes are of pictures as stored.
+    obey_exif: bool = True
     max_bad_fraction: float = 0.01  # unreadable pictures and empty captions that a run tolerates
     workers: int = 0  # data-loading processes per training process
 
@@ -150,15 +151,15 @@ class TaskConfig:
     """What is learnt: the losses, the teacher and the queue."""
 
     name: TaskName = "pretrain"
+    # pretrain: contrast, matching, masked words, or fewer; search and recall need itc.
     losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
     alpha: float = 0.4  # weight of the teacher's soft targets (momentum distillation)
-    alpha_ramp_steps: int = (
-        -1
-    )  # alpha grows from 0 over so many steps; -1: over the first epoch, as published
+    # alpha grows from 0 over so many steps; -1: over the first epoch, as published
+    alpha_ramp_steps: int = -1
     # Whether the teacher gives soft targets at all; its features are what the contrast is with in any case.
     distill: bool = True
-    momentum: float = 0.995
-    queue_size: int = 65_536
+    momentum: float = 0.995  # share of itself that the teacher keeps in a step
+    queue_size: int = 65_536  # teacher features of past pairs that the contrast is with besides the batch
     align_first: float = 0.0  # share of the steps with the contrastive loss alone
     hardness_ramp: float = 0.0  # share of the fusion's steps over which ITM negatives go from uniform to hard
     # Published quirks; `compat: official` sets them all (docs/published.md).
@@ -168,6 +169,7 @@ class TaskConfig:
     count_first_token_twice: bool = False  # in the ranking of answers
     # The contrast is with the pairs of all processes and the queue; published: of the own process and the queue.
     gather_batch: bool = True
+    # "official": the settings of `OFFICIAL` below, except those that are given by themselves.
     compat: Literal["", "official"] = ""
 
 
@@ -175,7 +177,7 @@ class TaskConfig:
 class TrainConfig:
     """How it is learnt: optimizer, schedule, machine, records of the run."""
 
-    seed: int = 42
+    seed: int = 42  # of all that is drawn at random
     # A run or model directory whose weights the student starts from; empty: random weights.
     init: str = ""
     # Instead of `init`: a file or folder with a ViT's (DeiT's, DINOv2's) weights, for the image encoder.
@@ -188,10 +190,11 @@ class TrainConfig:
     # Layers of it to take, in this order (empty: all): the first `model.text_depth` for the text encoder, the next
     # `model.fusion_depth` for the fusion encoder.
     init_text_layers: tuple[int, ...] = ()
-    steps: int = 100_000
+    steps: int = 100_000  # of the optimizer, in the whole run
     batch_size: int = 512  # pairs in an optimizer step, over all processes
     # Pairs that a process computes at once, to save memory: gradients of the parts are added up. 0: all of its share.
     micro_batch_size: int = 0
+    # The learning rate rises from `warmup_lr` to `lr` over `warmup_steps`, then falls as a cosine to `min_lr`.
     lr: float = 1e-4
     min_lr: float = 1e-5
     warmup_lr: float = 1e-5
@@ -199,11 +202,11 @@ class TrainConfig:
     # By step, or in epochs after hundreds of warm-up steps.
     schedule: Literal["cosine", "published"] = "cosine"
     weight_decay: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     decay_embeddings: bool = False  # published: True, which decays the temperature too
-    temperature_lr_scale: float = 1.0
-    clip_norm: float = 1.0  # 0: never clip, as published
-    device: str = "auto"
+    temperature_lr_scale: float = 1.0  # the temperature's learning rate as a multiple of the others'
+    clip_norm: float = 1.0  # length that a gradient is cut to; 0: never clip, as published
+    device: str = "auto"  # auto: a GPU if there is one; or as torch names it: cpu, cuda, cuda:1
     # "auto" of the next three: measured on this machine when the run begins, and kept.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     attention: Literal["auto", "fused", "plain"] = "auto"  # fused: torch's; plain: as products
@@ -216,7 +219,7 @@ class TrainConfig:
     timeout_seconds: int = 600  # that a process waits for another one that doesn't answer
     threads: int = 0  # CPU threads of each process; 0: the cores shared out
     log_every_steps: int = 20
-    checkpoint_every_steps: int = 1000
+    checkpoint_every_steps: int = 1000  # and after the last step
     keep_checkpoints: int = 2  # the last so many
     keep_every_steps: int = 0  # and each whose step is a multiple of this; 0: no others
 
@@ -225,9 +228,9 @@ class TrainConfig:
 class EvaluateConfig:
     """What a run measures of its model at its end."""
 
-    splits: tuple[str, ...] = ("test", "unseen_vendor")
+    splits: tuple[str, ...] = ("test", "unseen_vendor")  # of pictograms (docs/pictograms.md)
     count: int = 500  # pictures in a gallery
-    seed: int = 1
+    seed: int = 1  # of its scenes
     top_k: int = 64  # candidates of the contrastive ranking that ITM re-ranks; answers that are scored whole
     beams: int = 1  # vqa: of the search for answers that the model writes itself; 1: greedy
     # grounding: fusion layer of the maps, counted from 0; null: the published one of six (2), or in the same place
