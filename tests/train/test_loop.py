@@ -6,9 +6,11 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 import toy
@@ -17,7 +19,7 @@ from albef.run import prepare
 from albef.tasks.pretrain import Pretrain
 from albef.train import loop as loop_module
 from albef.train.checkpoint import checkpoints_in
-from albef.train.loop import MAX_SKIPPED_IN_A_ROW, Interrupted, train
+from albef.train.loop import MAX_SKIPPED_IN_A_ROW, Interrupted, run_child, train
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +178,21 @@ def test_what_stops_one_of_two_processes_reaches_the_user(tmp_path: Path) -> Non
     settings = TrainConfig(steps=4, batch_size=4, precision="fp32", processes=2, threads=1)
     with pytest.raises(UserError, match=r"cannot be used, more than data\.max_bad_fraction"):
         trained(toy.config(data=data, train=settings), tmp_path / "run")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_process_that_writes_says_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    def interrupted(config: Config, run: Path) -> None:
+        raise Interrupted("the checkpoint is saved")
+
+    monkeypatch.setattr(loop_module, "train_process", interrupted)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    errors: SimpleQueue[tuple[str, str]] = SimpleQueue()
+    run_child(rank, toy.config(), tmp_path, "", errors)
+    assert errors.empty() == (rank == 1)
 
 
 def test_batches_must_be_divisible_among_processes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -125,7 +125,8 @@ def run_child(
         errors.put(("user", str(error)))
         os._exit(1)  # the others may be waiting inside a collective: they fail when this process is gone
     except Interrupted as error:
-        errors.put(("interrupted", str(error)))
+        if rank == 0:  # which has written the checkpoint, or knows why it could not
+            errors.put(("interrupted", str(error)))
         dist.destroy_process_group()
     except KeyboardInterrupt:
         errors.put(("interrupted", "Stopped at once; the last checkpoint is what there is."))
@@ -194,17 +195,19 @@ def train_process(config: Config, run: Path) -> None:
         loop.run(stream, first_step)
 
 
-def synchronised(task: Task, fuse: bool) -> nn.Module:
+def synchronised(task: Task, losses: Collection[str], fuse: bool) -> nn.Module:
     """The task itself in one process; among several a wrapper that averages the gradients.
 
-    While only the contrastive loss is trained the fusion layers get no gradient, which the wrapper has to look for.
+    Without contrast the projections get no gradient, without what is fused the fusion layers get none, which the
+    wrapper has to look for.
     """
     if not distributed.in_group() or isinstance(task, FSDPModule):
         return task
     with warnings.catch_warnings():
         # `broadcast_buffers` has a successor, but not in every version of torch that is supported.
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not fuse)
+        every = fuse and "itc" in losses and not {"itm", "mlm"}.isdisjoint(losses)
+        return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not every)
 
 
 def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -256,7 +259,8 @@ class Loop:
                 set_lr(self.optimizer, lr_at(step, config, self.steps_per_epoch))
                 stage = stage_at(step, self.config, self.steps_per_epoch)
                 if stage.fuse != fuse:
-                    forward, fuse = synchronised(self.task, stage.fuse), stage.fuse
+                    forward = synchronised(self.task, self.config.task.losses, stage.fuse)
+                    fuse = stage.fuse
                 output = self.backward(forward, batch, step, stage)
                 grad_norm = plain(clip_grad_norm_(student.parameters(), clip_norm))
                 scalars, good, stop = self.everywhere(output, grad_norm)
