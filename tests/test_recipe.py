@@ -53,6 +53,8 @@ def test_a_dumped_configuration_comes_back(recipe: Path, tmp_path: Path) -> None
         ("", ["--train.steps"], "write it as --section.key=value"),
         ("", ["--model.size=huge"], "choose one of tiny, small, base"),
         ("model:\n  image_size: 100", [], "not divisible by model.patch_size"),
+        ("model:\n  size: tiny\n  max_tokens: 128", [], r"model\.max_tokens is 128, but .* from 2 to 64"),
+        ("", ["--train.log_every_steps=0"], r"train\.log_every_steps is 0, but it must be at least 1"),
         ("task:\n  losses: [itc, itn]", [], "losses"),
         ("model: !!python/object/apply:os.system ['true']", [], "not readable as YAML"),
     ],
