@@ -14,6 +14,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 import toy
+from albef import distributed
 from albef.config import Config, TaskConfig, TrainConfig, UserError
 from albef.run import prepare
 from albef.tasks.pretrain import Pretrain
@@ -27,7 +28,7 @@ def one_thread() -> Iterator[None]:
     """Threads that wait for one another are slow where other tests run beside them."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(distributed, "cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
 

@@ -136,9 +136,8 @@ def run_child(
 def train_process(config: Config, run: Path) -> None:
     """Trains in this process, alone or as one of a group."""
     device = choose_device(config.train.device)
-    torch.set_num_threads(
-        config.train.threads or max(1, (os.cpu_count() or 1) // distributed.local_world_size())
-    )
+    shared_out = max(1, distributed.cores() // distributed.local_world_size())
+    torch.set_num_threads(config.train.threads or shared_out)
     keep_freed_memory()
     newest = newest_checkpoint(run / "checkpoints")
     torch.manual_seed(config.train.seed)
