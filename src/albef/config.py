@@ -148,7 +148,8 @@ class DataConfig:
     num_nouns: int = 24  # pictograms
     # An annotation file or folder that the finished model is evaluated on; pictograms need none.
     validation: str = ""
-    # vqa: a JSON list of the answers to rank; empty: the most frequent ones of the training data.
+    # vqa: a JSON list of the answers to rank; empty: the most frequent ones of the training data (of pictograms: of the
+    # first 20,000 questions).
     answer_list: str = ""
     detections: str = (
         ""  # grounding: a JSON file of the boxes to choose from, {"image number": [[x, y, w, h], …]}
@@ -209,8 +210,12 @@ class TaskConfig:
     compat: Literal["", "official"] = ""
 
     def __post_init__(self) -> None:
-        shares = ("alpha", "momentum", "align_first", "hardness_ramp")
-        ranges = {shares: (0, 1), ("alpha_ramp_steps",): (-1, math.inf), ("queue_size",): (0, math.inf)}
+        shares = ("alpha", "momentum", "align_first")
+        ranges = {
+            shares: (0, 1),
+            ("alpha_ramp_steps",): (-1, math.inf),
+            ("queue_size", "hardness_ramp"): (0, math.inf),
+        }
         check_ranges("task", self, ranges)
         if not self.losses:
             raise UserError("task.losses is empty: name at least one of itc, itm, mlm.")

@@ -41,6 +41,7 @@ from albef.model_directory import (
 from albef.progress import track
 
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
+ANSWERS_AT_ONCE = 1024  # that are scored whole: each has a copy of its question's keys and values
 RERANKED = 64  # candidates that matching looks at
 LONGEST_ANSWER = 12  # tokens that the model writes itself
 
@@ -338,12 +339,19 @@ class Engine:
         for number, row in enumerate(rows):
             ids[number, : len(row)], mask[number, : len(row)] = row, True
         given = torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-        with self.computing():
-            best, chances = rank_answers(self.model, memory, *given, k, count_first_token_twice)
-        return [
-            [(answers[number], chance) for number, chance in zip(*row, strict=True)]
-            for row in zip(best.tolist(), chances.tolist(), strict=True)
-        ]
+        found: list[list[tuple[str, float]]] = []
+        questions = torch.arange(len(memory.layers[0]), device=self.device)
+        k = min(k, len(answers))
+        for some in questions.split(max(1, ANSWERS_AT_ONCE // max(k, 1))):
+            with self.computing():
+                best, chances = rank_answers(
+                    self.model, memory.select(some), *given, k, count_first_token_twice
+                )
+            found += [
+                [(answers[number], chance) for number, chance in zip(*row, strict=True)]
+                for row in zip(best.tolist(), chances.tolist(), strict=True)
+            ]
+        return found
 
     def written_answers(self, memory: Memory, k: int) -> list[list[tuple[str, float]]]:
         """For each question `k` answers that the model writes itself, likeliest first, and their probabilities."""
