@@ -67,7 +67,7 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
 def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
     """Makes a model directory of the newest checkpoint."""
-    Console().print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
+    Console(markup=False).print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, _ = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     trained = Trained(config.task.name, short(config.data.source))
@@ -79,7 +79,7 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
     # Drawing is needed here only: a training that starts again after a fault is at work sooner without.
     from albef.report.report import write_report
 
-    console = Console()
+    console = Console(markup=False)
     task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     seconds, steps = float(facts["seconds"]), config.train.steps
     metrics |= {
