@@ -189,6 +189,7 @@ class TaskConfig:
     """What is learnt: the losses, the teacher and the queue."""
 
     name: TaskName = "pretrain"
+    # pretrain; the other tasks have each its own.
     losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
     alpha: float = 0.4  # weight of the teacher's soft targets (momentum distillation)
     alpha_ramp_steps: int = (
@@ -198,6 +199,7 @@ class TaskConfig:
     distill: bool = True
     momentum: float = 0.995
     queue_size: int = 65_536
+    # pretrain, retrieval and grounding, as the next one:
     align_first: float = 0.0  # share of the steps with the contrastive loss alone
     hardness_ramp: float = 0.0  # share of the fusion's steps over which ITM negatives go from uniform to hard
     # Published quirks (spec Q4, Q8, Q10); `compat: official` sets them all.
