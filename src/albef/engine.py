@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from albef.config import UserError
+from albef.data.collate import padded
 from albef.data.pictures import BadPicture, open_picture
 from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
@@ -214,10 +215,7 @@ class Engine:
             )
             for text in texts
         ]
-        ids = np.full((len(rows), max(map(len, rows), default=1)), self.tokenizer.pad_id, dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)], mask[number, : len(row)] = row, True
+        ids, mask = padded(rows, self.tokenizer.pad_id)
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
     def text_encodings(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Iterator[Encoding]:
@@ -334,10 +332,7 @@ class Engine:
         rows = [
             self.tokenizer.encode(answer, self.config.max_positions, append_sep=True) for answer in answers
         ]
-        ids = np.full((len(rows), max(map(len, rows))), self.tokenizer.pad_id, dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)], mask[number, : len(row)] = row, True
+        ids, mask = padded(rows, self.tokenizer.pad_id)
         given = torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
         found: list[list[tuple[str, float]]] = []
         questions = torch.arange(len(memory.layers[0]), device=self.device)
