@@ -192,8 +192,34 @@ def test_only_the_process_that_writes_says_what_was_saved(
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     errors: SimpleQueue[tuple[str, str]] = SimpleQueue()
-    run_child(rank, toy.config(), tmp_path, "", errors)
+    run_child(rank, toy.config(), tmp_path, str(tmp_path), errors)
     assert errors.empty() == (rank == 1)
+
+
+def test_ctrl_c_while_processes_are_starting_reaches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+
+    class Starting:
+        def __init__(self, rest: tuple[Config, Path, str, SimpleQueue]) -> None:
+            self.rest = rest
+
+        def join(self) -> bool:
+            """Ctrl-C, then one of the processes begins."""
+            os.kill(os.getpid(), signal.SIGINT)
+            handler = signal.getsignal(signal.SIGINT)
+            run_child(0, *self.rest)
+            signal.signal(signal.SIGINT, handler)
+            return True
+
+    monkeypatch.setattr(loop_module, "start_processes", lambda child, rest, **_: Starting(rest))
+    monkeypatch.setattr(os, "_exit", exits.append)
+    settings = TrainConfig(batch_size=4, processes=2)
+    with pytest.raises(Interrupted, match="Stopped at once"):
+        train(toy.config(train=settings), tmp_path)
+    assert exits == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_batches_must_be_divisible_among_processes(tmp_path: Path) -> None:

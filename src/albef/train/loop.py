@@ -53,6 +53,7 @@ from albef.train.sharding import plain, shard, whole
 
 MAX_SKIPPED_IN_A_ROW = 20
 TOKENIZER_FILE = "tokenizer.json"
+INTERRUPTED_FILE = "interrupted"  # of a parent whose children may not have heard it
 TEACHER, STUDENT = 0, 1  # last words of the random keys of a part of a step
 
 
@@ -81,15 +82,19 @@ def train(config: Config, run: Path) -> None:
         return
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as meeting:
-        # Children get Ctrl-C themselves and save; the parent only waits for them.
+        # Children get Ctrl-C themselves and save. Until they can they ignore it, as they inherit: the parent notes it.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            start_processes(
+            children = start_processes(
                 run_child,
-                (config, run, f"file://{meeting}/store", errors),
+                (config, run, meeting, errors),
                 nprocs=processes,
+                join=False,
                 start_method="spawn",
             )
+            signal.signal(signal.SIGINT, lambda *_: (Path(meeting) / INTERRUPTED_FILE).touch())
+            while not children.join():
+                pass
         except (ProcessRaisedException, ProcessExitedException):
             # Where one child stopped for a reason that it told, the others fail for want of it.
             if errors.empty():
@@ -105,16 +110,18 @@ def run_child(
     rank: int,
     config: Config,
     run: Path,
-    store: str,
+    meeting: str,
     errors: "multiprocessing.SimpleQueue[tuple[str, str]]",
 ) -> None:
     """One of several training processes; what stops it is handed to the parent as a sentence."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if (Path(meeting) / INTERRUPTED_FILE).exists():
+            raise KeyboardInterrupt
         with alone_in(run, CHILD_LOCK_FILE) if rank == 0 else contextlib.nullcontext():
             dist.init_process_group(
                 "gloo",
-                init_method=store,
+                init_method=f"file://{meeting}/store",
                 rank=rank,
                 world_size=config.train.processes,
                 timeout=timedelta(seconds=config.train.timeout_seconds),
