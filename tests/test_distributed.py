@@ -1,5 +1,6 @@
 """One process: no group unless torchrun started it; seeds that stay the same from version to version."""
 
+import os
 import socket
 
 import pytest
@@ -71,3 +72,11 @@ def test_seeds_follow_from_their_key_and_never_change() -> None:
         drawn[key] = torch.initial_seed()
     assert len(set(drawn.values())) == len(drawn)
     assert drawn[42, 7, 0, 1] == 906115210282858308
+
+
+def test_cores_that_the_system_keeps_for_others_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    assert distributed.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert distributed.cores() == 7

@@ -107,3 +107,11 @@ def test_the_doctor_finds_everything(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found[f"disk left at {tmp_path}"].endswith(" GB")
     main(["doctor", str(tmp_path)])
     assert "open files" in capsys.readouterr().out
+
+
+def test_brackets_in_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a[" / "b]"
+    (folder / "[old]").mkdir(parents=True)
+    (folder / "[old]" / "config.yaml").write_text("train: {steps: 7}")
+    main(["runs", str(folder)])
+    assert "[old]" in capsys.readouterr().out

@@ -284,7 +284,7 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
     table.add_row("pairs a second, all processes", f"{1 / found.seconds_per_pair:,.0f}")
     table.add_row("an epoch", f"{found.seconds_per_epoch / 60:,.1f} minutes")
     table.add_row("the whole run, at the pace of its end", f"{found.seconds_in_all / 3600:,.2f} hours")
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def evaluate(given: argparse.Namespace) -> None:
@@ -321,7 +321,7 @@ def evaluate(given: argparse.Namespace) -> None:
         metrics = evaluate_on(engine, data, given.split or ["test", "unseen_vendor"], given.seed, asked)
         if distributed.rank() > 0:
             return
-    console = Console()
+    console = Console(markup=False)
     for table in tables(metrics):
         console.print(table)
     found = protocol_of(engine, task, data.source)
@@ -412,7 +412,7 @@ def predict(given: argparse.Namespace) -> None:
     table = Table(title=title, show_header=False)
     for name, value in result.items():
         table.add_row(str(name), f"{value:.3f}")
-    Console().print(table)
+    Console(markup=False).print(table)
     if given.json:
         write_json(given.json, result)
 
@@ -431,7 +431,7 @@ def info(given: argparse.Namespace) -> None:
     table = Table(show_header=False, title=given.model)
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def import_published(given: argparse.Namespace) -> None:
@@ -443,7 +443,7 @@ def import_published(given: argparse.Namespace) -> None:
 
     choices = Choices(given.image_size, tuple(given.heads), given.append_sep, given.tokenizer, given.answers)
     structure, rows = import_checkpoint(given.file, given.out, choices)
-    Console().print(table(f"{given.file.name}: {structure.name}", rows))
+    Console(markup=False).print(table(f"{given.file.name}: {structure.name}", rows))
     print(f"Model: {given.out}")
 
 
@@ -456,7 +456,7 @@ def export_published(given: argparse.Namespace) -> None:
 
     make_room(given.official)
     structure, rows = export_official(given.model, given.official)
-    Console().print(table(f"{given.official.name}: {structure.name}", rows))
+    Console(markup=False).print(table(f"{given.official.name}: {structure.name}", rows))
 
 
 def export(given: argparse.Namespace) -> None:
@@ -481,7 +481,7 @@ def prepare(given: argparse.Namespace) -> None:
     table = Table("file", "rows", "left out", title=f"{given.name} in {given.out}")
     for file in prepared.files:
         table.add_row(file.name, f"{file.rows:,}", f"{file.left_out:,}")
-    Console().print(table)
+    Console(markup=False).print(table)
     if prepared.missing:
         print(
             f"{prepared.missing:,} pictures are missing or empty (listed in {given.out / MISSING_FILE}); "
@@ -520,7 +520,7 @@ def search(given: argparse.Namespace) -> None:
     hits = searching.search(index, Engine.load(index.model), query, given.k)
     sheet = given.out or given.index.with_name(f"{given.index.name}-search.png")
     searching.contact_sheet(hits, sheet, query)
-    Console().print(searching.hits_table(hits))
+    Console(markup=False).print(searching.hits_table(hits))
     print(f"Contact sheet: {sheet}")
 
 
@@ -535,7 +535,7 @@ def runs(given: argparse.Namespace) -> None:
     for run in runs_in(given.folder):
         name = run.folder.relative_to(given.folder)
         table.add_row(str(name), run.state, f"{run.step:,}", f"{run.steps:,}", run.figure)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def verify(given: argparse.Namespace) -> None:
@@ -559,4 +559,4 @@ def doctor(given: argparse.Namespace) -> None:
     table = Table("", "found", "advice", show_header=False)
     for row in findings(given.folder):
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)

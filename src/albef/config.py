@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Set
+import math
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,21 @@ TaskName = Literal["pretrain", "retrieval", "vqa", "entailment", "text_assignmen
 
 class UserError(ValueError):
     """A mistake that the user can mend: the message names the file or setting, the problem and the remedy."""
+
+
+Ranges = Mapping[tuple[str, ...], tuple[float, float]]  # by settings: the least and the most
+
+
+def check_ranges(section: str, config: object, ranges: Ranges) -> None:
+    """Raises `UserError` for a setting, or a number in one, that is out of its range."""
+    for names, (least, most) in ranges.items():
+        for name in names:
+            value = getattr(config, name)
+            if not all(
+                least <= number <= most for number in (value if isinstance(value, tuple) else (value,))
+            ):
+                bound = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+                raise UserError(f"{section}.{name} is {value}, but it must be {bound}.")
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,20 @@ class ModelConfig:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
+        sizes = ("image_size", "patch_size", "feature_width", "vocab_size", "max_positions", "max_words")
+        encoders = (
+            f"{part}_{what}" for part in ("image", "text") for what in ("width", "heads", "mlp_width")
+        )
+        check_ranges(
+            "model",
+            self,
+            {
+                (*sizes, *encoders, "image_depth", "fusion_depth"): (1, math.inf),
+                ("text_depth", "initial_std"): (0, math.inf),
+                ("dropout",): (0, 1),
+                ("max_tokens",): (2 + self.append_sep, self.max_positions),
+            },
+        )
         if self.image_size % self.patch_size:
             raise UserError(
                 f"model.image_size {self.image_size} is not divisible by model.patch_size {self.patch_size}: "
@@ -118,7 +148,8 @@ class DataConfig:
     num_nouns: int = 24  # pictograms: different things that are drawn, the easiest first
     # An annotation file or folder that the finished model is evaluated on; pictograms need none.
     validation: str = ""
-    # vqa: a JSON list of the answers to rank; empty: the most frequent ones of the training data.
+    # vqa: a JSON list of the answers to rank; empty: the most frequent ones of the training data (of pictograms: of the
+    # first 20,000 questions).
     answer_list: str = ""
     # grounding: a JSON file of the boxes to choose from, {"image number": [[x, y, w, h], …]}
     detections: str = ""
@@ -145,13 +176,21 @@ class DataConfig:
     max_bad_fraction: float = 0.01  # unreadable pictures and empty captions that a run tolerates
     workers: int = 0  # data-loading processes per training process
 
+    def __post_init__(self) -> None:
+        shares = ("caption_noise", "twin_share", "crop_scale", "mlm_probability", "max_bad_fraction")
+        check_ranges(
+            "data",
+            self,
+            {shares: (0, 1), ("count",): (1, math.inf), ("twins_from_epoch", "workers"): (0, math.inf)},
+        )
+
 
 @dataclass(frozen=True)
 class TaskConfig:
     """What is learnt: the losses, the teacher and the queue."""
 
     name: TaskName = "pretrain"
-    # pretrain: contrast, matching, masked words, or fewer; search and recall need itc.
+    # pretrain: contrast, matching, masked words, or fewer (search and recall need itc); other tasks have each its own.
     losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
     alpha: float = 0.4  # weight of the teacher's soft targets (momentum distillation)
     # alpha grows from 0 over so many steps; -1: over the first epoch, as published
@@ -160,6 +199,7 @@ class TaskConfig:
     distill: bool = True
     momentum: float = 0.995  # share of itself that the teacher keeps in a step
     queue_size: int = 65_536  # teacher features of past pairs that the contrast is with besides the batch
+    # pretrain, retrieval and grounding, as the next one:
     align_first: float = 0.0  # share of the steps with the contrastive loss alone
     hardness_ramp: float = 0.0  # share of the fusion's steps over which ITM negatives go from uniform to hard
     # Published quirks; `compat: official` sets them all (docs/published.md).
@@ -171,6 +211,17 @@ class TaskConfig:
     gather_batch: bool = True
     # "official": the settings of `OFFICIAL` below, except those that are given by themselves.
     compat: Literal["", "official"] = ""
+
+    def __post_init__(self) -> None:
+        shares = ("alpha", "momentum", "align_first")
+        ranges = {
+            shares: (0, 1),
+            ("alpha_ramp_steps",): (-1, math.inf),
+            ("queue_size", "hardness_ramp"): (0, math.inf),
+        }
+        check_ranges("task", self, ranges)
+        if not self.losses:
+            raise UserError("task.losses is empty: name at least one of itc, itm, mlm.")
 
 
 @dataclass(frozen=True)
@@ -223,6 +274,17 @@ class TrainConfig:
     keep_checkpoints: int = 2  # the last so many
     keep_every_steps: int = 0  # and each whose step is a multiple of this; 0: no others
 
+    def __post_init__(self) -> None:
+        from_1 = ("steps", "batch_size", "processes", "timeout_seconds", "log_every_steps")
+        from_0 = ("seed", "micro_batch_size", "warmup_steps", "threads", "keep_every_steps")
+        factors = ("lr", "min_lr", "warmup_lr", "weight_decay", "clip_norm", "temperature_lr_scale")
+        ranges = {
+            (*from_1, "checkpoint_every_steps", "keep_checkpoints"): (1, math.inf),
+            (*from_0, *factors): (0, math.inf),
+            ("betas",): (0, 1),
+        }
+        check_ranges("train", self, ranges)
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -235,6 +297,10 @@ class EvaluateConfig:
     beams: int = 1  # vqa: of the search for answers that the model writes itself; 1: greedy
     # grounding: fusion layer of the maps, counted from 0; null: the published one of six (2), or in the same place
     layer: int | None = None
+
+    def __post_init__(self) -> None:
+        ranges = {("count", "top_k", "beams"): (1, math.inf), ("seed",): (0, math.inf)}
+        check_ranges("evaluate", self, ranges)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,12 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if in_group() else 1
 
 
+def cores() -> int:
+    """How many CPU cores this process may use: fewer than there are where the system keeps some for others."""
+    # macOS tells only how many there are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def from_first(function: Callable[[], Result]) -> Result:
     """What the function returns in the first process, for all of them; a `UserError` of it is raised in all."""
     if not in_group():

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from albef.config import UserError
+from albef.data.collate import padded
 from albef.data.pictures import BadPicture, open_picture
 from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
@@ -41,6 +42,7 @@ from albef.model_directory import (
 from albef.progress import track
 
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
+ANSWERS_AT_ONCE = 1024  # that are scored whole: each has a copy of its question's keys and values
 RERANKED = 64  # candidates that matching looks at
 LONGEST_ANSWER = 12  # tokens that the model writes itself
 
@@ -213,10 +215,7 @@ class Engine:
             )
             for text in texts
         ]
-        ids = np.full((len(rows), max(map(len, rows), default=1)), self.tokenizer.pad_id, dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)], mask[number, : len(row)] = row, True
+        ids, mask = padded(rows, self.tokenizer.pad_id)
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
     def text_encodings(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Iterator[Encoding]:
@@ -333,17 +332,21 @@ class Engine:
         rows = [
             self.tokenizer.encode(answer, self.config.max_positions, append_sep=True) for answer in answers
         ]
-        ids = np.full((len(rows), max(map(len, rows))), self.tokenizer.pad_id, dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)], mask[number, : len(row)] = row, True
+        ids, mask = padded(rows, self.tokenizer.pad_id)
         given = torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-        with self.computing():
-            best, chances = rank_answers(self.model, memory, *given, k, count_first_token_twice)
-        return [
-            [(answers[number], chance) for number, chance in zip(*row, strict=True)]
-            for row in zip(best.tolist(), chances.tolist(), strict=True)
-        ]
+        found: list[list[tuple[str, float]]] = []
+        questions = torch.arange(len(memory.layers[0]), device=self.device)
+        k = min(k, len(answers))
+        for some in questions.split(max(1, ANSWERS_AT_ONCE // max(k, 1))):
+            with self.computing():
+                best, chances = rank_answers(
+                    self.model, memory.select(some), *given, k, count_first_token_twice
+                )
+            found += [
+                [(answers[number], chance) for number, chance in zip(*row, strict=True)]
+                for row in zip(best.tolist(), chances.tolist(), strict=True)
+            ]
+        return found
 
     def written_answers(self, memory: Memory, k: int) -> list[list[tuple[str, float]]]:
         """For each question `k` answers that the model writes itself, likeliest first, and their probabilities."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from albef import distributed
 from albef.config import Config
 from albef.data.loader import ExampleSet, batches
 from albef.data.records import Batch
@@ -47,7 +48,7 @@ def estimate(config: Config) -> Estimate:
     """Figures from a few steps on the recipe's own data; nothing is written."""
     device = choose_device(config.train.device)
     processes = config.train.processes
-    torch.set_num_threads(config.train.threads or max(1, (os.cpu_count() or 1) // processes))
+    torch.set_num_threads(config.train.threads or max(1, distributed.cores() // processes))
     keep_freed_memory()
     tokenizer = choose_tokenizer(config)
     if config.train.init:

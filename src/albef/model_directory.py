@@ -203,10 +203,7 @@ def read_answers(file: Path) -> list[str]:
 
 def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file in fp32, when they have the expected names and shapes."""
-    try:
-        found = load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error}); copy it again.") from None
+    found = read_tensors(file)
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [f"{name} is unknown" for name in found if name not in expected]
     problems += [
@@ -221,3 +218,11 @@ def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             f"take both from the same model."
         )
     return {name: tensor.float() for name, tensor in found.items()}
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises `UserError` where it is none."""
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: not a readable safetensors file ({error}); copy it again.") from None

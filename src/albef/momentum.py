@@ -82,10 +82,6 @@ class FeatureQueue(nn.Module):
         self.pointer.add_(pushed).remainder_(self.size)
         self.count.add_(pushed).clamp_(max=self.size)
 
-    def keys(self) -> Keys:
-        """All places of the queue."""
-        return Keys(self.image, self.text, self.image_id, self.caption_id)
-
     def empty(self) -> Bool[Tensor, " size"]:
         """Which places hold nothing yet."""
         return torch.arange(self.size, device=self.count.device) >= self.count

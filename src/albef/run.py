@@ -13,11 +13,12 @@ from rich.console import Console
 
 from albef import distributed
 from albef.config import Config, DataConfig, ModelConfig, TaskName, UserError
-from albef.data.sources import Source, open_source
+from albef.data.sources import Source, check_pictograms, open_source
 from albef.data.text import Tokenizer, clean_caption
 from albef.engine import Engine
 from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr
 from albef.evaluation.evaluate import Metric, evaluate_pairs, evaluate_pictograms, write_metrics
+from albef.evaluation.gradcam import layer_of
 from albef.evaluation.grounding import evaluate_grounding
 from albef.evaluation.judged import another
 from albef.evaluation.protocol import Protocol, protocol, short
@@ -54,10 +55,10 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
         with distributed.group(config.train.timeout_seconds, cuda):
             config = distributed.from_first(begin)
-            answers = answers_of(config)  # before hours of training: the list may be wrong
+            answers = distributed.from_first(lambda: answers_of(config))  # before training: it may be wrong
             train(config, folder)
             distributed.from_first(lambda: export(config, folder, answers))
-            engine = Engine.load(folder / "model", quiet=distributed.rank() > 0)
+            engine = Engine.load(folder / "model", config.train.device, quiet=distributed.rank() > 0)
             metrics = evaluate(engine, config)
             if distributed.rank() > 0:
                 return
@@ -66,7 +67,7 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
 def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
     """Makes a model directory of the newest checkpoint."""
-    Console().print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
+    Console(markup=False).print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, _ = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     trained = Trained(config.task.name, short(config.data.source))
@@ -78,7 +79,7 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
     # Drawing is needed here only: a training that starts again after a fault is at work sooner without.
     from albef.report.report import write_report
 
-    console = Console()
+    console = Console(markup=False)
     task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     seconds, steps = float(facts["seconds"]), config.train.steps
     metrics |= {
@@ -113,6 +114,7 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
     if not config.train.init:  # else the weights say how many word embeddings there are
         model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
         config = dataclasses.replace(config, model=model)
+    check_evaluation(config)
     check_free(folder)
     if config_file.exists():
         check_same_run(folder, config, allow_changes)
@@ -132,6 +134,19 @@ def check_free(folder: Path) -> None:
         return
     if not folder.is_dir() or any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
+
+
+def check_evaluation(config: Config) -> None:
+    """Raises `UserError` for what the run would fail for at its end: a split, a file or a layer that there isn't."""
+    task, data = config.task.name, config.data
+    if task == "grounding":
+        layer_of(config.model.fusion_depth, config.evaluate.layer)
+    source = data.source if data.source.startswith("pictograms") else data.validation
+    if source.startswith("pictograms"):
+        for split in config.evaluate.splits:
+            check_pictograms(source, split, task)
+    elif source:
+        open_source(dataclasses.replace(data, source=source), "test", config.evaluate.seed, task=task)
 
 
 def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:

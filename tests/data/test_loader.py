@@ -168,6 +168,17 @@ def test_workers_change_nothing(tmp_path):
     assert torch.equal(random_state, torch.get_rng_state())
 
 
+def test_without_workers_nothing_is_started_again():
+    class Lost(Drawn):
+        def record(self, index: int, epoch: int) -> Record:
+            raise OSError("Stale file handle")
+
+    said: list[str] = []
+    with pytest.raises(OSError, match="Stale"):
+        next(batches(example_set(Lost(8)), 4, say=said.append))
+    assert not said
+
+
 def test_three_pairs_fill_a_batch():
     stream = take(batches(example_set(Drawn(3)), 8), 3)
     drawn = [index for batch in stream for index in indices(batch)]

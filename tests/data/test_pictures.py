@@ -88,6 +88,21 @@ def test_exif_orientation_is_obeyed_or_ignored(kind, orientation):
     assert upright.shape[0] == (70 if orientation > 4 else 50)
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of corrupt EXIF data
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_broken_exif_data_leave_the_picture_as_it_is_stored(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    whole, chance = exif.tobytes().removeprefix(b"Exif\0\0"), np.random.default_rng(0)
+    broken = [b"II*\0", *(whole[:length] for length in range(len(whole)))]
+    broken += [chance.integers(256, size=length, dtype=np.uint8).tobytes() for length in range(40)]
+    options = {"dpi": (72, 72)} if kind == "JPEG" else {}  # else Pillow looks into the EXIF data for them
+    expected = open_picture(encoded(PICTURE, kind, **options), obey_exif=False)
+    for content in broken:
+        data = encoded(PICTURE, kind, exif=b"Exif\0\0" + content, **options)
+        assert np.array_equal(open_picture(data, obey_exif=True), expected)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -193,3 +193,38 @@ def test_only_training_captions_are_noisy():
         sources = [open_source(config, split, seed=0, image_size=32) for config in (noisy, clean)]
         captions = [[source.record(index, 0).captions for index in range(40)] for source in sources]
         assert (captions[0] == captions[1]) is same
+
+
+@pytest.mark.parametrize("task", ["vqa", "entailment", "nlvr", "grounding"])
+def test_a_folder_is_refused_for_tasks_that_need_more_than_captions(tmp_path, task):
+    with pytest.raises(UserError, match=f"captions alone; task {task} needs an annotation file"):
+        open_source(DataConfig(source=str(tmp_path)), "train", 0, task=task)
+
+
+def test_questions_without_any_answer_are_for_evaluation_alone(tmp_path):
+    rows = [{"image": "a.jpg", "question": "is there a fox", "question_id": number} for number in range(3)]
+    config = DataConfig(source=str(written(tmp_path, "questions.json", rows)))
+    assert len(open_source(config, "test", 0, task="vqa")) == 3
+    with pytest.raises(UserError, match='no question has an "answer"'):
+        open_source(config, "train", 0, task="vqa")
+    written(tmp_path, "questions.json", [*rows, rows[0] | {"answer": "yes"}])
+    assert len(open_source(config, "train", 0, task="vqa")) == 4
+
+
+def test_boxes_are_asked_of_the_pictures_of_evaluation_alone(tmp_path):
+    (tmp_path / "boxes.json").write_text('{"2": [[0, 0, 5, 5]]}')
+    rows = [{"image": "COCO_1.jpg", "text": "the left fox"}]
+    file = written(tmp_path, "phrases.json", rows)
+    config = DataConfig(source=str(file), detections=str(tmp_path / "boxes.json"))
+    assert open_source(config, "train", 0, task="grounding").record(0, 0).proposals == ()
+    with pytest.raises(UserError, match="has no boxes for the picture"):
+        open_source(config, "test", 0, task="grounding").record(0, 0)
+
+
+def test_texts_that_cannot_be_read_are_no_captions(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "a.txt").write_text("a fox")
+    (tmp_path / "b.txt").mkdir()
+    source = opened(tmp_path)
+    assert [source.record(index, 0).captions for index in range(2)] == [("a fox",), ()]

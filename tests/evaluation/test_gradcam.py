@@ -23,6 +23,7 @@ CONFIG = ModelConfig(
     feature_width=4,
     vocab_size=20,
     max_positions=8,
+    max_tokens=8,
     dropout=0.0,
 )
 

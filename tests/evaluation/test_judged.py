@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 import toy
+from albef import engine as engine_module
 from albef.config import DataConfig, TaskName, UserError
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import Engine, Grounding
+from albef.evaluation import vqa
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
 from albef.evaluation.gradcam import box_of_map
 from albef.evaluation.grounding import best_proposal, evaluate_grounding, ground_all, overlap
@@ -22,6 +24,8 @@ from albef.evaluation.judged import Judged, another, shown
 from albef.evaluation.tables import task_table
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
 from albef.model.albef import ALBEF
+from albef.model.answering import rank_answers
+from albef.model.text_encoder import Memory
 from albef.model_directory import save_model
 
 BOX = st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(0.5, 50)] * 2)
@@ -135,13 +139,15 @@ def test_the_blind_control_never_shows_the_own_picture(tmp_path: Path) -> None:
             list(shown(engine_for("entailment"), source, True, {}))
 
 
-def test_questions(tmp_path: Path) -> None:
+def test_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = pictures(tmp_path, 3)
     rows: list[dict[str, object]] = [
         {"image": name, "question": "how many", "answer": answer, "question_id": 10 + n}
         for n, (name, answer) in enumerate(zip(names, (["2"] * 10, ["yes"] * 10, ["fox"] * 10), strict=True))
     ]
     engine, source = engine_for("answer"), source_of(tmp_path, "vqa", rows)
+    assert frequent_answers(source) == ["2", "yes", "fox"]
+    monkeypatch.setattr(vqa, "PAINTED", 1)  # of a file all rows are counted
     assert frequent_answers(source) == ["2", "yes", "fox"]
     file = tmp_path / "results.json"
     asking = Asking(["2", "yes", "fox"], k=3)
@@ -280,3 +286,23 @@ def test_the_table_shows_what_the_picture_adds() -> None:
     assert [column._cells for column in table.columns] == [
         ["test/accuracy"], ["50.0 (50–50)"], ["50.0 (50–50)"],
     ]  # fmt: skip
+
+
+def test_answers_are_scored_so_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, rows = engine_for("answer"), []
+    pixels = torch.stack([engine.pixels(tmp_path / name) for name in pictures(tmp_path, 5)])
+    memory = engine.question_memory(["is there a fox", "what is left", "a", "b", "where"], pixels)
+    answers = ["fox", "red car", "two", "house", "tree"]
+    whole = engine.ranked_answers(memory, answers, 3)
+
+    def counted(model: ALBEF, part: Memory, *rest: object) -> object:
+        rows.append(len(part.layers[0]))
+        return rank_answers(model, part, *rest)
+
+    monkeypatch.setattr(engine_module, "rank_answers", counted)
+    monkeypatch.setattr(engine_module, "ANSWERS_AT_ONCE", 7)
+    parts = engine.ranked_answers(memory, answers, 3)
+    assert rows == [2, 2, 1]
+    for one, other in zip(whole, parts, strict=True):
+        assert [answer for answer, _ in one] == [answer for answer, _ in other]
+        assert [chance for _, chance in one] == pytest.approx([chance for _, chance in other], rel=1e-4)

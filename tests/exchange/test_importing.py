@@ -131,7 +131,7 @@ def test_positions_are_resized_on_request_the_teacher_s_too(tmp_path: Path, choi
     assert Engine.load(tmp_path / "model").config.image_size == 32
     with pytest.raises(UserError, match=r"not divisible by model\.patch_size"):
         import_checkpoint(file, tmp_path / "other", choices._replace(image_size=33))
-    with pytest.raises(UserError, match="--image-size -8: choose a multiple of 8"):
+    with pytest.raises(UserError, match="image_size is -8, but it must be at least 1"):
         import_checkpoint(file, tmp_path / "other", choices._replace(image_size=-8))
     assert not (tmp_path / "other").exists()
 

@@ -345,7 +345,7 @@ def test_chosen_layers_of_a_bert_and_no_mlm_head() -> None:
         ),
         ({"vocab_size": 41}, r"40 word embeddings and the tokenizer 41 pieces.*tokenizer.json or vocab.txt"),
         (
-            {"text_mlp_width": 64, "max_positions": 9},
+            {"text_mlp_width": 64, "max_positions": 9, "max_tokens": 9},
             "set model.text_mlp_width to 32, model.max_positions to 12",
         ),
         ({"text_width": 8, "text_heads": 1}, "set model.text_width to 16"),

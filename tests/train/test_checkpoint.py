@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,3 +197,17 @@ def test_versions_are_in_every_checkpoint(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     state = json.loads((tmp_path / "step-00000001" / "state.json").read_text())
     assert {"albef", "python", "torch", "numpy", "safetensors"} <= state.keys()
+
+
+def test_copies_of_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    shutil.copytree(tmp_path / "step-00000002", tmp_path / "step-00000002-backup")
+    assert newest_checkpoint(tmp_path)[0].name == "step-00000002"
+    saved(tmp_path, 3, first_step=2)
+    assert names(tmp_path) == ["step-00000002", "step-00000002-backup", "step-00000003"]
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for name in ("step-100000000", "step-99999999"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-99999999", "step-100000000"]

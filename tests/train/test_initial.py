@@ -9,6 +9,7 @@ import torch
 import toy
 from albef.config import UserError
 from albef.data.text import Tokenizer
+from albef.manifest import Damaged
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 from albef.tasks.pretrain import Pretrain
@@ -53,11 +54,16 @@ def test_other_widths_are_refused_with_the_first_three(tmp_path: Path) -> None:
     assert str(error.value).count("instead of") == 3
 
 
-def test_damaged_weights_are_not_started_from(tmp_path: Path) -> None:
+def test_damaged_weights_are_never_trained_on(tmp_path: Path) -> None:
     source, _ = saved(tmp_path / "model")
-    weights = tmp_path / "model" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    with pytest.raises(UserError, match=r"content of model\.safetensors is not what was written"):
-        start_from(Pretrain(toy.config()), source)
+    file = tmp_path / "model" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    task = Pretrain(toy.config())
+    with pytest.raises(Damaged, match=r"content of model\.safetensors"):
+        start_from(task, source)
+    (tmp_path / "model" / "manifest.json").unlink()
+    file.write_bytes(content[:-5])
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        start_from(task, source)

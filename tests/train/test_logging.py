@@ -61,3 +61,9 @@ def test_a_tracker_that_fails_is_given_up(tmp_path: Path, capsys: pytest.Capture
         log.write(1, FIGURES)
     assert steps(tmp_path / "log.jsonl") == [0, 1]
     assert "nobody answers" in capsys.readouterr().out
+
+
+def test_brackets_in_what_is_said_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunLog(tmp_path, 0, 9) as log:
+        log.say("a[/b] runs/[old]")
+    assert "a[/b] runs/[old]" in capsys.readouterr().out

@@ -6,18 +6,21 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 import toy
+from albef import distributed
 from albef.config import Config, TaskConfig, TrainConfig, UserError
 from albef.run import prepare
 from albef.tasks.pretrain import Pretrain
 from albef.train import loop as loop_module
 from albef.train.checkpoint import checkpoints_in
-from albef.train.loop import MAX_SKIPPED_IN_A_ROW, Interrupted, train
+from albef.train.loop import MAX_SKIPPED_IN_A_ROW, Interrupted, run_child, train
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +28,7 @@ def one_thread() -> Iterator[None]:
     """Threads that wait for one another are slow where other tests run beside them."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(distributed, "cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
 
@@ -176,6 +179,47 @@ def test_what_stops_one_of_two_processes_reaches_the_user(tmp_path: Path) -> Non
     settings = TrainConfig(steps=4, batch_size=4, precision="fp32", processes=2, threads=1)
     with pytest.raises(UserError, match=r"cannot be used, more than data\.max_bad_fraction"):
         trained(toy.config(data=data, train=settings), tmp_path / "run")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_process_that_writes_says_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    def interrupted(config: Config, run: Path) -> None:
+        raise Interrupted("the checkpoint is saved")
+
+    monkeypatch.setattr(loop_module, "train_process", interrupted)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    errors: SimpleQueue[tuple[str, str]] = SimpleQueue()
+    run_child(rank, toy.config(), tmp_path, str(tmp_path), errors)
+    assert errors.empty() == (rank == 1)
+
+
+def test_ctrl_c_while_processes_are_starting_reaches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+
+    class Starting:
+        def __init__(self, rest: tuple[Config, Path, str, SimpleQueue]) -> None:
+            self.rest = rest
+
+        def join(self) -> bool:
+            """Ctrl-C, then one of the processes begins."""
+            os.kill(os.getpid(), signal.SIGINT)
+            handler = signal.getsignal(signal.SIGINT)
+            run_child(0, *self.rest)
+            signal.signal(signal.SIGINT, handler)
+            return True
+
+    monkeypatch.setattr(loop_module, "start_processes", lambda child, rest, **_: Starting(rest))
+    monkeypatch.setattr(os, "_exit", exits.append)
+    settings = TrainConfig(batch_size=4, processes=2)
+    with pytest.raises(Interrupted, match="Stopped at once"):
+        train(toy.config(train=settings), tmp_path)
+    assert exits == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_batches_must_be_divisible_among_processes(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ def test_only_matrices_decay_unless_as_published() -> None:
     assert not any("norm" in name or name.endswith("bias") for name in decayed)
     published = {name for name, p in student.named_parameters() if is_decayed(name, p, True)}
     assert published - decayed == {
-        "temperature",
         "image_encoder.positions",
         "image_encoder.class_token",
         "text_encoder.words.weight",
@@ -45,6 +44,14 @@ def test_the_temperature_has_a_rate_of_its_own() -> None:
     set_lr(optimizer, 2.0)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2.0, 2.0, 0.2])
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(student.parameters()))
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_the_temperature_decays_only_as_published(published: bool) -> None:
+    student = Pretrain(toy.config()).student
+    optimizer = build_optimizer(student, TrainConfig(decay_embeddings=published))
+    (group,) = (group for group in optimizer.param_groups if student.temperature in set(group["params"]))
+    assert group["weight_decay"] == (TrainConfig().weight_decay if published else 0.0)
 
 
 def test_stages_follow_the_step() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -29,6 +30,8 @@ from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 
 STEPS, PAIRS = 20, 8
+Loss = Literal["itc", "itm", "mlm"]
+LOSSES: tuple[Loss, ...] = ("itc", "itm", "mlm")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Case:
     dropout: float = 0.0
     nan_at: int = -1  # step in which the last process's loss is NaN
     given_negatives: bool = True
+    losses: tuple[Loss, ...] = LOSSES
     resume: str = ""  # the case from whose checkpoint at half time this one starts
 
     def config(self) -> Config:
@@ -56,7 +60,7 @@ class Case:
             log_every_steps=1,
             checkpoint_every_steps=STEPS // 2,
         )
-        task = TaskConfig(queue_size=3 * PAIRS - 1, alpha_ramp_steps=4)
+        task = TaskConfig(losses=self.losses, queue_size=3 * PAIRS - 1, alpha_ramp_steps=4)
         config = toy.config(task=task, train=train)
         return dataclasses.replace(config, model=dataclasses.replace(toy.MODEL, dropout=self.dropout))
 
@@ -72,6 +76,7 @@ CASES = [
     Case("drawn", steps=1, dropout=0.3, given_negatives=False),
     Case("nan", steps=6, nan_at=3),
     Case("nan shared", steps=6, nan_at=3, sharded=True),
+    *(Case(f"{loss} averaged", steps=3, losses=(loss,)) for loss in LOSSES),
 ]
 
 
@@ -175,6 +180,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Case("alone"),
         Case("fp32 alone", steps=1, double=False),
         Case("drawn alone", steps=1, dropout=0.3, given_negatives=False, micro_batch_size=PAIRS // 2),
+        *(Case(f"{loss} alone", steps=3, losses=(loss,)) for loss in LOSSES),
     ):
         play(case, folder)
     multiprocessing.start_processes(one_of_two, (folder,), nprocs=2, start_method="spawn")
@@ -190,7 +196,7 @@ def tensors_of(folder: Path, step: int) -> dict[str, Tensor]:
 
 def losses_of(folder: Path) -> dict[int, list[float]]:
     lines = json.loads((folder / "losses.json").read_text())
-    return {line["step"]: [line[name] for name in ("itc", "itm", "mlm")] for line in lines}
+    return {line["step"]: [line[name] for name in LOSSES if name in line] for line in lines}
 
 
 @pytest.mark.parametrize(
@@ -226,6 +232,14 @@ def test_dropout_and_draws_belong_to_the_part_and_not_to_the_process(runs: Path)
     expected, got = losses_of(runs / "drawn alone"), losses_of(runs / "drawn")
     assert got[0] == pytest.approx(expected[0], rel=1e-8)
     assert got[0] != pytest.approx(losses_of(runs / "alone")[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_single_loss_trains_among_processes_as_alone(runs: Path, loss: str) -> None:
+    expected, got = tensors_of(runs / f"{loss} alone", 3), tensors_of(runs / f"{loss} averaged", 3)
+    assert expected.keys() == got.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(got[name], tensor, rtol=1e-7, atol=1e-8, msg=name)
 
 
 @pytest.mark.parametrize("name", ["nan", "nan shared"])

@@ -6,21 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int64
 
 from albef.data.records import Batch, Example
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     """A batch of the examples in their order, captions padded with `pad_id` to the longest."""
-    shape = len(examples), max(len(example.ids) for example in examples)
-    ids, masked_ids = np.full(shape, pad_id), np.full(shape, pad_id)
-    mask, hidden = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    for row, example in enumerate(examples):
-        length = len(example.ids)
-        ids[row, :length] = example.ids
-        masked_ids[row, :length] = example.masked_ids
-        mask[row, :length] = True
-        hidden[row, :length] = example.mlm_mask
+    ids, mask = padded([example.ids for example in examples], pad_id)
+    masked_ids, _ = padded([example.masked_ids for example in examples], pad_id)
+    hidden = np.zeros_like(mask)
+    hidden[mask] = np.concatenate([example.mlm_mask for example in examples])
     return Batch(
         pixels=torch.from_numpy(np.stack([example.pixels for example in examples])),
         ids=torch.from_numpy(ids),
@@ -36,6 +32,17 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     )
 
 
+def padded(
+    texts: Sequence[np.ndarray], pad_id: int
+) -> tuple[Int64[np.ndarray, "texts length"], Bool[np.ndarray, "texts length"]]:
+    """Ids of the texts, padded with `pad_id` to the longest, and which are real."""
+    ids = np.full((len(texts), max(map(len, texts), default=1)), pad_id, dtype=np.int64)
+    mask = np.zeros(ids.shape, dtype=bool)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, True
+    return ids, mask
+
+
 def _stacked(arrays: Sequence[np.ndarray | None]) -> torch.Tensor | None:
     """The arrays as one tensor; None where the task has none."""
     given = [array for array in arrays if array is not None]
@@ -47,10 +54,7 @@ def _answers(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor
     answers = [answer for example in examples for answer in example.answers]
     if not answers:
         return {}
-    ids = np.full((len(answers), max(map(len, answers))), pad_id)
-    mask = np.zeros(ids.shape, dtype=bool)
-    for row, answer in enumerate(answers):
-        ids[row, : len(answer)], mask[row, : len(answer)] = answer, True
+    ids, mask = padded(answers, pad_id)
     weights = [weight for example in examples for weight in example.answer_weights]
     return {
         "answer_ids": torch.from_numpy(ids),

@@ -222,7 +222,7 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
             reason = plain(error)
             # What a worker's own code raised is said to be "Caught"; without it a connection to a worker broke.
             lost = not isinstance(error, RuntimeError) and not reason.startswith("Caught")
-            if not lost and not reason.startswith(_WORKER_FAILURES):
+            if workers == 0 or (not lost and not reason.startswith(_WORKER_FAILURES)):
                 raise
             for worker in multiprocessing.active_children():
                 if worker not in others:

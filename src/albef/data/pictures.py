@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from collections.abc import Callable
 from typing import BinaryIO
@@ -112,5 +113,8 @@ def _orientation(header: Image.Image, data: bytes) -> int:
         return 1
     if header.format == "PNG" and b"eXIf" not in data:  # Pillow would decode the picture to be sure of it
         return 1
-    orientation: int = header.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        orientation: int = header.getexif().get(ExifTags.Base.Orientation, 1)
+    except (struct.error, SyntaxError, ValueError):  # broken EXIF data say nothing of the picture
+        return 1
     return orientation

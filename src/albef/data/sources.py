@@ -36,14 +36,21 @@ def open_source(
     """The records that `config.source` names, as the task reads them.
 
     "pictograms" is drawn from (split, seed), `image_size` pixels a side; anything else is a file or a folder
-    of the user's, which is one split by itself. Raises `UserError` when there is nothing usable.
+    of the user's, which is one split by itself. Raises `UserError` when there is nothing usable, and for data that the
+    task can't learn from.
     """
-    if config.source == "pictograms":
-        return PictogramSource(config, split, seed, image_size)
-    if config.source.startswith("pictograms:"):
+    if config.source == "pictograms" or config.source.startswith("pictograms:"):
+        check_pictograms(config.source, split, task)
+        if config.source == "pictograms":
+            return PictogramSource(config, split, seed, image_size)
         return PictogramTaskSource(config, split, seed, image_size)
     path = Path(config.source).expanduser()
-    if path.is_dir() and task in ("pretrain", "retrieval", "text_assignment"):
+    if path.is_dir():
+        if task not in OF_CAPTIONS:
+            raise UserError(
+                f"{path}: a folder of pictures has captions alone; task {task} needs an annotation file "
+                f"({', '.join(_READERS)})."
+            )
         return FolderSource(path)
     if not path.is_file():
         raise UserError(
@@ -51,9 +58,36 @@ def open_source(
             f"({', '.join(_READERS)}) or a folder of pictures with a .txt beside each."
         )
     source = AnnotationSource(path, config.image_root, task)
-    if task == "grounding" and config.detections:
+    if task == "grounding" and config.detections and split != "train":  # training looks at no boxes
         return ProposalSource(source, Path(config.detections).expanduser())
+    if (
+        task == "vqa"
+        and split == "train"
+        and not any(source.record(n, 0).answers for n in range(len(source)))
+    ):
+        raise UserError(f'{path}: no question has an "answer" to learn from; take the training questions.')
     return source
+
+
+OF_CAPTIONS: tuple[TaskName, ...] = ("pretrain", "retrieval", "text_assignment")
+# Tasks whose data have more than pictures and texts.
+OF_THEIR_OWN: tuple[TaskName, ...] = ("vqa", "entailment", "nlvr")
+
+
+def check_pictograms(source: str, split: str, task: TaskName) -> None:
+    """Raises `UserError` for a split that there isn't, and for pictograms of another task."""
+    # Imported here: users of their own data need not load the drawings.
+    from albef.data.pictograms.scenes import SPLITS
+
+    if split not in SPLITS:
+        raise UserError(f"pictograms has no split {split!r}: choose one of {', '.join(SPLITS)}.")
+    if task in OF_THEIR_OWN and source != f"pictograms:{task}":
+        raise UserError(f"data.source {source!r} is not for task {task}: set data.source=pictograms:{task}.")
+    if split == "unseen_pair" and source in ("pictograms:vqa", "pictograms:nlvr"):
+        raise UserError(
+            f"{source} has no split unseen_pair, in which things never are alone and some are never shown: "
+            f"choose one of {', '.join(other for other in SPLITS if other != split)}."
+        )
 
 
 class AnnotationSource:
@@ -164,12 +198,12 @@ class FolderSource:
         return len(self._pictures)
 
     def record(self, index: int, epoch: int) -> Record:
-        """Picture `index` in the order of the names; without captions when its .txt is missing."""
+        """Picture `index` in the order of the names; without captions when its .txt can't be read."""
         name = self._pictures[index].as_py()
         picture = self._folder / name
         try:
             lines = picture.with_suffix(".txt").read_text("utf-8-sig", errors="replace").splitlines()
-        except FileNotFoundError:
+        except OSError:  # missing, not ours to read, a folder: a bad sample, and no end of the run
             lines = []
         return Record(
             image=picture,

@@ -14,6 +14,18 @@ from albef.model.albef import ALBEF, unit
 from albef.model.text_encoder import cls
 
 
+def layer_of(depth: int, layer: int | None) -> int:
+    """The number of a fusion layer; by default the published one of six, or the one in the same place of another depth.
+
+    Raises `UserError` for a layer that there isn't.
+    """
+    if layer is None:
+        return (depth - 1) // 2
+    if not 0 <= layer < depth:
+        raise UserError(f"There is no fusion layer {layer}: choose one of 0 to {depth - 1}.")
+    return layer
+
+
 def word_maps(
     model: ALBEF,
     pixels: Float[Tensor, "pairs 3 height width"],
@@ -23,16 +35,11 @@ def word_maps(
 ) -> np.ndarray:
     """A map per token of pair p (picture p, text p), float32 [pairs, length, grid, grid], nowhere negative.
 
-    Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` and S the
-    matching logit. Padding gets zeros. The default layer is the published one of six, or the one in the same
-    place of another depth. In the last layer matching reads [CLS] alone, so there only its map is not zero.
-    Raises `UserError` for a layer that the model does not have.
+    Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` (see `layer_of`) and S
+    the matching logit. Padding gets zeros. In the last layer matching reads [CLS] alone, so there only its map is not
+    zero.
     """
-    depth = model.config.fusion_depth
-    if layer is None:
-        layer = (depth - 1) // 2
-    if not 0 <= layer < depth:
-        raise UserError(f"There is no fusion layer {layer}: choose one of 0 to {depth - 1}.")
+    layer = layer_of(model.config.fusion_depth, layer)
     with torch.no_grad():
         tokens = model.encode_text(ids, mask).tokens
         memory = model.image_memory(model.encode_image(pixels))

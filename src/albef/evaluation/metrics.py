@@ -35,11 +35,6 @@ def preferences(true_scores: np.ndarray, false_scores: np.ndarray) -> np.ndarray
     return preferred
 
 
-def accuracy(true_scores: np.ndarray, false_scores: np.ndarray) -> float:
-    """Share of pairs whose true one scores higher; chance is 0.5, and a tie counts half."""
-    return float(preferences(true_scores, false_scores).mean())
-
-
 def bootstrap_interval(values: np.ndarray, seed: int, level: float = 0.95) -> tuple[float, float]:
     """Where the mean of `values` [N] lies with probability `level`: percentiles of the means of resamples."""
     return interval_of(resampled_means(values, seed), level)

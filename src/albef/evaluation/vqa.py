@@ -13,10 +13,12 @@ from albef import distributed
 from albef.config import UserError
 from albef.data.answers import answer_type, normalise_answer, soft_accuracy
 from albef.data.pictures import BadPicture
-from albef.data.sources import Source
+from albef.data.sources import AnnotationSource, Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, write_json
 from albef.evaluation.judged import Judged, judged_metrics, of_all, shown
+
+PAINTED = 20_000  # questions about pictograms that answers are counted of
 
 Way = Literal["ranked", "open"]
 
@@ -101,11 +103,13 @@ def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
     write_json(file, results)
 
 
-def frequent_answers(source: Source, records: int = 20_000, most: int = 3192) -> list[str]:
-    """The most frequent answers of the first records of training data; as many as the paper ranks."""
-    counts = Counter(
-        answer for index in range(min(len(source), records)) for answer in source.record(index, 0).answers
-    )
+def frequent_answers(source: Source, most: int = 3192) -> list[str]:
+    """The most frequent answers of training data; as many as the paper ranks.
+
+    Of a file all are counted; of pictograms those of the first questions, since each needs a picture to be painted.
+    """
+    counted = len(source) if isinstance(source, AnnotationSource) else min(len(source), PAINTED)
+    counts = Counter(answer for index in range(counted) for answer in source.record(index, 0).answers)
     return [answer for answer, _ in counts.most_common(most)]
 
 

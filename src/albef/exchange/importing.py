@@ -81,8 +81,6 @@ def import_checkpoint(
         append_sep=ends_in_sep(file, published, choices),
         vocabulary="trained" if choices.tokenizer else "bert",
     )
-    if config.grid < 1:
-        raise UserError(f"--image-size {config.image_size}: choose a multiple of {config.patch_size}.")
     tokenizer = Tokenizer.load(choices.tokenizer) if choices.tokenizer else Tokenizer.bert()
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(

@@ -17,5 +17,6 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(MMAP_THRESHOLD, 2**30)
+        if not mallopt(MMAP_THRESHOLD, 2**30):  # older versions take half a heap of theirs at most
+            mallopt(MMAP_THRESHOLD, 2**25)
         mallopt(TRIM_THRESHOLD, 2**31 - 1)

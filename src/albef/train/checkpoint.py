@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -149,8 +150,9 @@ def remove(checkpoint: Path) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"))
+    """Complete checkpoints, oldest first; copies under other names are not looked at."""
+    found = (path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
+    return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:

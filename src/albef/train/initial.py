@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model.image_encoder import resize_positions
-from albef.model_directory import CONFIG_FILE, QUEUE_FILE, TEACHER_FILE, WEIGHTS_FILE, find_model, read_config
+from albef.model_directory import (
+    CONFIG_FILE,
+    QUEUE_FILE,
+    TEACHER_FILE,
+    WEIGHTS_FILE,
+    find_model,
+    read_config,
+    read_tensors,
+)
 from albef.momentum import NOBODY, FeatureQueue, Keys
 from albef.tasks.base import Task
 
@@ -38,12 +45,12 @@ def start_from(task: Task, source: str) -> Started:
     builds upon, and `Damaged` when a file is not that of the manifest, where there is one.
     """
     folder = find_model(source)[0]
-    file, own = folder / WEIGHTS_FILE, task.student.state_dict()
     if (folder / MANIFEST_FILE).is_file():  # teacher and queue may have been deleted, to start without
         verify(
             folder, [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()]
         )
-    state = with_places(task, load_file(file))
+    file, own = folder / WEIGHTS_FILE, task.student.state_dict()
+    state = with_places(task, read_tensors(file))
     last = "classifier.out.weight"
     if last in state and last in own and len(state[last]) != len(own[last]):
         # Other classes: the classifier of another task.
@@ -51,14 +58,14 @@ def start_from(task: Task, source: str) -> Started:
     refuse_others(task, folder, {name: tensor for name, tensor in state.items() if name in own})
     started = give(task, state)
     if task.teacher is not None and (folder / TEACHER_FILE).is_file():
-        kept = {n: t.float() for n, t in with_places(task, load_file(folder / TEACHER_FILE)).items()}
+        kept = {n: t.float() for n, t in with_places(task, read_tensors(folder / TEACHER_FILE)).items()}
         loaded = {name: kept[name] for name in started.loaded if name in kept}
         task.teacher.module.load_state_dict(loaded, strict=False)
         # The published teacher moves before each step, ours after it: here is the one before the first.
         task.teacher.update(task.student)
     queue = getattr(task, "queue", None)
     if isinstance(queue, FeatureQueue) and (folder / QUEUE_FILE).is_file():
-        refill(queue, load_file(folder / QUEUE_FILE))
+        refill(queue, read_tensors(folder / QUEUE_FILE))
     return started
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from albef.manifest import append_whole, plain
@@ -34,6 +35,7 @@ class RunLog:
             MofNCompleteColumn(),
             TextColumn("{task.fields[shown]}"),
             TimeRemainingColumn(),
+            console=Console(markup=False),  # in a path brackets are brackets
             refresh_per_second=1,
         )
         self.bar = self.progress.add_task("training", total=steps, completed=first_step, shown="")

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -53,6 +53,7 @@ from albef.train.sharding import plain, shard, whole
 
 MAX_SKIPPED_IN_A_ROW = 20
 TOKENIZER_FILE = "tokenizer.json"
+INTERRUPTED_FILE = "interrupted"  # of a parent whose children may not have heard it
 TEACHER, STUDENT = 0, 1  # last words of the random keys of a part of a step
 
 
@@ -81,15 +82,19 @@ def train(config: Config, run: Path) -> None:
         return
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as meeting:
-        # Children get Ctrl-C themselves and save; the parent only waits for them.
+        # Children get Ctrl-C themselves and save. Until they can they ignore it, as they inherit: the parent notes it.
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            start_processes(
+            children = start_processes(
                 run_child,
-                (config, run, f"file://{meeting}/store", errors),
+                (config, run, meeting, errors),
                 nprocs=processes,
+                join=False,
                 start_method="spawn",
             )
+            signal.signal(signal.SIGINT, lambda *_: (Path(meeting) / INTERRUPTED_FILE).touch())
+            while not children.join():
+                pass
         except (ProcessRaisedException, ProcessExitedException):
             # Where one child stopped for a reason that it told, the others fail for want of it.
             if errors.empty():
@@ -105,16 +110,18 @@ def run_child(
     rank: int,
     config: Config,
     run: Path,
-    store: str,
+    meeting: str,
     errors: "multiprocessing.SimpleQueue[tuple[str, str]]",
 ) -> None:
     """One of several training processes; what stops it is handed to the parent as a sentence."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if (Path(meeting) / INTERRUPTED_FILE).exists():
+            raise KeyboardInterrupt
         with alone_in(run, CHILD_LOCK_FILE) if rank == 0 else contextlib.nullcontext():
             dist.init_process_group(
                 "gloo",
-                init_method=store,
+                init_method=f"file://{meeting}/store",
                 rank=rank,
                 world_size=config.train.processes,
                 timeout=timedelta(seconds=config.train.timeout_seconds),
@@ -125,7 +132,8 @@ def run_child(
         errors.put(("user", str(error)))
         os._exit(1)  # the others may be waiting inside a collective: they fail when this process is gone
     except Interrupted as error:
-        errors.put(("interrupted", str(error)))
+        if rank == 0:  # which has written the checkpoint, or knows why it could not
+            errors.put(("interrupted", str(error)))
         dist.destroy_process_group()
     except KeyboardInterrupt:
         errors.put(("interrupted", "Stopped at once; the last checkpoint is what there is."))
@@ -135,9 +143,8 @@ def run_child(
 def train_process(config: Config, run: Path) -> None:
     """Trains in this process, alone or as one of a group."""
     device = choose_device(config.train.device)
-    torch.set_num_threads(
-        config.train.threads or max(1, (os.cpu_count() or 1) // distributed.local_world_size())
-    )
+    shared_out = max(1, distributed.cores() // distributed.local_world_size())
+    torch.set_num_threads(config.train.threads or shared_out)
     keep_freed_memory()
     newest = newest_checkpoint(run / "checkpoints")
     torch.manual_seed(config.train.seed)
@@ -194,17 +201,19 @@ def train_process(config: Config, run: Path) -> None:
         loop.run(stream, first_step)
 
 
-def synchronised(task: Task, fuse: bool) -> nn.Module:
+def synchronised(task: Task, losses: Collection[str], fuse: bool) -> nn.Module:
     """The task itself in one process; among several a wrapper that averages the gradients.
 
-    While only the contrastive loss is trained the fusion layers get no gradient, which the wrapper has to look for.
+    Without contrast the projections get no gradient, without what is fused the fusion layers get none, which the
+    wrapper has to look for.
     """
     if not distributed.in_group() or isinstance(task, FSDPModule):
         return task
     with warnings.catch_warnings():
         # `broadcast_buffers` has a successor, but not in every version of torch that is supported.
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not fuse)
+        every = fuse and "itc" in losses and not {"itm", "mlm"}.isdisjoint(losses)
+        return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not every)
 
 
 def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -256,7 +265,8 @@ class Loop:
                 set_lr(self.optimizer, lr_at(step, config, self.steps_per_epoch))
                 stage = stage_at(step, self.config, self.steps_per_epoch)
                 if stage.fuse != fuse:
-                    forward, fuse = synchronised(self.task, stage.fuse), stage.fuse
+                    forward = synchronised(self.task, self.config.task.losses, stage.fuse)
+                    fuse = stage.fuse
                 output = self.backward(forward, batch, step, stage)
                 grad_norm = plain(clip_grad_norm_(student.parameters(), clip_norm))
                 scalars, good, stop = self.everywhere(output, grad_norm)

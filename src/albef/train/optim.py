@@ -12,9 +12,7 @@ from albef.tasks.base import Stage
 
 
 def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
-    """Whether weight decay applies: to matrices; to embeddings, positions and temperature only as published."""
-    if name.endswith("temperature"):
-        return decay_embeddings
+    """Whether weight decay applies: to matrices; published: to embeddings and positions too (docs/published.md, Q11)."""
     if parameter.ndim <= 1 or name.endswith(".bias"):
         return False
     embeds = any(part in name for part in ("words", "positions", "types", "class_token"))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albef.config import UserError
+from albef.data.pictograms import painting
 from albef.data.pictograms.painting import Painter, render
 from albef.data.pictograms.scenes import (
     BACKGROUNDS,
@@ -247,3 +248,13 @@ def test_backgrounds_look_different_and_vary():
         means[background] = np.mean(pictures, axis=(0, 1, 2))
     for a, b in combinations(BACKGROUNDS, 2):
         assert np.abs(means[a] - means[b]).max() > 15, (a, b)
+
+
+def test_the_drawings_that_are_kept_have_bounded_bytes(monkeypatch):
+    monkeypatch.setattr(painting, "_MOST_KEPT_BYTES", 20_000)
+    painter, scenes = Painter(48, BANK), Scenes("train", 0, 24)
+    for index in range(60):
+        scene = scenes.scene(index, 0)
+        assert np.array_equal(painter.paint(scene), PAINTER.paint(scene))
+        kept = sum(part.nbytes for drawing in painter._scaled.values() for part in drawing)
+        assert kept <= 20_000 + 48 * 48 * 5

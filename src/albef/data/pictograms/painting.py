@@ -16,6 +16,7 @@ class Painter:
         self.image_size = image_size
         self._bank = bank or load_sprites()
         self._scaled: dict[tuple[str, str, int, int, bool], tuple[np.ndarray, np.ndarray]] = {}
+        self._kept_bytes = 0  # of the scaled drawings
         self._textures = [_texture(background, image_size) for background in BACKGROUNDS]
         noise = generator("noise").normal(_NOISE_OFFSET, 5.0, (2 * image_size, 2 * image_size, 3))
         self._noise = noise.clip(0, 255).astype(np.uint8)
@@ -48,20 +49,23 @@ class Painter:
         """Colours times opacity, uint8 [side, side, 3], and what shines through, uint16 [side, side, 1]."""
         key = (thing.noun, thing.vendor, thing.variant, side, thing.flipped)
         if key not in self._scaled:
-            if len(self._scaled) >= _KEPT_SPRITES:
+            if self._kept_bytes > _MOST_KEPT_BYTES:
                 self._scaled.clear()
+                self._kept_bytes = 0
             drawing = self._bank.images[thing.noun, thing.vendor][thing.variant].astype(np.float32)
             drawing[..., :3] *= drawing[..., 3:] / 255
             sprite = cv2.resize(drawing, (side, side), interpolation=cv2.INTER_AREA)
             if thing.flipped:
                 sprite = sprite[:, ::-1]
             opacity = sprite[..., 3:] * (256 / 255)
-            self._scaled[key] = (sprite[..., :3].astype(np.uint8), (256 - opacity).round().astype(np.uint16))
+            colour, behind = sprite[..., :3].astype(np.uint8), (256 - opacity).round().astype(np.uint16)
+            self._scaled[key] = colour, behind
+            self._kept_bytes += colour.nbytes + behind.nbytes
         return self._scaled[key]
 
 
 _NOISE_OFFSET = 16
-_KEPT_SPRITES = 8192
+_MOST_KEPT_BYTES = 64 * 2**20
 
 
 @functools.cache

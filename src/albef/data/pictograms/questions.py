@@ -55,11 +55,7 @@ def existence(world: World, rng: np.random.Generator) -> Asked:
     noun, answer = pick(rng, world.nouns), pick(rng, ("yes", "no"))
     scene = world.scene(rng, lambda scene: counted(scene, noun) == 0)
     if answer == "yes":
-        changed = None
-        while changed is None:
-            scene = world.scene(rng, lambda scene: counted(scene, noun) == 0)
-            changed = world.with_noun(scene, pick(rng, scene.things).noun, noun, rng)
-        scene = changed
+        scene = world.scene_with(rng, noun, lambda scene: counted(scene, noun) == 0)
     return Asked(scene, f"is there {an(noun)}", answer)
 
 
@@ -134,8 +130,3 @@ def question_record(world: World, index: int, epoch: int) -> Record:
         answer_weights=(1.0,),
         key=f"{index}-{kind}",
     )
-
-
-def all_answers(world: World) -> list[str]:
-    """Every answer that a question can have."""
-    return ["yes", "no", *NUMBERS.values(), *LOCATIONS, *SIZES, *BACKGROUNDS, *world.nouns]

@@ -95,16 +95,14 @@ FORMS: tuple[Callable[[World, np.random.Generator], Stated], ...] = (both, one_s
 
 def having(world: World, rng: np.random.Generator, noun: str, without: str = "") -> Scene:
     """A scene with the noun, and without the other one."""
-    changed = None
-    while changed is None:
-        scene = lacking(world, rng, noun, without)
-        changed = world.with_noun(scene, pick(rng, scene.things).noun, noun, rng)
-    return changed
+    return world.scene_with(
+        rng, noun, lambda scene: not counted(scene, noun) and not counted(scene, without), SHORT
+    )
 
 
-def lacking(world: World, rng: np.random.Generator, noun: str, other: str = "") -> Scene:
-    """A scene with neither noun."""
-    return world.scene(rng, lambda scene: not counted(scene, noun) and not counted(scene, other), SHORT)
+def lacking(world: World, rng: np.random.Generator, noun: str) -> Scene:
+    """A scene without the noun."""
+    return world.scene(rng, lambda scene: not counted(scene, noun), SHORT)
 
 
 def nlvr_record(world: World, index: int, epoch: int) -> Record:

@@ -9,7 +9,7 @@ import numpy as np
 
 from albef.config import UserError
 from albef.data.pictograms.painting import Painter
-from albef.data.pictograms.scenes import Kind, Scene, Scenes, generator
+from albef.data.pictograms.scenes import Kind, Scene, Scenes, generator, pick
 from albef.data.pictograms.sprites import load_sprites
 
 TRIES = 2000
@@ -37,6 +37,19 @@ class World:
             if (not kinds or scene.kind in kinds) and fits(scene):
                 return scene
         raise UserError(f"Split {self.split} of pictograms has no such scene: set a larger data.num_nouns.")
+
+    def scene_with(
+        self, rng: np.random.Generator, noun: str, fits: Callable[[Scene], bool], kinds: tuple[Kind, ...] = ()
+    ) -> Scene:
+        """A scene that was as `scene` has it, until the noun took the place of another one."""
+        for _ in range(TRIES):
+            before = self.scene(rng, fits, kinds)
+            changed = self.with_noun(before, pick(rng, before.things).noun, noun, rng)
+            if changed is not None:
+                return changed
+        raise UserError(
+            f"Split {self.split} of pictograms has no scene with {an(noun)}: choose another split."
+        )
 
     def with_noun(self, scene: Scene, old: str, new: str, rng: np.random.Generator) -> Scene | None:
         """The scene with other drawings in the places of a noun; None where the split doesn't allow it."""
