@@ -15,6 +15,11 @@ class UserError(ValueError):
     """A mistake that the user can mend: the message names the file or setting, the problem and the remedy."""
 
 
+def is_drawn(source: str) -> bool:
+    """Whether a `data.source` is the pictograms, of any task, and not a file or folder of the user's."""
+    return source.partition(":")[0] == "pictograms"
+
+
 Ranges = Mapping[tuple[str, ...], tuple[float, float]]  # by settings: the least and the most
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from albef import distributed
-from albef.config import Config, DataConfig, ModelConfig, TaskName, UserError
+from albef.config import Config, DataConfig, ModelConfig, TaskName, UserError, is_drawn
 from albef.data.sources import Source, check_pictograms, open_source
 from albef.data.text import Tokenizer, clean_caption
 from albef.engine import Engine
@@ -141,8 +141,8 @@ def check_evaluation(config: Config) -> None:
     task, data = config.task.name, config.data
     if task == "grounding":
         layer_of(config.model.fusion_depth, config.evaluate.layer)
-    source = data.source if data.source.startswith("pictograms") else data.validation
-    if source.startswith("pictograms"):
+    source = data.source if is_drawn(data.source) else data.validation
+    if is_drawn(source):
         for split in config.evaluate.splits:
             check_pictograms(source, split, task)
     elif source:
@@ -189,7 +189,7 @@ def choose_tokenizer(config: Config) -> Tokenizer:
 def evaluate(engine: Engine, config: Config) -> dict[str, float]:
     """What the recipe's `evaluate` section asks for; nothing for own data without `data.validation`."""
     wanted, data = config.evaluate, dataclasses.replace(config.data, count=config.evaluate.count)
-    if not data.source.startswith("pictograms"):
+    if not is_drawn(data.source):
         if not data.validation:
             return {}
         data = dataclasses.replace(data, source=data.validation)
@@ -225,7 +225,7 @@ def evaluate_on(
     if data.source == "pictograms" and asked.task in OF_PAIRS:
         found = evaluate_pictograms(engine, splits, seed, data.count, data.num_nouns, asked.asking.k)
         return controls(found) if asked.blind_alone else dict(found)
-    drawn = data.source.startswith("pictograms")
+    drawn = is_drawn(data.source)
     for name in splits if drawn else ["data"]:
         source = open_source(data, name if drawn else "test", seed, engine.config.image_size, asked.task)
         if data.answer_list and asked.task == "vqa":
@@ -317,7 +317,7 @@ def data_to_measure(trained: Config | None, task: TaskName) -> DataConfig:
 
     Raises `UserError` for a run on other data than pictograms that has no validation data.
     """
-    if trained is None or trained.data.source.startswith("pictograms"):
+    if trained is None or is_drawn(trained.data.source):
         return DataConfig("pictograms" if task in OF_PAIRS else f"pictograms:{task}")
     if not trained.data.validation:
         raise UserError(

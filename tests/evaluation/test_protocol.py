@@ -59,6 +59,8 @@ def test_names_of_sets() -> None:
     assert set_name("a/Flickr30k-val.json") == set_name("flickr30k_test.jsonl") == "flickr30k"
     assert set_name("coco_train.json") != set_name("flickr30k_train.json")
     assert set_name("mine/test.json") == "mine"
+    assert set_name("pictograms/flickr30k_test.json") == "flickr30k"  # a folder's name makes no pictograms
+    assert set_name("pictograms:vqa") == "pictograms"
     assert set_name("mscoco.pth") == set_name("coco_test.json")
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from albef.config import DataConfig, TaskName, UserError
+from albef.config import DataConfig, TaskName, UserError, is_drawn
 from albef.data.json_rows import json_rows, jsonl_rows
 from albef.data.pictures import SUFFIXES
 from albef.data.records import Record, stable_id
@@ -39,7 +39,7 @@ def open_source(
     of the user's, which is one split by itself. Raises `UserError` when there is nothing usable, and for data that the
     task can't learn from.
     """
-    if config.source == "pictograms" or config.source.startswith("pictograms:"):
+    if is_drawn(config.source):
         check_pictograms(config.source, split, task)
         if config.source == "pictograms":
             return PictogramSource(config, split, seed, image_size)

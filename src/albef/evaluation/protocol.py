@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from albef.config import is_drawn
 from albef.model_directory import Trained
 
 ProtocolName = Literal["direct", "transferred", "fine-tuned", "unknown"]
@@ -62,12 +63,12 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
 
 def short(data: str) -> str:
     """A `data.source` without the folders before the last."""
-    return data if data.startswith("pictograms") else "/".join(Path(data).parts[-2:])
+    return data if is_drawn(data) else "/".join(Path(data).parts[-2:])
 
 
 def set_name(data: str) -> str:
     """The data set that a source is a split of: "flickr30k" for flickr30k_test.json, else the folder of test.json."""
-    if data.startswith("pictograms"):
+    if is_drawn(data):
         return "pictograms"
     path = Path(data)
     parts = [OTHER_NAMES.get(part, part) for part in path.stem.lower().replace("-", "_").split("_")]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from albef.config import Config
+from albef.config import Config, is_drawn
 from albef.data.pictures import BadPicture, open_picture
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
@@ -108,7 +108,7 @@ class Excerpt:
 def judged_source(config: Config, limit: int) -> Source | None:
     """Records that the run is evaluated on: of the first split of pictograms, or of the user's validation file."""
     data, wanted = config.data, config.evaluate
-    if data.source.startswith("pictograms"):
+    if is_drawn(data.source):
         drawn = replace(data, count=min(wanted.count, limit))
         return open_source(drawn, wanted.splits[0], wanted.seed, config.model.image_size, config.task.name)
     if not data.validation:

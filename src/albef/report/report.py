@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from albef.config import Config, TaskName
+from albef.config import Config, TaskName, is_drawn
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.protocol import protocol
@@ -101,7 +101,7 @@ def pair_sections(engine: Engine, teacher: ALBEF | None, config: Config, metrics
 
     Of users' data without a validation file, training pairs stand in for the test gallery.
     """
-    embedded = config.data.source.startswith("pictograms")
+    embedded = is_drawn(config.data.source)
     if config.data.source == "pictograms":
         gallery = gallery_pairs(config, config.evaluate.splits[0])
     else:
@@ -148,7 +148,7 @@ def headline(engine: Engine, config: Config, log: Sequence[LogLine], metrics: Me
     if seconds:
         figures = [(duration(seconds), "of training"), *figures]
         figures += [(f"{pairs / seconds:,.0f}", "pairs a second")]
-    if data.source.startswith("pictograms"):
+    if is_drawn(data.source):
         figures += [(f"{data.num_nouns}", "nouns")]
     if data.source == "pictograms":
         figures += [(f"{data.caption_noise:.0%}", "of training captions noisy")]
