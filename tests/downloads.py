@@ -44,7 +44,7 @@ def prepare(name: str, source: Path) -> Path:
 
 def records(file: Path, task: TaskName, image_root: Path) -> list[Record]:
     """What a run would read of a prepared file; every picture is there."""
-    source = open_source(DataConfig(source=str(file), image_root=str(image_root)), "train", 0, 16, task)
+    source = open_source(DataConfig(source=str(file), image_root=str(image_root)), "test", 0, 16, task)
     found = [source.record(index, 0) for index in range(len(source))]
     assert all(isinstance(record.image, Path) and record.image.is_file() for record in found)
     return found

@@ -78,8 +78,8 @@ class ModelConfig:
             "model",
             self,
             {
-                (*sizes, *encoders, "image_depth", "fusion_depth"): (1, math.inf),
-                ("text_depth", "initial_std"): (0, math.inf),
+                (*sizes, *encoders, "image_depth"): (1, math.inf),
+                ("text_depth", "fusion_depth", "initial_std"): (0, math.inf),
                 ("dropout",): (0, 1),
                 ("max_tokens",): (2 + self.append_sep, self.max_positions),
             },

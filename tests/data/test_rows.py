@@ -11,7 +11,7 @@ from albef.data.sources import open_source
 
 def opened(folder: Path, task: TaskName, *rows: dict[str, object], **settings: str):
     (folder / "rows.json").write_text(json.dumps(list(rows)))
-    return open_source(DataConfig(source=str(folder / "rows.json"), **settings), "train", 0, 16, task)
+    return open_source(DataConfig(source=str(folder / "rows.json"), **settings), "test", 0, 16, task)
 
 
 def test_questions_with_weighted_answers(tmp_path: Path) -> None:

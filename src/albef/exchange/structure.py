@@ -14,6 +14,7 @@ from albef.config import ModelConfig, TaskName, UserError
 HEAD_WIDTH = 64  # of every published model; no shape tells it
 TEACHER = re.compile(r"(\w+)_m\.(.+)")
 QUEUES = ("image_queue", "text_queue", "idx_queue", "queue_ptr")
+POSITIONS = "text_encoder.bert.embeddings.position_embeddings.weight"
 CROSS = r"text_encoder\.bert\.encoder\.layer\.(\d+)\.crossattention\."
 # Tokens and words of a text in the published evaluation; longer ones were not cut at all.
 SHORT, LONG = (30, 30), (64, 50)
@@ -148,7 +149,7 @@ def model_config(
         if "vision_proj.weight" in state
         else ModelConfig.feature_width,
         vocab_size=words.shape[0],
-        max_positions=rows(state, "text_encoder.bert.embeddings.position_embeddings.weight"),
+        max_positions=rows(state, POSITIONS) if POSITIONS in state else ModelConfig.max_positions,
         **settings,
     )
 
