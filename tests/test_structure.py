@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "albef"
 LAYERS = [
     {"cli", "__main__"},
+    {"commands"},
     {"estimate"},
     {"run", "info", "exchange", "runs", "doctor"},
     {"serve", "report"},

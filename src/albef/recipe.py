@@ -20,8 +20,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The run that a recipe describes, with `overrides` such as `--train.steps=100` over it.
 
     Sizes come from `model.size`, then what the recipe says, then the overrides; what `task.compat` stands for gives way
-    to both. Raises `UserError` for a missing
-    file, a key that doesn't exist (with the nearest one that does) and a value of the wrong type.
+    to both. Raises `UserError` for a missing file, a key that doesn't exist (with the nearest one that does) and a value
+    of the wrong type.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such recipe. Recipes are in the folder `recipes`, or write your own.")

@@ -17,10 +17,7 @@ from albef.data.prepare.reading import Row
 from albef.data.rows import columns
 
 MISSING_FILE = "missing.txt"
-FROM_RANDOM_WEIGHTS = (
-    "own-data",
-    "easy-vqa",
-)  # the recipes of prepared sets that need no model to start from
+FROM_RANDOM_WEIGHTS = ("own-data", "easy-vqa")  # recipes of prepared sets that need no model to start from
 # Sets that name a picture more than once have fewer pictures than this, so that each is looked for once.
 REMEMBERED = 1 << 18
 
