@@ -257,6 +257,8 @@ class TrainConfig:
     warmup_steps: int = 2000
     # By step, or in epochs after hundreds of warm-up steps.
     schedule: Literal["cosine", "published"] = "cosine"
+    # Muon learns more from few steps (docs/performance.md) and costs the same time for any size of the batch.
+    optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
     decay_embeddings: bool = False  # published: True, which decays the temperature too
@@ -289,6 +291,10 @@ class TrainConfig:
             ("betas",): (0, 1),
         }
         check_ranges("train", self, ranges)
+        if self.optimizer == "muon" and self.shard:
+            raise UserError(
+                "train.shard cuts matrices into slices, but Muon needs them whole: set train.optimizer to adamw."
+            )
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from albef.config import Config, TrainConfig
 from albef.tasks.base import Stage
+from albef.train.muon import Muon, is_layer_matrix
 
 
 def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
@@ -20,17 +22,22 @@ def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bo
 
 
 def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the student: decayed, not decayed, and the temperature with a learning rate of its own."""
-    decayed, plain, temperature = [], [], []
+    """AdamW over the student: decayed, not decayed, and the temperature with a learning rate of its own.
+
+    With `optimizer: muon` the matrices of the layers are a group apart, which decays too.
+    """
+    decayed, plain, temperature, matrices = [], [], [], []
     for name, parameter in student.named_parameters():
         if name.endswith("temperature"):
             temperature.append(parameter)
+        elif config.optimizer == "muon" and is_layer_matrix(name, parameter):
+            matrices.append(parameter)
         elif is_decayed(name, parameter, config.decay_embeddings):
             decayed.append(parameter)
         else:
             plain.append(parameter)
     decay = config.weight_decay
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": decay, "lr_scale": 1.0},
         {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
         {
@@ -39,7 +46,10 @@ def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Adam
             "lr_scale": config.temperature_lr_scale,
         },
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+    if matrices:
+        groups.append({"params": matrices, "weight_decay": decay, "lr_scale": 1.0, "muon": True})
+    kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
+    return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
 
 
 def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:

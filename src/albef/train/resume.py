@@ -39,6 +39,8 @@ HARMLESS = frozenset(
     }
     | {f"evaluate.{field.name}" for field in dataclasses.fields(Config().evaluate)}
 )
+# What decides which quantities the optimizer keeps of which parameter: another one could not go on with them.
+FIXED = frozenset({"train.optimizer", "train.decay_embeddings"})
 
 
 class Change(NamedTuple):
@@ -87,7 +89,8 @@ def changes(folder: Path, config: Config, last: Manifest | None) -> Iterator[Cha
 def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
     """Lets a configuration go on with the run in a folder, and notes there what has changed.
 
-    Raises `UserError` that says what differs, if that changes what is learnt and `allow_changes` is not given.
+    Raises `UserError` that says what differs, if that changes what is learnt and `allow_changes` is not given, or if
+    the optimizer's state would not fit.
     """
     last = last_manifest(folder)
     found = list(changes(folder, config, last))
@@ -96,6 +99,12 @@ def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
         raise UserError(
             f"{folder} holds another run ({'; '.join(map(str, forbidden))}): choose another folder with --out, "
             f"or go on in spite of it with --allow-changes, which is noted in its {CHANGES_FILE}."
+        )
+    fixed = [change for change in found if change.setting in FIXED and last is not None]
+    if fixed:
+        raise UserError(
+            f"{folder} was trained with another optimizer ({'; '.join(map(str, fixed))}), whose state would not fit: "
+            f"choose another folder with --out, and --train.init={folder} to begin with its weights."
         )
     if found:
         step = 0 if last is None else last.facts["step"]
