@@ -72,11 +72,14 @@ def test_a_run_writes_its_log_and_learns_something(tmp_path: Path) -> None:
         assert name in log[-1]
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code", "optimizer"), [(signal.SIGINT, 130, "adamw"), (signal.SIGTERM, 143, "muon")]
+)
 def test_an_interrupted_run_goes_on_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, exit_code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, exit_code: int, optimizer: str
 ) -> None:
     config = toy.config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer=optimizer))
     undisturbed = trained(config, tmp_path / "whole")
     send = [None, None, None, number]
     advance = loop_module.RunLog.advance

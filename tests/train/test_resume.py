@@ -53,6 +53,15 @@ def test_a_change_that_is_insisted_on_is_noted(tmp_path: Path) -> None:
     assert '"setting": "train.lr"' in (tmp_path / "changes.jsonl").read_text()
 
 
+def test_a_run_never_goes_on_with_another_optimizer(tmp_path: Path) -> None:
+    config = prepare(toy.config(), tmp_path)
+    changed = dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer="muon"))
+    assert prepare(changed, tmp_path, allow_changes=True) == changed  # nothing is trained yet
+    train(changed, tmp_path)
+    with pytest.raises(UserError, match=r"another optimizer \(train\.optimizer: muon → adamw\)"):
+        prepare(config, tmp_path, allow_changes=True)
+
+
 def own_data(folder: Path, words: str) -> DataConfig:
     import numpy as np
     from PIL import Image

@@ -18,7 +18,7 @@ ROUNDS = 5
 
 
 def is_layer_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter maps states to states inside a layer: no embedding, no projection into the features, no head."""
+    """Whether a parameter maps states to states inside a layer: no embedding, no projection of features, no head."""
     return parameter.ndim == 2 and (".blocks." in name or ".layers." in name)
 
 
@@ -51,16 +51,17 @@ class Muon(torch.optim.AdamW):
         """Nesterov's momentum: the mean of the gradients, and of it and the newest one again."""
         state = self.state[parameter]
         if not state:
-            state["momentum"] = torch.zeros_like(parameter)
+            # AdamW looks for a step in the state of every parameter that is loaded.
+            state.update(step=torch.zeros(()), momentum=torch.zeros_like(parameter))
         assert parameter.grad is not None
         mean = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
         return torch.lerp(parameter.grad, mean, MOMENTUM)
 
 
 def orthogonal(matrices: Float[Tensor, "stack rows columns"]) -> Float[Tensor, "stack rows columns"]:
-    """Matrices with the same singular vectors, whose singular values lie near 1 (0.7–1.2), by Newton and Schulz's rounds.
+    """Matrices with the same singular vectors, whose singular values lie near 1 (0.7–1.2), by Newton–Schulz rounds.
 
-    Nearly zero singular values stay small.
+    Those that are nearly zero beside the others stay small.
     """
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     a, b, c = COEFFICIENTS
