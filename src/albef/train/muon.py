@@ -68,5 +68,6 @@ def orthogonal(matrices: Float[Tensor, "stack rows columns"]) -> Float[Tensor, "
     found = wide / (wide.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     for _ in range(ROUNDS):
         gram = found @ found.mT
-        found = a * found + (b * gram + c * (gram @ gram)) @ found
+        pull = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        found = torch.baddbmm(found, pull, found, beta=a)
     return found if wide is matrices else found.mT
