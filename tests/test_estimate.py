@@ -20,12 +20,20 @@ def test_counts_the_model_and_sees_what_checkpointing_saves() -> None:
     assert found.parameters == sum(parameter.numel() for parameter in task.student.parameters())
     assert found.weights_bytes == 2 * 4 * found.parameters
     assert found.seconds_in_all > 0
+    assert 8 * found.parameters <= found.optimizer_bytes < 8.1 * found.parameters + 4096  # two moments
     again = dataclasses.replace(
         config, train=dataclasses.replace(config.train, checkpointing=("image", "text", "fusion"))
     )
     less = estimate(again)
     assert less.activation_bytes_per_pair < 0.8 * found.activation_bytes_per_pair
     assert less.largest_micro_batch > found.largest_micro_batch
+
+
+def test_muon_keeps_one_moment_of_the_matrices() -> None:
+    config = toy.config()
+    adamw = estimate(config)
+    muon = estimate(dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer="muon")))
+    assert 4 * adamw.parameters < muon.optimizer_bytes < 0.9 * adamw.optimizer_bytes
 
 
 def test_a_model_to_start_from_says_how_large_it_is(tmp_path: Path) -> None:

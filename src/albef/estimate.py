@@ -70,25 +70,26 @@ def estimate(config: Config) -> Estimate:
     half = first.slice(0, rows // 2)
     kept = [kept_bytes(task, part, config, bf16) for part in (half, first)]
     activations = max(kept[1] - kept[0], 1) / (rows - rows // 2)
-    seconds = []
+    computing, moving = [], []
     for _ in range(TIMED_STEPS + 1):
-        started = time.perf_counter()
-        step(task, next(stream).to(device), config, optimizer, bf16)
-        seconds.append(time.perf_counter() - started)
+        timed = step(task, next(stream).to(device), config, optimizer, bf16)
+        computing.append(timed[0])
+        moving.append(timed[1])
 
     parameters = sum(parameter.numel() for parameter in task.student.parameters())
     whole = sum(nbytes(tensor) for tensor in [*task.parameters(), *task.buffers()])
     weights = sum(nbytes(parameter) for parameter in task.student.parameters())
-    fixed = whole + weights + 2 * weights  # gradients, AdamW's two moments
+    moments = sum(nbytes(kept) for quantities in optimizer.state.values() for kept in quantities.values())
+    fixed = whole + weights + moments  # and gradients
     memory = memory_bytes(device) // processes
-    # Among processes every one computes its own share of the pairs, at the same time.
-    per_pair = min(seconds[1:]) / rows / processes
+    # Among processes every one computes its own share of the pairs, at the same time, and moves all weights.
+    per_pair = min(computing[1:]) / rows / processes + min(moving[1:]) / config.train.batch_size
     pairs_per_epoch = len(source) // config.train.batch_size * config.train.batch_size or len(source)
     return Estimate(
         parameters=parameters,
         weights_bytes=2 * weights,
         teacher_bytes=whole - weights,
-        optimizer_bytes=2 * weights,
+        optimizer_bytes=moments,
         activation_bytes_per_pair=activations,
         memory_bytes=memory,
         largest_micro_batch=max(0, int((FREE_SHARE * memory - fixed) / activations)),
@@ -98,17 +99,30 @@ def estimate(config: Config) -> Estimate:
     )
 
 
-def step(task: Task, batch: Batch, config: Config, optimizer: torch.optim.Optimizer, bf16: bool) -> None:
-    """A whole optimizer step as late in the run as there is one, when every loss takes part."""
+def step(
+    task: Task, batch: Batch, config: Config, optimizer: torch.optim.Optimizer, bf16: bool
+) -> tuple[float, float]:
+    """Seconds of a step's losses and gradients, and of its moves (student and teacher), which any batch needs once.
+
+    As late in the run as there is one, when every loss takes part.
+    """
+    started = time.perf_counter()
     last = stage_at(config.train.steps - 1, config, 1)
     with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=bf16):
         output = task(batch, task.prepare(batch, last), last)
     torch.stack(list(output.losses.values())).sum().backward()
+    between = now(batch.pixels.device)
     optimizer.step()
     task.update(output)
     optimizer.zero_grad()
-    if batch.pixels.device.type == "cuda":
+    return between - started, now(batch.pixels.device) - between
+
+
+def now(device: torch.device) -> float:
+    """The time in seconds, when the device has done what it was given."""
+    if device.type == "cuda":
         torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def kept_bytes(task: Task, batch: Batch, config: Config, bf16: bool) -> int:
