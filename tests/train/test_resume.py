@@ -58,8 +58,14 @@ def test_a_run_never_goes_on_with_another_optimizer(tmp_path: Path) -> None:
     changed = dataclasses.replace(config, train=dataclasses.replace(config.train, optimizer="muon"))
     assert prepare(changed, tmp_path, allow_changes=True) == changed  # nothing is trained yet
     train(changed, tmp_path)
-    with pytest.raises(UserError, match=r"another optimizer \(train\.optimizer: muon → adamw\)"):
-        prepare(config, tmp_path, allow_changes=True)
+    embeddings = dataclasses.replace(changed, train=dataclasses.replace(changed.train, decay_embeddings=True))
+    for other, said in (
+        (config, r"train\.optimizer: muon → adamw"),
+        (embeddings, r"train\.decay_embeddings: False → True"),
+    ):
+        for insisted in (True, False):
+            with pytest.raises(UserError, match=rf"another optimizer \({said}\)"):
+                prepare(other, tmp_path, allow_changes=insisted)
 
 
 def own_data(folder: Path, words: str) -> DataConfig:

@@ -94,17 +94,17 @@ def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
     """
     last = last_manifest(folder)
     found = list(changes(folder, config, last))
-    forbidden = [change for change in found if change.setting not in HARMLESS]
-    if forbidden and not allow_changes:
-        raise UserError(
-            f"{folder} holds another run ({'; '.join(map(str, forbidden))}): choose another folder with --out, "
-            f"or go on in spite of it with --allow-changes, which is noted in its {CHANGES_FILE}."
-        )
     fixed = [change for change in found if change.setting in FIXED and last is not None]
     if fixed:
         raise UserError(
             f"{folder} was trained with another optimizer ({'; '.join(map(str, fixed))}), whose state would not fit: "
             f"choose another folder with --out, and --train.init={folder} to begin with its weights."
+        )
+    forbidden = [change for change in found if change.setting not in HARMLESS]
+    if forbidden and not allow_changes:
+        raise UserError(
+            f"{folder} holds another run ({'; '.join(map(str, forbidden))}): choose another folder with --out, "
+            f"or go on in spite of it with --allow-changes, which is noted in its {CHANGES_FILE}."
         )
     if found:
         step = 0 if last is None else last.facts["step"]
