@@ -91,7 +91,7 @@ def test_scenes_are_well_formed(split, seed, index, num_nouns):
         assert relation(a, b) is not None
         assert {location(a), location(b)} in ({"left", "right"}, {"top", "bottom"})
     if scene.kind == "group":
-        assert 2 <= max(nouns_of(scene).values()) <= 4
+        assert 1 <= max(nouns_of(scene).values()) <= 4  # the twin of two of a kind has one
         assert len(nouns_of(scene)) <= 2
     if scene.kind == "mixed":
         assert len(nouns_of(scene)) == len(scene.things) in (2, 3)
@@ -164,9 +164,9 @@ def test_every_group_can_have_a_twin_of_another_count():
         for couple in couples
         for scene in couple.scenes
     )
-    assert set(copies) == {2, 3, 4}
-    assert copies[2] > 150
-    assert copies[4] > 60
+    assert set(copies) == {1, 2, 3, 4}
+    assert min(copies[1], copies[4]) > 40
+    assert min(copies[2], copies[3]) > 120
 
 
 def test_shares_of_kinds_twins_and_aspects():

@@ -234,8 +234,7 @@ class Scenes:
         """Scenes 2·number and 2·number+1."""
         rng = generator("scene", self.split, self.seed, epoch, number)
         twins = rng.random() < self.twin_share and epoch >= self.twins_from_epoch
-        # The twin of a group has one less, and two are the fewest that make a group.
-        first = self.draw(rng, least_copies=3 if twins and "count" in self._changes["group"] else 2)
+        first = self.draw(rng)
         twin = self._twin(first, rng) if twins else None
         if twin is None:
             return Couple((first, self.draw(rng)), None)
@@ -243,8 +242,8 @@ class Scenes:
         # The change of a count takes a copy away, so without a swap the second scene would never have more.
         return Couple((second, first) if rng.random() < 0.5 else (first, second), change)
 
-    def draw(self, rng: np.random.Generator, least_copies: int = 2) -> Scene:
-        """A scene by the generator's chance alone; a group has at least so many of its kind."""
+    def draw(self, rng: np.random.Generator) -> Scene:
+        """A scene by the generator's chance alone."""
         at = rng.random()
         kind = next(
             (k for k, bound in zip(self._kinds, self._kind_bounds, strict=True) if at < bound),
@@ -261,8 +260,7 @@ class Scenes:
                 f"set a larger data.num_nouns."
             )
         sprites = [self.sprite(noun, rng) for noun in nouns]
-        things = _group(rng, sprites, least_copies) if kind == "group" else _LAYOUTS[kind](rng, sprites)
-        return Scene(things, background, _texture_seed(rng), kind)
+        return Scene(_LAYOUTS[kind](rng, sprites), background, _texture_seed(rng), kind)
 
     @staticmethod
     def _num_nouns(kind: Kind, rng: np.random.Generator) -> int:
@@ -319,7 +317,7 @@ class Scenes:
             )
             return replace(scene, things=tuple(renamed))
         if aspect == "count":
-            return replace(scene, things=things[:-1]) if len(things) - _counted(scene) > 2 else None
+            return replace(scene, things=things[:-1])
         if aspect == "size":
             if len(things) > 2:
                 return None
@@ -462,10 +460,9 @@ def _spread(rng: np.random.Generator, sprites: list[Thing], sizes: list[Size]) -
     return tuple(things)
 
 
-def _group(rng: np.random.Generator, sprites: list[Thing], least_copies: int) -> tuple[Thing, ...]:
+def _group(rng: np.random.Generator, sprites: list[Thing]) -> tuple[Thing, ...]:
     *others, copied = sprites
-    most = _MOST_THINGS - len(others)
-    copies = least_copies + int(rng.random() * (most - least_copies + 1))
+    copies = 2 + int(rng.random() * (_MOST_THINGS - len(others) - 1))
     total = copies + len(others)
     size: Size = "small" if total > 2 else _size(rng)
     return _spread(rng, [*others, *[copied] * copies], [size] * total)
@@ -476,7 +473,7 @@ def _mixed(rng: np.random.Generator, sprites: list[Thing]) -> tuple[Thing, ...]:
     return _spread(rng, sprites, sizes)
 
 
-_LAYOUTS = {"single": _single, "pair": _pair, "mixed": _mixed}
+_LAYOUTS = {"single": _single, "pair": _pair, "group": _group, "mixed": _mixed}
 
 
 def _resized(rng: np.random.Generator, thing: Thing, alone: bool) -> Thing:
