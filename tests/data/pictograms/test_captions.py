@@ -18,8 +18,10 @@ from albef.data.pictograms.captions import (
     tags,
     word,
 )
-from albef.data.pictograms.scenes import ASPECTS, OPPOSITE, SPLITS, Scene, Scenes, Thing, generator
+from albef.data.pictograms.chance import generator
+from albef.data.pictograms.scenes import ASPECTS, SPLITS, Scene, Scenes
 from albef.data.pictograms.sprites import load_sprites
+from albef.data.pictograms.things import OPPOSITE, Thing
 
 BANK = load_sprites()
 PLURALS = {"fox": "foxes", "car": "cars", "owl": "owls", "unicorn": "unicorns", "scissors": "scissors"}

@@ -17,13 +17,11 @@ from albef.data.pictograms.scenes import (
     TRAINING_MIX,
     Scene,
     Scenes,
-    Thing,
     background_is_held_out,
-    location,
     pair_is_held_out,
-    relation,
 )
 from albef.data.pictograms.sprites import SpriteBank, load_sprites
+from albef.data.pictograms.things import Thing, location, relation
 
 BANK = load_sprites()
 PAINTER, OTHER_PAINTER = Painter(48, BANK), Painter(48, BANK)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from albef.config import DataConfig, TaskName, UserError
 from albef.data.pictograms import questions, references, statements
 from albef.data.pictograms.captions import holds
-from albef.data.pictograms.scenes import Scene, is_at, lies
+from albef.data.pictograms.scenes import Scene
+from albef.data.pictograms.things import is_at, lies
 from albef.data.pictograms.world import World
 from albef.data.sources import open_source
 

@@ -11,23 +11,20 @@ from typing import Literal
 import numpy as np
 import xxhash
 
-from albef.data.pictograms.scenes import (
-    BACKGROUNDS,
+from albef.data.pictograms.chance import pick
+from albef.data.pictograms.scenes import BACKGROUNDS, Aspect, Change, Scene
+from albef.data.pictograms.sprites import load_sprites
+from albef.data.pictograms.things import (
     LOCATIONS,
     OPPOSITE,
-    Aspect,
-    Change,
     Location,
     Relation,
-    Scene,
     Size,
     is_at,
     lies,
     location,
-    pick,
     relation,
 )
-from albef.data.pictograms.sprites import load_sprites
 
 Templates = Literal["train", "unseen"]
 COUNTS = (2, 3, 4)

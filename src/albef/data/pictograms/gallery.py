@@ -20,8 +20,9 @@ from albef.data.pictograms.captions import (
     tags,
     word,
 )
+from albef.data.pictograms.chance import generator, pick
 from albef.data.pictograms.painting import Painter
-from albef.data.pictograms.scenes import ASPECTS, Aspect, Couple, Scene, Scenes, generator, pick
+from albef.data.pictograms.scenes import ASPECTS, Aspect, Couple, Scene, Scenes
 from albef.data.pictograms.sprites import SpriteBank, load_sprites
 
 

@@ -5,8 +5,10 @@ import functools
 import cv2
 import numpy as np
 
-from albef.data.pictograms.scenes import BACKGROUNDS, Scene, Thing, generator
+from albef.data.pictograms.chance import generator
+from albef.data.pictograms.scenes import BACKGROUNDS, Scene
 from albef.data.pictograms.sprites import SpriteBank, load_sprites
+from albef.data.pictograms.things import Thing
 
 
 class Painter:

@@ -10,18 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from albef.data.pictograms.scenes import (
-    BACKGROUNDS,
-    LOCATIONS,
-    OPPOSITE,
-    Location,
-    Relation,
-    Scene,
-    Size,
-    lies,
-    location,
-    pick,
-)
+from albef.data.pictograms.chance import pick
+from albef.data.pictograms.scenes import BACKGROUNDS, Scene
+from albef.data.pictograms.things import LOCATIONS, OPPOSITE, Location, Relation, Size, lies, location
 from albef.data.pictograms.world import World, an, counted, single_nouns
 from albef.data.records import Record, stable_id
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from albef.data.pictograms.captions import Claim, Mention, claims, meaning, phrase
-from albef.data.pictograms.scenes import location, pick
+from albef.data.pictograms.chance import pick
+from albef.data.pictograms.things import location
 from albef.data.pictograms.world import World, single_nouns
 from albef.data.records import Box, Record, stable_id
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from albef.data.pictograms.captions import altered, claims, holds, phrase
-from albef.data.pictograms.scenes import ASPECTS, Aspect, Kind, Scene, pick
+from albef.data.pictograms.chance import pick
+from albef.data.pictograms.layouts import Kind
+from albef.data.pictograms.scenes import ASPECTS, Aspect, Scene
 from albef.data.pictograms.world import World, an, counted
 from albef.data.records import Record, stable_id
 from albef.data.rows import ENTAILMENT_LABELS

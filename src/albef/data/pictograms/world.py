@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from albef.config import UserError
+from albef.data.pictograms.chance import generator, pick
+from albef.data.pictograms.layouts import Kind
 from albef.data.pictograms.painting import Painter
-from albef.data.pictograms.scenes import Kind, Scene, Scenes, generator, pick
+from albef.data.pictograms.scenes import Scene, Scenes
 from albef.data.pictograms.sprites import load_sprites
 
 TRIES = 2000
