@@ -30,7 +30,7 @@ from albef.model.answering import rank_answers
 from albef.model.image_encoder import resize_positions
 from albef.tasks.base import Negatives, Stage, Task
 from albef.tasks.build import build_task
-from albef.tasks.entailment import classify
+from albef.tasks.classes import classify
 from albef.tasks.text_assignment import Assignment
 from albef.train.optim import build_optimizer, lr_at
 

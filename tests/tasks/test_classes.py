@@ -18,7 +18,7 @@ from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 from albef.tasks.base import Output, Stage, Task
 from albef.tasks.build import build_task
-from albef.tasks.nlvr import paired
+from albef.tasks.classes import paired
 from albef.tasks.text_assignment import TextAssignment
 from albef.train.initial import start_from
 

@@ -14,7 +14,7 @@ from albef.data.text import Tokenizer
 from albef.model.albef import ALBEF
 from albef.model.checkpoints import to_published
 from albef.run import prepare
-from albef.tasks.nlvr import NLVR
+from albef.tasks.classes import NLVR
 from albef.tasks.pretrain import Pretrain
 from albef.tasks.vqa import VQA
 from albef.train.initial_encoders import initial_encoders, start_from_encoders

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from albef.config import Config, TaskName
 from albef.tasks.base import Task
-from albef.tasks.entailment import Entailment
-from albef.tasks.nlvr import NLVR
+from albef.tasks.classes import NLVR, Entailment
 from albef.tasks.pretrain import Pretrain
 from albef.tasks.retrieval import Retrieval
 from albef.tasks.text_assignment import TextAssignment

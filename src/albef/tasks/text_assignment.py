@@ -14,7 +14,7 @@ from albef.config import Config
 from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.tasks.base import Negatives, Output, Stage, Targets, Task
-from albef.tasks.nlvr import paired
+from albef.tasks.classes import paired
 
 TEMPERATURE = 0.07  # of the similarity by which negatives are drawn; fixed, as published
 

@@ -1,28 +1,33 @@
-"""NLVR2: is a statement true of two pictures? (paper §5.4)"""
+"""Tasks whose answer is one of a few classes: visual entailment (paper §5.2) and NLVR2 (§5.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from albef import objectives
 from albef.config import Config
 from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.momentum import MomentumTeacher
 from albef.tasks.base import Negatives, Output, Stage, Targets, Task
-from albef.tasks.entailment import classified, classify
+
+Logits = Float[Tensor, "texts classes"]
 
 
-class NLVR(Task):
-    """Two classes off the [CLS] that has seen both pictures, distilled (paper §5.4)."""
+class Classes(Task):
+    """Classes off the fused [CLS], distilled."""
 
+    head: ClassVar[str]
     teacher: MomentumTeacher
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.student = ALBEF(config.model, ("nlvr",))
+        self.student = ALBEF(config.model, (self.head,))
         self.teacher = MomentumTeacher(self.student, config.task.momentum, config.task.teacher_dropout)
 
     @torch.no_grad()
@@ -36,17 +41,42 @@ class NLVR(Task):
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
     ) -> Output:
-        """The student's loss."""
-        return classified(classify(self.student, batch), batch, targets, stage)
+        """The student's loss and accuracy."""
+        assert batch.label is not None
+        logits, count = classify(self.student, batch), targets.counts["classification"]
+        loss = objectives.classification_loss(logits, targets.logits, batch.label, stage.alpha, count)
+        accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
+        return Output({"classification": loss}, None, {"accuracy": accuracy})
 
     def update(self, output: Output) -> None:
         """Teacher moved."""
         self.teacher.update(self.student)
 
+
+class Entailment(Classes):
+    """Does a picture entail a sentence, contradict it, or leave it open? (paper §5.2)"""
+
+    head = "entailment"
+
+
+class NLVR(Classes):
+    """Is a statement true of two pictures? Each fusion layer is a pair of layers (paper §5.4)."""
+
+    head = "nlvr"
+
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Both layers of a pair start as the fusion layer of a model for single pictures (docs/published.md)."""
         return paired(state)
+
+
+def classify(model: ALBEF, batch: Batch) -> Logits:
+    """Logits of each text about its picture, or about both of its pictures."""
+    pixels = batch.pixels
+    if batch.second_pixels is not None:
+        pixels = torch.cat([pixels, batch.second_pixels])
+    text = model.encode_text(batch.ids, batch.mask)
+    return model.classify(text.tokens, batch.mask, model.image_memory(model.encode_image(pixels)))
 
 
 def paired(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
