@@ -163,7 +163,8 @@ def test_every_group_can_have_a_twin_of_another_count():
         for scene in couple.scenes
     )
     assert set(copies) == {1, 2, 3, 4}
-    assert min(copies[1], copies[4]) > 40
+    assert copies[1] > 15
+    assert copies[4] > 60
     assert min(copies[2], copies[3]) > 120
 
 

@@ -116,9 +116,11 @@ def _spread(rng: np.random.Generator, sprites: list[Thing], sizes: list[Size]) -
     return tuple(things)
 
 
-def _group(rng: np.random.Generator, sprites: list[Thing]) -> tuple[Thing, ...]:
+def group(rng: np.random.Generator, sprites: list[Thing], least_copies: int) -> tuple[Thing, ...]:
+    """Several copies of the last sprite beside the others, all of one size."""
     *others, copied = sprites
-    copies = 2 + int(rng.random() * (_MOST_THINGS - len(others) - 1))
+    most = _MOST_THINGS - len(others)
+    copies = least_copies + int(rng.random() * (most - least_copies + 1))
     total = copies + len(others)
     size: Size = "small" if total > 2 else _size(rng)
     return _spread(rng, [*others, *[copied] * copies], [size] * total)
@@ -132,7 +134,6 @@ def _mixed(rng: np.random.Generator, sprites: list[Thing]) -> tuple[Thing, ...]:
 LAYOUTS: Mapping[Kind, Callable[[np.random.Generator, list[Thing]], tuple[Thing, ...]]] = {
     "single": _single,
     "pair": _pair,
-    "group": _group,
     "mixed": _mixed,
 }
 

@@ -13,7 +13,7 @@ import xxhash
 
 from albef.config import UserError
 from albef.data.pictograms.chance import generator, pick
-from albef.data.pictograms.layouts import LAYOUTS, Kind, moved, placed_alone, resized
+from albef.data.pictograms.layouts import LAYOUTS, Kind, group, moved, placed_alone, resized
 from albef.data.pictograms.sprites import SpriteBank, load_sprites
 from albef.data.pictograms.things import LOCATIONS, Thing, location
 
@@ -40,6 +40,7 @@ TRAINING_MIX: Mapping[str, float] = {"single": 0.26, "pair": 0.3, "group": 0.33,
 HELD_OUT_VENDOR = "noto"
 
 _MIN_NOUNS = 8
+_MANY_SHARE = 0.7  # of groups that are to have a twin: they have three or four of a kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,9 @@ class Scenes:
         """Scenes 2·number and 2·number+1."""
         rng = generator("scene", self.split, self.seed, epoch, number)
         twins = rng.random() < self.twin_share and epoch >= self.twins_from_epoch
-        first = self.draw(rng)
+        # Three from four and two from three are harder to tell than one from two, so most count twins are of those.
+        many = twins and "count" in self._changes["group"] and rng.random() < _MANY_SHARE
+        first = self.draw(rng, least_copies=3 if many else 2)
         twin = self._twin(first, rng) if twins else None
         if twin is None:
             return Couple((first, self.draw(rng)), None)
@@ -156,8 +159,8 @@ class Scenes:
         # The change of a count takes a copy away, so without a swap the second scene would never have more.
         return Couple((second, first) if rng.random() < 0.5 else (first, second), change)
 
-    def draw(self, rng: np.random.Generator) -> Scene:
-        """A scene by the generator's chance alone."""
+    def draw(self, rng: np.random.Generator, least_copies: int = 2) -> Scene:
+        """A scene by the generator's chance alone; a group has at least so many of its kind."""
         at = rng.random()
         kind = next(
             (k for k, bound in zip(self._kinds, self._kind_bounds, strict=True) if at < bound),
@@ -174,7 +177,8 @@ class Scenes:
                 f"set a larger data.num_nouns."
             )
         sprites = [self.sprite(noun, rng) for noun in nouns]
-        return Scene(LAYOUTS[kind](rng, sprites), background, _texture_seed(rng), kind)
+        things = group(rng, sprites, least_copies) if kind == "group" else LAYOUTS[kind](rng, sprites)
+        return Scene(things, background, _texture_seed(rng), kind)
 
     @staticmethod
     def _num_nouns(kind: Kind, rng: np.random.Generator) -> int:
