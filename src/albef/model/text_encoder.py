@@ -18,7 +18,6 @@ from albef.model.layers import (
 )
 
 NORM_EPS = 1e-12
-PLACE_STD = 0.02  # BERT's, of narrow models too
 
 
 class Memory(NamedTuple):
@@ -274,17 +273,16 @@ class PairedFusionEncoder(nn.Module):
 
 
 def init_bert(module: nn.Module, std: float) -> None:
-    """BERT's initial weights everywhere in a module: normal, biases zero; positions and types at most BERT's 0.02."""
-    for part in module.modules():
+    """BERT's initial weights everywhere in a module: normal, biases zero; positions and types never above BERT's 0.02.
+
+    In narrow models, whose words are larger, they would be two thirds of every token, and all tokens would ask an image
+    for nearly the same.
+    """
+    for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=std)
+            nn.init.normal_(part.weight, std=min(std, 0.02) if name in ("positions", "types") else std)
         if isinstance(part, nn.Linear):
             nn.init.zeros_(part.bias)
-    for part in module.modules():
-        if isinstance(part, TextEncoder):
-            # As large as words they would be two thirds of every token, which then ask the image for nearly the same.
-            for place in (part.positions, part.types):
-                nn.init.normal_(place.weight, std=min(std, PLACE_STD))
 
 
 def cls(tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch width"]:
