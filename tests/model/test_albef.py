@@ -16,6 +16,17 @@ def model() -> ALBEF:
     return ALBEF(toy.MODEL).eval()
 
 
+@pytest.mark.parametrize("initial_std", [0.1, 0.01])
+def test_places_start_no_larger_than_words(initial_std: float) -> None:
+    torch.manual_seed(0)
+    albef = ALBEF(dataclasses.replace(toy.MODEL, initial_std=initial_std), ("answer",))
+    for part in (albef.text_encoder, albef.answer_decoder):
+        assert part is not None
+        assert part.words.weight.std().item() == pytest.approx(initial_std, rel=0.2)
+        for place in (part.positions, part.types):
+            assert place.weight.std().item() == pytest.approx(min(initial_std, 0.02), rel=0.4)
+
+
 def test_padding_changes_nothing() -> None:
     albef, batch = model(), toy.batch(5)
     image = albef.encode_image(batch.pixels)

@@ -1,0 +1,104 @@
+"""Does a model know which of two things is where? Captions of two things against their swaps; chance is 50 %.
+
+Foils of location are about the only thing in a picture, so a bag of words and places is enough for them. Here it is not:
+in a picture of a fox on the left and a car on the right, "a fox on the left" is told from "a fox on the right" only by
+who looks at the fox.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from albef import Engine
+from albef.data.pictograms.captions import Claim, Mention, choices, word
+from albef.data.pictograms.chance import generator
+from albef.data.pictograms.painting import Painter
+from albef.data.pictograms.scenes import Scene, Scenes
+from albef.data.pictograms.things import OPPOSITE, location, relation
+
+MASK = "[MASK]"
+
+
+def swaps(scene: Scene) -> Iterator[tuple[str, Claim, Claim]]:
+    """What is true of a scene of two things, and the same with the two swapped: what it is about, both claims."""
+    a, b = scene.things
+    here, there, to = location(a), location(b), relation(a, b)
+    assert to is not None
+    yield "one is placed", Claim((Mention(a.noun, location=here),)), Claim((Mention(a.noun, location=there),))
+    placed = Mention(a.noun, location=here), Mention(b.noun, location=there)
+    swapped = Mention(a.noun, location=there), Mention(b.noun, location=here)
+    yield "both are placed", Claim(placed), Claim(swapped)
+    nouns = Mention(a.noun), Mention(b.noun)
+    yield "how they lie", Claim(nouns, to), Claim(nouns, OPPOSITE[to])
+    if a.size != b.size:
+        sized = Mention(a.noun, size=a.size), Mention(b.noun, size=b.size)
+        yield "their sizes", Claim(sized), Claim((Mention(a.noun, size=b.size), Mention(b.noun, size=a.size)))
+
+
+def preferences(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """By what is swapped: whether contrast and matching prefer the true caption, bool [captions, 2]."""
+    asked = defaultdict(list)
+    for index, scene in enumerate(scenes):
+        wording = choices(generator("two things", index))
+        for about, true, false in swaps(scene):
+            asked[about].append((index, word(true, wording), word(false, wording)))
+    images = engine.encode_images(pictures)
+    found = {}
+    for about, rows in asked.items():
+        numbers, *texts = zip(*rows, strict=True)
+        features = images[list(numbers)]
+        similarity = [(features * engine.encode_texts(given)).sum(1) for given in texts]
+        odds = [engine.match([pictures[n] for n in numbers], given) for given in texts]
+        found[about] = np.stack([similarity[0] > similarity[1], odds[0] > odds[1]], 1)
+    return found
+
+
+def filled(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np.ndarray:
+    """Whether the masked noun of "a [MASK] on the left" is rather that thing than the other one, bool [captions]."""
+    found = []
+    for index, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
+        own, other = scene.things
+        claim = Claim((Mention(own.noun, location=location(own)),))
+        text = word(claim, choices(generator("two things", index))).replace(own.noun, MASK)
+        (pieces,) = engine.fill_mask(text, picture, k=engine.config.vocab_size)
+        chances = dict(pieces)
+        if own.noun in chances and other.noun in chances:  # nouns of several pieces aside
+            found.append(chances[own.noun] > chances[other.noun])
+    return np.array(found)
+
+
+def main() -> None:
+    """Parses the command line, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a run or a model directory")
+    parser.add_argument(
+        "--num-nouns", type=int, default=24, help="that the model was trained with (default 24)"
+    )
+    parser.add_argument("--count", type=int, default=300, help="scenes of two things (default 300)")
+    given = parser.parse_args()
+    engine = Engine.load(given.model)
+    source = Scenes("test", 7, given.num_nouns, mix={"pair": 1.0}, twin_share=0.0)
+    scenes = [source.scene(index) for index in range(given.count)]
+    painter = Painter(2 * engine.config.image_size)
+    pictures = [painter.paint(scene) for scene in scenes]
+    table = Table(
+        "what is swapped", "captions", "ITC", "ITM", "MLM", title="the true caption is preferred, %"
+    )
+    for about, preferred in preferences(engine, scenes, pictures).items():
+        itc, itm = 100 * preferred.mean(0)
+        table.add_row(about, str(len(preferred)), f"{itc:.1f}", f"{itm:.1f}", "")
+    nouns = filled(engine, scenes, pictures)
+    table.add_row(
+        f"a {MASK} somewhere".replace("[", r"\["), str(len(nouns)), "", "", f"{100 * nouns.mean():.1f}"
+    )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
