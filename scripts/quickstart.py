@@ -13,7 +13,7 @@ from pathlib import Path
 
 from albef.cli import main as albef
 
-QUERIES = ("two foxes", "a small crab on the left")
+QUERIES = ("three butterflies", "a small crab on the left")
 REDUCED = [
     "--train.steps=24",
     "--train.batch_size=32",
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"""
 Look at        {run / "report.html"}
                {", ".join(map(str, sheets))}
-Try next       .venv/bin/albef search {index} "three butterflies"
+Try next       .venv/bin/albef search {index} "two foxes"
                .venv/bin/albef evaluate {run} --split unseen_pair --seed 2
                .venv/bin/albef train recipes/quickstart.yaml --task.alpha=0 --out runs/without-distillation
 Start over     make quickstart FRESH=1""")
