@@ -7,7 +7,7 @@ RUN := runs/quickstart
 .PHONY: quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
 	check audit format bench clean
 
-quickstart: .venv/installed  ## train a model on pictograms (6 minutes on 2 cores), evaluate it, search with it
+quickstart: .venv/installed  ## train a model on pictograms (6 to 12 minutes on 2 cores), evaluate it, search with it
 	$(BIN)/python scripts/quickstart.py --run $(RUN) $(if $(FRESH),--fresh)
 
 quickstart-smoke: .venv/installed  ## the same in a reduced form, for CI
