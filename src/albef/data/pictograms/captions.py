@@ -120,7 +120,7 @@ def plan(scene: Scene, rng: np.random.Generator, change: Change | None = None, r
 
 # Of captions of two things, up to where they place one of them, both, or say how the two lie to each other. Where one
 # thing among two is comes before how both lie: it is the easier thing to learn.
-_OF_TWO = {"twins": (0.7, 0.8, 1.0), "plain": (0.15, 0.35, 0.75), "rich": (0.0, 0.2, 0.95)}
+_OF_TWO = {"twins": (0.35, 0.55, 1.0), "plain": (0.15, 0.35, 0.75), "rich": (0.0, 0.2, 0.95)}
 
 
 def _arranged(
