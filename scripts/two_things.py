@@ -21,8 +21,7 @@ from albef.data.pictograms.chance import generator
 from albef.data.pictograms.painting import Painter
 from albef.data.pictograms.scenes import Scene, Scenes
 from albef.data.pictograms.things import OPPOSITE, location, relation
-
-MASK = "[MASK]"
+from albef.data.text import MASK
 
 
 def swaps(scene: Scene) -> Iterator[tuple[str, Claim, Claim]]:
