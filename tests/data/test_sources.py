@@ -195,6 +195,14 @@ def test_only_training_captions_are_noisy():
         assert (captions[0] == captions[1]) is same
 
 
+def test_kinds_of_scene_are_weighed_in_training_alone():
+    config = DataConfig(count=40, num_nouns=8, caption_noise=0.0, mix={"single": 1.0})
+    for split, alone in (("train", True), ("test", False)):
+        source = open_source(config, split, seed=0, image_size=32)
+        captions = [source.record(index, 0).captions[0] for index in range(40)]
+        assert any("two " in caption for caption in captions) is not alone
+
+
 @pytest.mark.parametrize("task", ["vqa", "entailment", "nlvr", "grounding"])
 def test_a_folder_is_refused_for_tasks_that_need_more_than_captions(tmp_path, task):
     with pytest.raises(UserError, match=f"captions alone; task {task} needs an annotation file"):

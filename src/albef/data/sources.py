@@ -232,6 +232,7 @@ class PictogramSource:
             image_size=image_size,
             caption_noise=config.caption_noise if split == "train" else 0.0,
             twin_share=config.twin_share,
+            mix=config.mix if split == "train" else None,
             twins_from_epoch=config.twins_from_epoch,
             twin_aspects=config.twin_aspects,
         )
