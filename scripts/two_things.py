@@ -58,17 +58,28 @@ def preferences(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray])
     return found
 
 
+def masked(scene: Scene, wording: tuple[float, ...]) -> str:
+    """ "a [MASK] on the left" of the first thing; empty where its article tells the two nouns apart."""
+    here = location(scene.things[0])
+    own, other = (
+        word(Claim((Mention(thing.noun, location=here),)), wording).replace(thing.noun, MASK)
+        for thing in scene.things
+    )
+    return own if own == other else ""
+
+
 def filled(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np.ndarray:
     """Whether the masked noun of "a [MASK] on the left" is rather that thing than the other one, bool [captions]."""
     found = []
     for index, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
-        own, other = scene.things
-        claim = Claim((Mention(own.noun, location=location(own)),))
-        text = word(claim, choices(generator("two things", index))).replace(own.noun, MASK)
+        text = masked(scene, choices(generator("two things", index)))
+        if not text:
+            continue
+        own, other = (thing.noun for thing in scene.things)
         (pieces,) = engine.fill_mask(text, picture, k=engine.config.vocab_size)
         chances = dict(pieces)
-        if own.noun in chances and other.noun in chances:  # nouns of several pieces aside
-            found.append(chances[own.noun] > chances[other.noun])
+        if own in chances and other in chances:  # nouns of several pieces aside
+            found.append(chances[own] > chances[other])
     return np.array(found)
 
 

@@ -4,7 +4,7 @@ import importlib.util
 from collections import Counter
 from pathlib import Path
 
-from albef.data.pictograms.captions import choices, holds, word
+from albef.data.pictograms.captions import Claim, Mention, choices, holds, word
 from albef.data.pictograms.chance import generator
 from albef.data.pictograms.scenes import Scenes
 
@@ -31,3 +31,17 @@ def test_swaps_are_false_and_say_the_same_words() -> None:
             assert len(words) == len(others)
     assert asked["one is placed"] == asked["both are placed"] == asked["how they lie"] == 100
     assert 20 < asked["their sizes"] < 80
+
+
+def test_a_masked_noun_is_not_told_by_its_article() -> None:
+    scenes = Scenes("test", 3, 24, mix={"pair": 1.0}, twin_share=0.0)
+    asked = Counter[bool]()
+    for index in range(200):
+        scene, wording = scenes.scene(index), choices(generator("test", index))
+        articles = {
+            word(Claim((Mention(thing.noun),)), wording).partition(thing.noun)[0] for thing in scene.things
+        }
+        text = two_things.masked(scene, wording)
+        assert text.count("[MASK]") == (len(articles) == 1)
+        asked[bool(text)] += 1
+    assert asked[True] > asked[False] > 0

@@ -62,6 +62,9 @@ class ModelConfig:
     initial_std: float = 0.02
     # Learnt position embeddings start as 2-D sines and cosines of the patch's place instead of noise (published).
     sine_positions: bool = False
+    # Fusion sees a picture's patches alone, each with its position once more. Published: all tokens, of which the class
+    # token says what is in the picture without any looking, and the patches hardly where they are.
+    fuse_placed_patches: bool = False
     max_tokens: int = 25  # that a text is cut after, including [CLS]
     max_words: int = 30  # that a text is cut after before it is tokenised
     # The published text is `[CLS] tokens`; LAVIS's models were trained with a closing [SEP].
@@ -177,6 +180,8 @@ class DataConfig:
     flip: bool = True  # mirror half of the pictures; wrong where captions say left and right
     randaugment: bool = True  # two random changes of colours or geometry to each picture, as published
     mlm_probability: float = 0.15  # of a token to be masked
+    # Words such as "a" and "on" are never masked, and of the others one at least in every caption.
+    mlm_content_only: bool = False
     # Training turns pictures as their EXIF says; published: False. Models in use always turn them, and so does
     # evaluation, except that of grounding, whose boxes are of pictures as stored.
     obey_exif: bool = True

@@ -17,6 +17,7 @@ from albef.data.text import SPECIALS, Tokenizer, clean_caption, clean_question, 
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "text.json").read_text("utf-8"))
 BERT = Tokenizer.bert()
+WORDS = ["a", "fox", "on", "the", "left", "of", "an", "unbelievable", "car"]
 CAPTIONS = ["two foxes above a red car", "a fox on the left", "three red cars on grass", "a café by night"]
 
 
@@ -130,6 +131,21 @@ def test_masking_touches_chosen_words_only(words, probability, seed):
     assert np.array_equal(masked[~chosen], ids[~chosen])
     assert not chosen[np.isin(ids, (BERT.cls_id, BERT.sep_id, BERT.pad_id))].any()
     assert ((masked >= 0) & (masked < BERT.vocab_size)).all()
+
+
+@given(
+    st.lists(st.sampled_from(WORDS)),
+    st.floats(0, 0.5),
+    st.integers(0, 99),
+)
+def test_content_alone_can_be_masked_and_then_always_is(words, probability, seed):
+    ids = BERT.encode(" ".join(words), 40, append_sep=True)
+    _, chosen = mask_tokens(ids, probability, BERT, np.random.default_rng(seed), content_only=True)
+    fillers = np.isin(BERT.pieces(ids), ["a", "an", "the", "of", "on", *SPECIALS])
+    assert not (chosen & fillers).any()
+    assert chosen.any() == (not fillers.all())
+    if probability == 0:
+        assert chosen.sum() == (not fillers.all())
 
 
 def test_masking_rates():

@@ -1,5 +1,7 @@
 """Maps of words: against finite differences, and what must not change them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -28,10 +30,11 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture
-def model() -> ALBEF:
+@pytest.fixture(params=[False, True], ids=["all tokens", "placed patches"])
+def model(request: pytest.FixtureRequest) -> ALBEF:
     torch.manual_seed(0)
-    model = ALBEF(CONFIG).double().eval().requires_grad_(False)
+    config = dataclasses.replace(CONFIG, fuse_placed_patches=request.param)
+    model = ALBEF(config).double().eval().requires_grad_(False)
     for parameter in model.parameters():  # BERT's initial weights are too small for the attention to matter
         parameter.add_(torch.randn_like(parameter) * 0.3)
     return model
@@ -70,11 +73,12 @@ def test_equals_the_definition_by_finite_differences(model, pairs):
 
     expected = np.zeros((2, 5, 3, 3))
     for query in range(5):
-        for patch in range(1, 10):
+        for patch in range(9):
+            token = patch + attention.shape[-1] - 9  # after [CLS], where fusion sees it
             for head in range(heads):
-                slope = (score(query, head, patch, 1e-5) - score(query, head, patch, -1e-5)) / 2e-5
-                cell = attention[:, head, query, patch] * slope.clamp(min=0) * mask[:, query] / heads
-                expected[:, query, (patch - 1) // 3, (patch - 1) % 3] += cell.numpy()
+                slope = (score(query, head, token, 1e-5) - score(query, head, token, -1e-5)) / 2e-5
+                cell = attention[:, head, query, token] * slope.clamp(min=0) * mask[:, query] / heads
+                expected[:, query, patch // 3, patch % 3] += cell.numpy()
     found = word_maps(model, pixels, ids, mask, layer)
     assert found.shape == (2, 5, 3, 3)
     assert found[0].max() > 1e-4

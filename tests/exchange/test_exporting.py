@@ -51,7 +51,7 @@ def test_in_and_out_is_the_identity_on_published_tensors(tmp_path: Path, choices
 @BY_NAME
 def test_out_and_in_is_the_identity_on_a_run(tmp_path: Path, structure: Structure) -> None:
     """Also of the settings that no tensor tells."""
-    model = dataclasses.replace(toy.MODEL, append_sep=True, max_tokens=17)
+    model = dataclasses.replace(toy.MODEL, append_sep=True, max_tokens=17, fuse_placed_patches=True)
     config = dataclasses.replace(
         toy.config(task=TaskConfig(name=structure.task, queue_size=10, random_queue=True)), model=model
     )
@@ -135,3 +135,12 @@ def test_what_no_published_model_is_cannot_be_written_as_one(tmp_path: Path) -> 
     assert not (tmp_path / "out.pth").exists()
     with pytest.raises(UserError, match="no such folder"):
         export_official(str(tmp_path / "absent" / "model"), tmp_path / "out.pth")
+
+
+def test_what_the_published_code_would_compute_otherwise_is_said(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY)
+    for name, placed in (("as published", False), ("another way", True)):
+        config = dataclasses.replace(toy.MODEL, fuse_placed_patches=placed)
+        save_model(tmp_path / name, ALBEF(config), tokenizer, "")
+        _, rows = export_official(str(tmp_path / name), tmp_path / f"{name}.pth")
+        assert any("its scores will differ" in row.why for row in rows) is placed

@@ -106,6 +106,20 @@ def test_one_image_serves_all_texts() -> None:
     )
 
 
+def test_fusion_can_see_the_placed_patches_alone() -> None:
+    torch.manual_seed(0)
+    albef = ALBEF(dataclasses.replace(toy.MODEL, fuse_placed_patches=True))
+    image = albef.encode_image(toy.batch(3).pixels)
+    memory = albef.image_memory(image)
+    other_class = torch.cat([image.tokens[:, :1] + 1, image.tokens[:, 1:]], 1)
+    same = albef.image_memory(image._replace(tokens=other_class))
+    placed = albef.fusion_encoder.remember(image.tokens + albef.image_encoder.positions, None)
+    for layer, unchanged, all_tokens in zip(memory.layers, same.layers, placed.layers, strict=True):
+        assert layer.shape[1] == toy.MODEL.grid**2
+        assert torch.equal(layer, unchanged)
+        torch.testing.assert_close(layer, all_tokens[:, 1:])
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_text_begun_once_is_matched_with_any_image(depth: int) -> None:
     torch.manual_seed(0)

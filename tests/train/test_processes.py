@@ -62,7 +62,9 @@ class Case:
         )
         task = TaskConfig(losses=self.losses, queue_size=3 * PAIRS - 1, alpha_ramp_steps=4)
         config = toy.config(task=task, train=train)
-        return dataclasses.replace(config, model=dataclasses.replace(toy.MODEL, dropout=self.dropout))
+        # Positions of the image encoder serve fusion too, outside of the encoder's own forward.
+        model = dataclasses.replace(toy.MODEL, dropout=self.dropout, fuse_placed_patches=True)
+        return dataclasses.replace(config, model=model)
 
 
 CASES = [

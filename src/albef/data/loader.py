@@ -94,7 +94,9 @@ class ExampleSet:
         pixels = self._pixels(record.image, rng)
         second = None if record.second_image is None else self._pixels(record.second_image, rng)
         answers, answer_weights = self._answers(record)
-        masked_ids, mlm_mask = mask_tokens(ids, self.data.mlm_probability, self.tokenizer, rng)
+        masked_ids, mlm_mask = mask_tokens(
+            ids, self.data.mlm_probability, self.tokenizer, rng, self.data.mlm_content_only
+        )
         return Example(
             pixels=pixels,
             ids=ids,

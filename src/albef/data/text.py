@@ -16,6 +16,13 @@ from albef.manifest import write_whole
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+# English words that a caption may have whatever is in its picture. Words of place and number are not among them.
+FILLERS = (
+    "a an the this that these those some and or but as of on in at to for from by with it its is are be was were has "
+    "have there here i you we they he she his her their can could will would very picture photo image drawing see seen "
+    "look show"
+)
+
 _PUNCTUATION = str.maketrans({**dict.fromkeys(",.'!?\"()*#:;~", None), "-": " ", "/": " "})
 _SPACES = re.compile(r"\s{2,}")
 
@@ -48,6 +55,7 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             vocab[token] for token in SPECIALS
         )
+        self.filler_ids = np.array([vocab[word] for word in FILLERS.split() if word in vocab], dtype=np.int64)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _from_json, (self._wordpiece.to_str(),)
@@ -143,16 +151,26 @@ def _wordpiece(vocab: dict[str, int]) -> tokenizers.Tokenizer:
 
 
 def mask_tokens(
-    ids: np.ndarray, probability: float, tokenizer: Tokenizer, rng: np.random.Generator
+    ids: np.ndarray,
+    probability: float,
+    tokenizer: Tokenizer,
+    rng: np.random.Generator,
+    content_only: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A masked copy of the ids, int64 [l], and where tokens are to be predicted, bool [l].
 
     Every token is chosen with `probability`, but never [CLS], [SEP] or padding. Of the chosen, 80 % become
-    [MASK], 10 % a random piece of the vocabulary, 10 % stay, as in BERT.
+    [MASK], 10 % a random piece of the vocabulary, 10 % stay, as in BERT. With `content_only` no filler is chosen, and of
+    the others one at least (Bitton et al., 2021).
     """
     draws = rng.random((3, len(ids)))
     words = (ids != tokenizer.cls_id) & (ids != tokenizer.sep_id) & (ids != tokenizer.pad_id)
-    chosen = (draws[0] < probability) & words
+    if content_only:
+        words &= ~np.isin(ids, tokenizer.filler_ids)
+        lowest = np.min(draws[0], initial=1.0, where=words)
+        chosen = (draws[0] <= max(probability, lowest)) & words
+    else:
+        chosen = (draws[0] < probability) & words
     random_pieces = (draws[2] * tokenizer.vocab_size).astype(np.int64)
     replaced = np.where(draws[1] < 0.8, tokenizer.mask_id, np.where(draws[1] < 0.9, random_pieces, ids))
     return np.where(chosen, replaced, ids), chosen

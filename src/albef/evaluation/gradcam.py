@@ -51,8 +51,9 @@ def word_maps(
         attention = fused.attention[layer]
         (gradient,) = torch.autograd.grad(score, attention)
     maps = (attention.detach() * gradient.clamp(min=0)).mean(1) * mask[..., None]
-    patches: np.ndarray = maps[..., 1:].float().cpu().numpy()
-    return patches.reshape(*patches.shape[:2], model.config.grid, model.config.grid)
+    grid = model.config.grid
+    patches: np.ndarray = maps[..., -(grid**2) :].float().cpu().numpy()  # without [CLS], where fusion sees it
+    return patches.reshape(*patches.shape[:2], grid, grid)
 
 
 def pair_maps(

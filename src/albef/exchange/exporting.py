@@ -72,6 +72,9 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
         if size != TaskConfig.queue_size:
             why = f"{why + '; ' if why else ''}queue_size: {size} in the script's configuration"
         rows.append(Row("written", "queue", len(columns), why))
+    if held.config.fuse_placed_patches:
+        why = "model.fuse_placed_patches: the published code shows it all image tokens, and its scores will differ"
+        rows.append(Row("assumed", "fusion", None, why))
     write_pth(file, state, held.config)
     return structure, rows
 

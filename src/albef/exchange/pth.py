@@ -19,7 +19,17 @@ from albef.config import ModelConfig, UserError
 ZIP = b"PK\x03\x04"  # what torch has written since 1.6; what is older can't be mapped into memory
 OWN_KEY = "albef"  # under "config" of the files that we write
 # What a file's weights don't tell. Sizes are read off the weights, never here.
-TOLD = ("image_heads", "text_heads", "dropout", "max_tokens", "max_words", "append_sep", "mean", "std")
+TOLD = (
+    "image_heads",
+    "text_heads",
+    "dropout",
+    "fuse_placed_patches",
+    "max_tokens",
+    "max_words",
+    "append_sep",
+    "mean",
+    "std",
+)
 
 
 class Published(NamedTuple):

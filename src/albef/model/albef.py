@@ -92,7 +92,10 @@ class ALBEF(nn.Module):
 
     def image_memory(self, image: Encoding) -> Memory:
         """Keys and values of the images for every fusion layer: computed once, used for any number of texts."""
-        return self.fusion_encoder.remember(image.tokens, image.mask)
+        tokens = image.tokens
+        if self.config.fuse_placed_patches:
+            tokens = tokens[:, 1:] + self.image_encoder.positions[:, 1:]
+        return self.fusion_encoder.remember(tokens, image.mask)
 
     def fuse(
         self,

@@ -20,6 +20,7 @@ from albef.data.pictograms.things import (
     Location,
     Relation,
     Size,
+    an,
     is_at,
     lies,
     location,
@@ -120,7 +121,7 @@ def plan(scene: Scene, rng: np.random.Generator, change: Change | None = None, r
 
 # Of captions of two things, up to where they place one of them, both, or say how the two lie to each other. Where one
 # thing among two is comes before how both lie: it is the easier thing to learn.
-_OF_TWO = {"twins": (0.35, 0.55, 1.0), "plain": (0.15, 0.35, 0.75), "rich": (0.0, 0.2, 0.95)}
+_OF_TWO = {"twins": (0.55, 0.65, 1.0), "plain": (0.15, 0.35, 0.75), "rich": (0.0, 0.2, 0.95)}
 
 
 def _arranged(
@@ -263,8 +264,7 @@ def _name(mention: Mention, at: float, plurals: dict[str, str]) -> str:
         return f"{_NUMBERS[mention.count]} {plural}"
     if plural == noun and noun.endswith("s"):  # scissors, glasses
         return noun
-    spoken_vowel = noun.startswith(("a", "e", "i", "o", "u", "hour")) and not noun.startswith(("uni", "uku"))
-    return f"{'an' if spoken_vowel else 'a'} {noun}"
+    return an(noun)
 
 
 # Within a table, what differs in meaning alone stands at the same place, so that one choice words it alike.

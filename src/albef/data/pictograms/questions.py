@@ -12,8 +12,8 @@ import numpy as np
 
 from albef.data.pictograms.chance import pick
 from albef.data.pictograms.scenes import BACKGROUNDS, Scene
-from albef.data.pictograms.things import LOCATIONS, OPPOSITE, Location, Relation, Size, lies, location
-from albef.data.pictograms.world import World, an, counted, single_nouns
+from albef.data.pictograms.things import LOCATIONS, OPPOSITE, Location, Relation, Size, an, lies, location
+from albef.data.pictograms.world import World, counted, single_nouns
 from albef.data.records import Record, stable_id
 
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}

@@ -14,7 +14,8 @@ from albef.data.pictograms.captions import altered, claims, holds, phrase
 from albef.data.pictograms.chance import pick
 from albef.data.pictograms.layouts import Kind
 from albef.data.pictograms.scenes import ASPECTS, Aspect, Scene
-from albef.data.pictograms.world import World, an, counted
+from albef.data.pictograms.things import an
+from albef.data.pictograms.world import World, counted
 from albef.data.records import Record, stable_id
 from albef.data.rows import ENTAILMENT_LABELS
 

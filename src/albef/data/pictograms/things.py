@@ -70,3 +70,9 @@ def lies(a: Thing, b: Thing, to: Relation) -> bool:
     """Whether the word is true of `a` seen from `b`; of two things on a diagonal two words can be true."""
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
     return {"left": dx, "right": -dx, "above": dy, "below": -dy}[to] >= _APART
+
+
+def an(noun: str) -> str:
+    """The words with their article, "an apple"."""
+    vowel = noun.startswith(("a", "e", "i", "o", "u", "hour")) and not noun.startswith(("uni", "uku"))
+    return f"{'an' if vowel else 'a'} {noun}"

@@ -13,6 +13,7 @@ from albef.data.pictograms.layouts import Kind
 from albef.data.pictograms.painting import Painter
 from albef.data.pictograms.scenes import Scene, Scenes
 from albef.data.pictograms.sprites import load_sprites
+from albef.data.pictograms.things import an
 
 TRIES = 2000
 
@@ -80,9 +81,3 @@ def counted(scene: Scene, noun: str) -> int:
 def single_nouns(scene: Scene) -> list[str]:
     """Nouns of which there is exactly one."""
     return [thing.noun for thing in scene.things if counted(scene, thing.noun) == 1]
-
-
-def an(noun: str) -> str:
-    """The noun with its article."""
-    vowel = noun.startswith(("a", "e", "i", "o", "u", "hour")) and not noun.startswith(("uni", "uku"))
-    return f"{'an' if vowel else 'a'} {noun}"
