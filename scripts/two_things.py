@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,7 @@ from albef.data.pictograms.captions import Claim, Mention, choices, word
 from albef.data.pictograms.chance import generator
 from albef.data.pictograms.painting import Painter
 from albef.data.pictograms.scenes import Scene, Scenes
-from albef.data.pictograms.things import OPPOSITE, location, relation
+from albef.data.pictograms.things import OPPOSITE, Thing, location, relation
 from albef.data.text import MASK
 
 
@@ -83,6 +84,38 @@ def filled(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> n
     return np.array(found)
 
 
+def covered(thing: Thing, grid: int) -> np.ndarray:
+    """Which patches have their centre in the thing's box, bool [grid²], row by row."""
+    x0, y0, x1, y1 = thing.box
+    centre = (np.arange(grid) + 0.5) / grid
+    across, down = (x0 < centre) & (centre < x1), (y0 < centre) & (centre < y1)
+    return (down[:, None] & across).ravel()
+
+
+def looks(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np.ndarray:
+    """Of the attention that a noun pays: the shares on its own thing, the other and the class token, [layers, 3].
+
+    The noun is that of "a fox on the left", in its last piece; means over heads and scenes.
+    """
+    model, grid = engine.model, engine.config.grid
+    found = []
+    for index, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
+        own, other = scene.things
+        text = word(
+            Claim((Mention(own.noun, location=location(own)),)), choices(generator("two things", index))
+        )
+        ids, mask = engine.text_tokens([text])
+        until, _ = engine.text_tokens([text[: text.index(own.noun) + len(own.noun)]])
+        last = until.shape[1] - 1 - engine.config.append_sep
+        memory = model.image_memory(model.encode_image(engine.pixels(picture)[None]))
+        fused = model.fuse(model.encode_text(ids, mask).tokens, mask, memory, keep_attention=True)
+        noun = torch.stack(fused.attention)[:, 0, :, last].mean(1).numpy()  # [layers, tokens]
+        patches, rest = noun[:, -(grid**2) :], noun[:, : -(grid**2)]
+        shares = [patches[:, covered(thing, grid)].sum(1) for thing in (own, other)]
+        found.append(np.stack([*shares, rest.sum(1)], 1))
+    return np.mean(found, 0)
+
+
 def main() -> None:
     """Parses the command line, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,7 +140,15 @@ def main() -> None:
     table.add_row(
         f"a {MASK} somewhere".replace("[", r"\["), str(len(nouns)), "", "", f"{100 * nouns.mean():.1f}"
     )
-    Console().print(table)
+    looked = Table(
+        "fusion layer", "own thing", "other", "class token", title="where a noun looks, % of its attention"
+    )
+    with torch.no_grad():
+        for layer, shares in enumerate(looks(engine, scenes, pictures)):
+            looked.add_row(str(layer), *(f"{100 * share:.0f}" for share in shares))
+    console = Console()
+    console.print(table)
+    console.print(looked)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from albef.data.pictograms.captions import Claim, Mention, choices, holds, word
 from albef.data.pictograms.chance import generator
 from albef.data.pictograms.scenes import Scenes
+from albef.data.pictograms.things import Thing
 
 FILE = Path(__file__).parent.parent / "scripts" / "two_things.py"
 SPEC = importlib.util.spec_from_file_location("two_things", FILE)
@@ -45,3 +46,13 @@ def test_a_masked_noun_is_not_told_by_its_article() -> None:
         assert text.count("[MASK]") == (len(articles) == 1)
         asked[bool(text)] += 1
     assert asked[True] > asked[False] > 0
+
+
+def test_a_thing_covers_the_patches_whose_centres_it_holds() -> None:
+    thing = Thing("fox", "twemoji", 0, "small", (0.5, 0.0, 1.0, 0.4), False)
+    assert two_things.covered(thing, 4).reshape(4, 4).tolist() == [
+        [False, False, True, True],
+        [False, False, True, True],
+        [False] * 4,
+        [False] * 4,
+    ]
