@@ -226,6 +226,17 @@ def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
         assert part in str(error.value)
 
 
+def test_a_model_saved_before_a_setting_was_there_is_as_published(folder: Path) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    assert not stored.pop("fuse_placed_patches")
+    (folder / "config.json").write_text(json.dumps(stored))
+    assert not Engine.load(folder).config.fuse_placed_patches
+    del stored["image_depth"]
+    (folder / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"lacks image_depth; save the model again"):
+        Engine.load(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -32,6 +32,9 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE, TEACHER_FILE
     "teacher.safetensors",  # of models that training may go on from
     "queue.safetensors",
 )
+LATER = {
+    "fuse_placed_patches": False
+}  # settings that models saved before them have not: they are as published
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -162,7 +165,8 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     if stored.get("resize") != RESIZE:
         raise UserError(f"{file}: resize is {stored.get('resize')!r}, but this albef has only {RESIZE!r}.")
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    given: dict[str, Any] = LATER | stored
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     heads = values.pop("heads", ())
     values.pop("trained", None)
     del values["format_version"], values["resize"]
