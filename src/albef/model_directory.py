@@ -165,8 +165,8 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     if stored.get("resize") != RESIZE:
         raise UserError(f"{file}: resize is {stored.get('resize')!r}, but this albef has only {RESIZE!r}.")
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
-    given: dict[str, Any] = LATER | stored
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    stored = LATER | stored
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     heads = values.pop("heads", ())
     values.pop("trained", None)
     del values["format_version"], values["resize"]
