@@ -21,8 +21,13 @@ from albef.data.pictograms.captions import Claim, Mention, choices, word
 from albef.data.pictograms.chance import generator
 from albef.data.pictograms.painting import Painter
 from albef.data.pictograms.scenes import Scene, Scenes
-from albef.data.pictograms.things import OPPOSITE, Thing, location, relation
+from albef.data.pictograms.things import OPPOSITE, Location, Thing, location, relation
 from albef.data.text import MASK
+
+
+def placed(noun: str, place: Location) -> Claim:
+    """One thing and where it is."""
+    return Claim((Mention(noun, location=place),))
 
 
 def swaps(scene: Scene) -> Iterator[tuple[str, Claim, Claim]]:
@@ -30,10 +35,10 @@ def swaps(scene: Scene) -> Iterator[tuple[str, Claim, Claim]]:
     a, b = scene.things
     here, there, to = location(a), location(b), relation(a, b)
     assert to is not None
-    yield "one is placed", Claim((Mention(a.noun, location=here),)), Claim((Mention(a.noun, location=there),))
-    placed = Mention(a.noun, location=here), Mention(b.noun, location=there)
+    yield "one is placed", placed(a.noun, here), placed(a.noun, there)
+    both = Mention(a.noun, location=here), Mention(b.noun, location=there)
     swapped = Mention(a.noun, location=there), Mention(b.noun, location=here)
-    yield "both are placed", Claim(placed), Claim(swapped)
+    yield "both are placed", Claim(both), Claim(swapped)
     nouns = Mention(a.noun), Mention(b.noun)
     yield "how they lie", Claim(nouns, to), Claim(nouns, OPPOSITE[to])
     if a.size != b.size:
@@ -62,10 +67,7 @@ def preferences(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray])
 def masked(scene: Scene, wording: tuple[float, ...]) -> str:
     """ "a [MASK] on the left" of the first thing; empty where its article tells the two nouns apart."""
     here = location(scene.things[0])
-    own, other = (
-        word(Claim((Mention(thing.noun, location=here),)), wording).replace(thing.noun, MASK)
-        for thing in scene.things
-    )
+    own, other = (word(placed(thing.noun, here), wording).replace(thing.noun, MASK) for thing in scene.things)
     return own if own == other else ""
 
 
@@ -101,9 +103,7 @@ def looks(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np
     found = []
     for index, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
         own, other = scene.things
-        text = word(
-            Claim((Mention(own.noun, location=location(own)),)), choices(generator("two things", index))
-        )
+        text = word(placed(own.noun, location(own)), choices(generator("two things", index)))
         ids, mask = engine.text_tokens([text])
         until, _ = engine.text_tokens([text[: text.index(own.noun) + len(own.noun)]])
         last = until.shape[1] - 1 - engine.config.append_sep

@@ -1,13 +1,23 @@
 """The probe of what two things' captions mean asks what it says."""
 
+import dataclasses
 import importlib.util
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+
+import toy
+from albef import Engine
 from albef.data.pictograms.captions import Claim, Mention, choices, holds, word
 from albef.data.pictograms.chance import generator
+from albef.data.pictograms.painting import Painter
 from albef.data.pictograms.scenes import Scenes
 from albef.data.pictograms.things import Thing
+from albef.data.text import Tokenizer
+from albef.model.albef import ALBEF
 
 FILE = Path(__file__).parent.parent / "scripts" / "two_things.py"
 SPEC = importlib.util.spec_from_file_location("two_things", FILE)
@@ -56,3 +66,22 @@ def test_a_thing_covers_the_patches_whose_centres_it_holds() -> None:
         [False] * 4,
         [False] * 4,
     ]
+
+
+@pytest.mark.parametrize("placed_patches", [False, True])
+def test_a_noun_that_looks_everywhere_alike_looks_at_each_thing_for_its_share(placed_patches: bool) -> None:
+    scenes = Scenes("test", 3, 12, mix={"pair": 1.0}, twin_share=0.0)
+    shown = [scenes.scene(index) for index in range(4)]
+    model = ALBEF(dataclasses.replace(toy.ENGINE_MODEL, fuse_placed_patches=placed_patches))
+    for layer in model.fusion_encoder.layers:
+        torch.nn.init.zeros_(layer.cross_attention.query.weight)
+    engine = Engine(model, Tokenizer.train(["a fox on the left"], toy.ENGINE_MODEL.vocab_size), quiet=True)
+    with torch.no_grad():
+        found = two_things.looks(engine, shown, [Painter(32).paint(scene) for scene in shown])
+    tokens = toy.ENGINE_MODEL.grid**2 + (not placed_patches)
+    covers = [
+        np.mean([two_things.covered(scene.things[thing], toy.ENGINE_MODEL.grid).sum() for scene in shown])
+        for thing in range(2)
+    ]
+    expected = [*(cover / tokens for cover in covers), (not placed_patches) / tokens]
+    np.testing.assert_allclose(found, [expected] * toy.ENGINE_MODEL.fusion_depth, rtol=1e-5)

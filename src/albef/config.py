@@ -162,7 +162,7 @@ class DataConfig:
     # grounding: a JSON file of the boxes to choose from, {"image number": [[x, y, w, h], …]}
     detections: str = ""
     caption_noise: float = 0.2  # pictograms: share of training captions that are like noisy web text
-    # pictograms: weights of the kinds of training scene: single, pair, group, mixed; empty: those of docs/pictograms.md
+    # pictograms: weights of the kinds of training scene: single, pair, group, mixed; empty: as in docs/pictograms.md
     mix: dict[str, float] = field(default_factory=dict)
     twin_share: float = 0.5  # pictograms: share of neighbouring scenes that differ in one thing only
     twins_from_epoch: int = 0  # pictograms: until then neighbours have nothing to do with each other

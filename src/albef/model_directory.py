@@ -32,9 +32,8 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE, TEACHER_FILE
     "teacher.safetensors",  # of models that training may go on from
     "queue.safetensors",
 )
-LATER = {
-    "fuse_placed_patches": False
-}  # settings that models saved before them have not: they are as published
+# Settings that models which were saved before them lack: as published.
+LATER = {"fuse_placed_patches": False}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 

@@ -73,8 +73,8 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
             why = f"{why + '; ' if why else ''}queue_size: {size} in the script's configuration"
         rows.append(Row("written", "queue", len(columns), why))
     if held.config.fuse_placed_patches:
-        why = "model.fuse_placed_patches: the published code shows it all image tokens, and its scores will differ"
-        rows.append(Row("assumed", "fusion", None, why))
+        why = "the published code shows fusion all image tokens, so its scores will differ"
+        rows.append(Row("ignored", "fuse_placed_patches", None, why))
     write_pth(file, state, held.config)
     return structure, rows
 
