@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import toy
 from albef.model.albef import ALBEF
@@ -55,9 +57,9 @@ def test_padding_that_is_computed_with_changes_nothing(monkeypatch: pytest.Monke
         return [text.feature, text.tokens[batch.mask], fused.tokens[batch.mask], logits]
 
     packed, packing_of = computed(), Packing.of
-    every = torch.arange(batch.mask.numel())
 
     def as_on_a_gpu(mask: torch.Tensor) -> Packing:
+        every = torch.arange(mask.numel())
         return packing_of(mask)._replace(places=every, first=every[:: mask.shape[1]])
 
     monkeypatch.setattr(Packing, "of", as_on_a_gpu)
@@ -90,6 +92,21 @@ def test_pairs_choose_rows_of_the_memory() -> None:
         albef.match(text.tokens, batch.mask, albef.image_memory(image), index),
         albef.match(text.tokens, batch.mask, albef.image_memory(chosen)),
     )
+
+
+@settings(max_examples=25, deadline=None)
+@given(index=st.lists(st.integers(0, 3), min_size=5, max_size=5))
+def test_texts_that_share_an_image_change_nothing(index: list[int]) -> None:
+    # Where attention is kept, and off the CPU, each text has a copy of its image's memory.
+    albef, batch = model(), toy.batch(5)
+    text, rows = albef.encode_text(batch.ids, batch.mask), torch.tensor(index)
+    memory = albef.image_memory(albef.encode_image(batch.pixels[:4]))
+    shared = albef.fuse(text.tokens, batch.mask, memory, rows).tokens
+    copied = albef.fuse(text.tokens, batch.mask, memory, rows, keep_attention=True)
+    torch.testing.assert_close(shared, copied.tokens)
+    assert [len(attention) for attention in copied.attention] == [5] * len(memory.layers)
+    alone = albef.fuse(text.tokens, batch.mask, memory.select(rows)).tokens
+    torch.testing.assert_close(shared, alone)
 
 
 def test_one_image_serves_all_texts() -> None:
@@ -146,9 +163,9 @@ def test_features_have_unit_length_and_the_temperature_a_range() -> None:
     albef, batch = model(), toy.batch(3)
     feature = albef.encode_image(batch.pixels).feature
     torch.testing.assert_close(feature.norm(dim=1), torch.ones(3))
-    for given, kept in ((9.0, 0.5), (0.0, 0.001), (0.07, 0.07)):
+    for value, kept in ((9.0, 0.5), (0.0, 0.001), (0.07, 0.07)):
         with torch.no_grad():
-            albef.temperature.fill_(given)
+            albef.temperature.fill_(value)
         albef.clamp_temperature()
         torch.testing.assert_close(albef.temperature.detach(), torch.tensor([kept]))
 

@@ -106,9 +106,8 @@ class ALBEF(nn.Module):
         keep_attention: bool = False,
     ) -> Fused:
         """Text tokens that have seen their image: row `image_index[p]` of the memory, or row p without an index."""
-        memory = memory if image_index is None else memory.select(image_index)
         assert isinstance(self.fusion_encoder, FusionEncoder)
-        return self.fusion_encoder(text_tokens, text_mask, memory, keep_attention=keep_attention)
+        return self.fusion_encoder(text_tokens, text_mask, memory, image_index, keep_attention=keep_attention)
 
     def match(
         self,
@@ -119,8 +118,8 @@ class ALBEF(nn.Module):
     ) -> Float[Tensor, "pairs 2"]:
         """Logits of [no match, match] for pairs of a text and an image; a memory of one image serves all texts."""
         assert self.itm_head is not None
-        memory = memory if image_index is None else memory.select(image_index)
-        fused = self.fusion_encoder(text_tokens, text_mask, memory, first_only=True)
+        assert isinstance(self.fusion_encoder, FusionEncoder)
+        fused = self.fusion_encoder(text_tokens, text_mask, memory, image_index, first_only=True)
         return self.itm_head(cls(fused.tokens))
 
     def begin_match(
@@ -172,7 +171,7 @@ class ALBEF(nn.Module):
     ) -> Float[Tensor, "read vocabulary"]:
         """Logits of the token after each of `positions` (flat indices into answers × length) of answers to questions."""
         assert self.answer_decoder is not None
-        return self.answer_decoder(answer_ids, answer_mask, memory.select(question_index), positions)
+        return self.answer_decoder(answer_ids, answer_mask, memory, question_index, positions)
 
     def predict_tokens(
         self,

@@ -42,18 +42,20 @@ class AnswerDecoder(nn.Module):
         ids: Int[Tensor, "answers length"],
         mask: Bool[Tensor, "answers length"],
         memory: Memory,
+        question_index: Int[Tensor, " answers"],
         positions: Int[Tensor, " read"],
     ) -> Float[Tensor, "read vocabulary"]:
         """Logits of the token that follows each of `positions` (flat indices into answers × length).
 
-        Answer a looks at row a of the memory.
+        Answer a looks at row `question_index[a]` of the memory.
         """
         packing = Packing.causal(mask)
         words = self.words(ids.flatten()[packing.places])
         states = words + self.positions(packing.places % ids.shape[1]) + self.types.weight[0]
         states = self.dropout(self.norm(states))
+        asking, _, memory = memory.asked_by(packing, question_index)
         for layer, layer_memory in zip(self.stack(), memory.layers, strict=True):
-            states, _ = layer.fuse(states, packing, layer_memory, memory.mask)
+            states, _ = layer.fuse(states, packing, asking, layer_memory, memory.mask)
         return self.head(packing.pad(states).flatten(0, 1)[positions], self.words.weight)
 
 

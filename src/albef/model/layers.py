@@ -47,7 +47,8 @@ def attend(
 def split_heads(states: Float[Tensor, "batch length joined"], heads: int, parts: int) -> tuple[Tensor, ...]:
     """`parts` tensors [batch, heads, length, width] out of their concatenation along the last dimension."""
     batch, length, _ = states.shape
-    return states.view(batch, length, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    # Taken apart before heads come first, so that their gradients are put together in the order of `states`.
+    return tuple(part.transpose(1, 2) for part in states.view(batch, length, parts, heads, -1).unbind(2))
 
 
 class Packing(NamedTuple):
@@ -79,6 +80,26 @@ class Packing(NamedTuple):
         length = mask.shape[1]
         before = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
         return cls.of(mask)._replace(visible=mask[:, None] & before)
+
+    @classmethod
+    def first_tokens(cls, texts: int, device: torch.device) -> Packing:
+        """The packing of one token of each text."""
+        return cls.of(torch.ones(texts, 1, dtype=torch.bool, device=device))
+
+    def gathered(self, row: Int[Tensor, " batch"], rows: int) -> Packing:
+        """The same tokens with those of all texts of a row in one; for queries, which don't see each other.
+
+        On a CPU, or with one row: elsewhere the host would have to wait for the length of the longest one.
+        """
+        row_of_token = row[self.places // self.mask.shape[1]]
+        counts = row_of_token.bincount(minlength=rows)
+        first = counts.cumsum(0) - counts
+        order = row_of_token.argsort(stable=True)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device) - first[row_of_token[order]]
+        length = len(order) if rows == 1 else int(counts.max())
+        mask = torch.arange(length, device=order.device) < counts[:, None]
+        return Packing(row_of_token * length + place, first, mask, mask)
 
     def pack(self, padded: Float[Tensor, "batch length width"]) -> Float[Tensor, "real width"]:
         """The real tokens, one after the other."""
@@ -156,18 +177,17 @@ class CrossAttention(nn.Module):
     def forward(
         self,
         states: Float[Tensor, "tokens width"],
-        packing: Packing | None,
-        memory: Float[Tensor, "pairs patches both"],
-        memory_mask: Bool[Tensor, "pairs patches"] | None,
+        asking: Packing,
+        memory: Float[Tensor, "rows patches both"],
+        memory_mask: Bool[Tensor, "rows patches"] | None,
         keep_attention: bool = False,
-    ) -> tuple[Float[Tensor, "tokens width"], Float[Tensor, "pairs heads length patches"] | None]:
-        """What each text token gathers from its image (one token a text without a packing), and the attention."""
-        asked = self.query(states)
-        (query,) = split_heads(packing.pad(asked) if packing else asked[:, None], self.heads, 1)
+    ) -> tuple[Float[Tensor, "tokens width"], Float[Tensor, "rows heads length patches"] | None]:
+        """What each text token gathers from the image of its row of `asking`, and the attention of the rows."""
+        (query,) = split_heads(asking.pad(self.query(states)), self.heads, 1)
         key, value = split_heads(memory, self.heads, 2)
         dropout = self.dropout if self.training else 0.0
         context, attention = attend(query, key, value, memory_mask, dropout, keep_attention)
-        return self.out(packing.pack(context) if packing else context.squeeze(1)), attention
+        return self.out(asking.pack(context)), attention
 
 
 def kept_or_computed_again(layer: Callable[..., Result], checkpointing: bool, *inputs: object) -> Result:

@@ -26,10 +26,36 @@ class Memory(NamedTuple):
     layers: tuple[Float[Tensor, "images patches both"], ...]
     mask: Bool[Tensor, "images patches"] | None
 
-    def select(self, image_index: Int[Tensor, " pairs"]) -> Memory:
-        """The memory of one image per pair."""
+    def select(self, image_index: Int[Tensor, " chosen"]) -> Memory:
+        """The memory of these images."""
         mask = None if self.mask is None else self.mask[image_index]
         return Memory(tuple(layer[image_index] for layer in self.layers), mask)
+
+    def asked_by(
+        self, packing: Packing, image_index: Int[Tensor, " texts"] | None, keep_attention: bool = False
+    ) -> Asked:
+        """This memory with the queries of texts, where text p looks at image `image_index[p]`, or at image p.
+
+        Queries don't see each other, so those of all texts about an image are one row, and its keys and values are not
+        copied: on a CPU, or if there is but one image. Attention is kept text by text.
+        """
+        images, device = len(self.layers[0]), packing.first.device
+        firsts = Packing.first_tokens(len(packing.first), device)
+        if images == 1 and not keep_attention:
+            image_index = torch.zeros_like(packing.first)
+        if image_index is None:
+            return Asked(packing, firsts, self)
+        if keep_attention or (images > 1 and device.type != "cpu"):
+            return Asked(packing, firsts, self.select(image_index))
+        return Asked(packing.gathered(image_index, images), firsts.gathered(image_index, images), self)
+
+
+class Asked(NamedTuple):
+    """A memory, and what each of its images is asked: by all tokens of the texts, or by their [CLS] alone."""
+
+    tokens: Packing
+    firsts: Packing
+    memory: Memory
 
 
 class Fused(NamedTuple):
@@ -37,13 +63,6 @@ class Fused(NamedTuple):
 
     tokens: Float[Tensor, "pairs read width"]
     attention: tuple[Float[Tensor, "pairs heads read patches"], ...]
-
-
-def one_row(states: Float[Tensor, "tokens width"]) -> Packing:
-    """The packing of tokens as if they were one text."""
-    mask = torch.ones(1, len(states), dtype=torch.bool, device=states.device)
-    every = torch.arange(len(states), device=states.device)
-    return Packing(every, every[:1], mask, mask)
 
 
 class TextLayer(nn.Module):
@@ -78,14 +97,15 @@ class FusionLayer(TextLayer):
         self,
         tokens: Float[Tensor, "real width"],
         packing: Packing,
-        memory: Float[Tensor, "images patches both"],
-        memory_mask: Bool[Tensor, "images patches"] | None,
+        asking: Packing,
+        memory: Float[Tensor, "rows patches both"],
+        memory_mask: Bool[Tensor, "rows patches"] | None,
         first_only: bool = False,
         keep_attention: bool = False,
-    ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "pairs heads length patches"] | None]:
+    ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "rows heads length patches"] | None]:
         """The tokens (or [CLS] alone) after both attentions and feed-forward, and the cross-attention if kept."""
         read = self.gather(tokens, packing, first_only)
-        return self.look(read, None if first_only else packing, memory, memory_mask, keep_attention)
+        return self.look(read, asking, memory, memory_mask, keep_attention)
 
     def gather(
         self, tokens: Float[Tensor, "real width"], packing: Packing, first_only: bool = False
@@ -100,16 +120,12 @@ class FusionLayer(TextLayer):
     def look(
         self,
         read: Float[Tensor, "read width"],
-        asking: Packing | None,
-        memory: Float[Tensor, "images patches both"],
-        memory_mask: Bool[Tensor, "images patches"] | None,
+        asking: Packing,
+        memory: Float[Tensor, "rows patches both"],
+        memory_mask: Bool[Tensor, "rows patches"] | None,
         keep_attention: bool = False,
-    ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "pairs heads length patches"] | None]:
-        """What `gather` gave after cross-attention and feed-forward; one token a text where `asking` is None."""
-        if len(memory) == 1 and not keep_attention:
-            # Queries don't see each other, so those of all texts about one image are one row: nothing is padded,
-            # and the image's keys and values are not copied.
-            asking = one_row(read)
+    ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "rows heads length patches"] | None]:
+        """What `gather` gave after cross-attention, to the image of each row of `asking`, and feed-forward."""
         seen, attention = self.cross_attention(read, asking, memory, memory_mask, keep_attention)
         read = self.cross_attention_norm(read + self.dropout(seen))
         return self.mlp_norm(read + self.dropout(self.mlp(read))), attention
@@ -169,22 +185,29 @@ class FusionEncoder(nn.Module):
         tokens: Float[Tensor, "pairs length width"],
         mask: Bool[Tensor, "pairs length"],
         memory: Memory,
+        image_index: Int[Tensor, " pairs"] | None = None,
         first_only: bool = False,
         keep_attention: bool = False,
     ) -> Fused:
-        """The fused tokens; with `first_only` the last layer computes [CLS] alone (length 1), which is all ITM reads."""
+        """The fused tokens of texts that look at image `image_index[p]` of the memory, or at image p.
+
+        With `first_only` the last layer computes [CLS] alone (length 1), which is all ITM reads.
+        """
         kept: list[Tensor] = []
         packing = Packing.of(mask)
+        every, firsts, memory = memory.asked_by(packing, image_index, keep_attention)
         states, last = packing.pack(tokens), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
+            alone = first_only and depth == last
             states, attention = kept_or_computed_again(
                 layer.fuse,
                 self.checkpointing,
                 states,
                 packing,
+                firsts if alone else every,
                 layer_memory,
                 memory.mask,
-                first_only and depth == last,
+                alone,
                 keep_attention,
             )
             if attention is not None:
@@ -204,13 +227,14 @@ class FusionEncoder(nn.Module):
     ) -> Float[Tensor, "texts width"]:
         """The fused [CLS] of tokens that `begin` has begun."""
         packing = Packing.of(mask)
+        every, firsts, memory = memory.asked_by(packing, None)
         read, last = packing.pack(begun), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
             if depth:
                 read = layer.gather(read, packing, first_only=depth == last)
             elif last == 0:
                 read = read[packing.first]
-            read, _ = layer.look(read, None if depth == last else packing, layer_memory, memory.mask)
+            read, _ = layer.look(read, firsts if depth == last else every, layer_memory, memory.mask)
         return read
 
 
@@ -231,8 +255,9 @@ class PairedFusionLayer(nn.Module):
     ) -> Float[Tensor, "read width"]:
         """The tokens (or [CLS] alone) that have seen the first pictures and then the second ones."""
         first, second = memory.chunk(2)
-        tokens, _ = self.first.fuse(tokens, packing, first, None)
-        tokens, _ = self.second.fuse(tokens, packing, second, None, first_only)
+        asking = Packing.first_tokens(len(first), tokens.device) if first_only else packing
+        tokens, _ = self.first.fuse(tokens, packing, packing, first, None)
+        tokens, _ = self.second.fuse(tokens, packing, asking, second, None, first_only)
         return tokens
 
 
