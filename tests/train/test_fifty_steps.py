@@ -15,8 +15,8 @@ from albef.tasks.base import Negatives, Stage
 from albef.tasks.pretrain import Pretrain
 from albef.train.optim import build_optimizer
 
-# As commit 035d45a, before any change for speed, computed them with this very function (and its features in float64, where
-# it rounded them to fp32).
+# As commit 035d45a, before any change for speed, computed them with this very function; but for its features, which it
+# rounded to fp32 and which were kept in float64 here.
 LOSSES = Path(__file__).with_name("fifty_steps.json")
 STEPS, PAIRS = 50, 5
 
