@@ -49,7 +49,7 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed  ## all benchmarks (meant for 25 minutes on 2 cores); rewrites BENCHMARKS.md, docs/performance.md and docs/growth.png
+bench: .venv/installed  ## all benchmarks (meant for 35 minutes on 2 cores); rewrites BENCHMARKS.md, docs/performance.md and docs/growth.png
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(BATCH),--batch $(BATCH))
 
 clean:

@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that everything runs")
     parser.add_argument("--only", action="append", metavar="NAME", help="one of them (repeatable)")
-    parser.add_argument("--batch", type=int, default=4, help="pairs of a timed step (default 4)")
+    parser.add_argument("--batch", type=int, default=8, help="pairs of a timed step (default 8)")
     parser.add_argument("--output", type=Path, help="default: BENCHMARKS.md, for a whole run alone")
     given = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -101,7 +101,7 @@ def main() -> None:
     console.print(measured["limits"][0].table())
     whole = not (given.quick or given.only)
     output = given.output or (RESULTS if whole else None)
-    command = "make bench" if whole else f"python {' '.join(sys.argv)}"
+    command = f"make bench BATCH={given.batch}" if whole else f"python {' '.join(sys.argv)}"
     for number, name in enumerate(names, 1):
         minutes = (time.perf_counter() - started) / 60
         console.print(f"[dim]{number} of {len(names)}: {name} ({minutes:.1f} minutes so far)[/]")
