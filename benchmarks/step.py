@@ -116,10 +116,10 @@ def step_section(limits: dict[int, Limits], size: str, batch_size: int, rounds: 
         caps.append(f"{base / least:.2f}× ({least:.2f} s) on {threads} thread{'s' if threads > 1 else ''}")
     text = (
         f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, queue of 65,536, optimizer included. It "
-        "and the teacher's update take the same time for any batch, so they weigh less in larger ones. The share "
-        "of the limit counts only what a formulation computes itself. If all of our step in bf16 ran at the limit of the "
-        f"matrix products and nothing else took time, it would be {' and '.join(caps)} against the published formulation "
-        "in fp32."
+        "and the teacher's update take the same time for any batch, so they weigh less in larger ones. The share of "
+        "the limit counts only what a formulation computes itself. If all of our step in bf16 ran at the limit of the "
+        f"matrix products and nothing else took time, it would be {' and '.join(caps)} against the published "
+        "formulation in fp32."
     )
     header = [
         "step",
