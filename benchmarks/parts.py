@@ -155,8 +155,8 @@ def parts_section(size: str, batch_size: int, rounds: int) -> list[Section]:
     text = (
         f"Size {size}, batch {batch_size}, one thread, CPU seconds and share of the step: each part alone, forward, and "
         "backward where it is the student's. Optimizer and teacher update take the same time for any batch, so they "
-        "weigh less in larger ones. Data is decoding and augmenting JPEG files of 500×375, which loading processes do "
-        "beside the step."
+        "weigh less in larger ones. What is left of the whole step may be negative: a part alone can take longer than "
+        "within it. Data is decoding and augmenting JPEG files of 500×375, which loading processes do beside the step."
     )
     header = ["part", *(title for name in groups for title in (name, "share"))]
     return [Section(f"Parts of the step, {size}", text, header, rows)]
