@@ -89,17 +89,23 @@ class Packing(NamedTuple):
     def gathered(self, row: Int[Tensor, " batch"], rows: int) -> Packing:
         """The same tokens with those of all texts of a row in one; for queries, which don't see each other.
 
-        On a CPU, or with one row: elsewhere the host would have to wait for the length of the longest one.
+        Only on a CPU: elsewhere the host would have to wait for the length of the longest row.
         """
         row_of_token = row[self.places // self.mask.shape[1]]
         counts = row_of_token.bincount(minlength=rows)
         first = counts.cumsum(0) - counts
         order = row_of_token.argsort(stable=True)
         place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device) - first[row_of_token[order]]
-        length = len(order) if rows == 1 else int(counts.max())
-        mask = torch.arange(length, device=order.device) < counts[:, None]
+        place[order] = torch.arange(len(order)) - first[row_of_token[order]]
+        length = int(counts.max())
+        mask = torch.arange(length) < counts[:, None]
         return Packing(row_of_token * length + place, first, mask, mask)
+
+    def in_one_row(self) -> Packing:
+        """The same tokens one after the other, as if they were of one text."""
+        every = torch.arange(len(self.places), device=self.places.device)
+        mask = torch.ones(1, len(every), dtype=torch.bool, device=every.device)
+        return Packing(every, every[:1], mask, mask)
 
     def pack(self, padded: Float[Tensor, "batch length width"]) -> Float[Tensor, "real width"]:
         """The real tokens, one after the other."""

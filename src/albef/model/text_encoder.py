@@ -42,10 +42,10 @@ class Memory(NamedTuple):
         images, device = len(self.layers[0]), packing.first.device
         firsts = Packing.first_tokens(len(packing.first), device)
         if images == 1 and not keep_attention:
-            image_index = torch.zeros_like(packing.first)
+            return Asked(packing.in_one_row(), firsts.in_one_row(), self)
         if image_index is None:
             return Asked(packing, firsts, self)
-        if keep_attention or (images > 1 and device.type != "cpu"):
+        if keep_attention or device.type != "cpu":
             return Asked(packing, firsts, self.select(image_index))
         return Asked(packing.gathered(image_index, images), firsts.gathered(image_index, images), self)
 
