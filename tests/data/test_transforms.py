@@ -33,6 +33,16 @@ def test_evaluation_resize_is_pillows_antialiased_bicubic():
     assert np.array_equal(evaluation_transform(image, 16, MEAN, STD), normalise(resized, MEAN, STD))
 
 
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (300, 300), (512, 200), (257, 256), (600, 400)])
+def test_smaller_pictures_are_means_of_areas(height, width):
+    rng = np.random.default_rng(0)
+    image = (picture(height, width) + rng.normal(0, 8, (height, width, 3))).clip(0, 255).astype(np.uint8)
+    expected = cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA).astype(int)
+    apart = np.abs(transforms._squeezed(image, 256).astype(int) - expected)
+    assert apart.max() <= 1
+    assert apart.mean() < 0.2  # of rounding
+
+
 def test_nothing_happens_to_a_picture_that_fits():
     image = picture(16, 16)
     expected = normalise(image, MEAN, STD)

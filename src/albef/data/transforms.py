@@ -37,10 +37,7 @@ def train_transform(
         top, left, height, width = _crop(image.shape[0], image.shape[1], config.crop_scale, rng)
         image = image[top : top + height, left : left + width]
     if image.shape[:2] != (image_size, image_size):
-        shrinks = image.shape[0] * image.shape[1] > image_size**2
-        # Only INTER_AREA averages over the pixels it drops.
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        image = cv2.resize(image, (image_size, image_size), interpolation=method)
+        image = _squeezed(image, image_size)
     if config.flip and rng.random() < 0.5:
         image = cv2.flip(image, 1)
     if config.randaugment:
@@ -67,6 +64,18 @@ def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) ->
     for channel, table, into in zip(cv2.split(image), tables, pixels, strict=True):
         cv2.LUT(channel, table, dst=into)
     return pixels
+
+
+def _squeezed(image: np.ndarray, size: int) -> np.ndarray:
+    """The picture as a square of `size` pixels."""
+    if image.shape[0] * image.shape[1] <= size**2:
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+    # Only INTER_AREA averages over the pixels it drops.
+    if max(image.shape[:2]) > 2 * size:
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    # OpenCV is a third faster with the same means of floats; of large pictures they would take much memory.
+    means = cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.convertScaleAbs(means)
 
 
 def _crop(
