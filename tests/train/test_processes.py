@@ -24,7 +24,6 @@ from albef.tasks import contrast
 from albef.tasks.base import Negatives, Output
 from albef.tasks.build import build_task
 from albef.tasks.pretrain import Pretrain
-from albef.train import muon
 from albef.train.checkpoint import CheckpointWriter, load_checkpoint
 from albef.train.loop import Loop
 from albef.train.optim import build_optimizer
@@ -48,7 +47,6 @@ class Case:
     nan_at: int = -1  # step in which the last process's loss is NaN
     given_negatives: bool = True
     losses: tuple[Loss, ...] = LOSSES
-    optimizer: Literal["adamw", "muon"] = "adamw"
     resume: str = ""  # the case from whose checkpoint at half time this one starts
 
     def config(self) -> Config:
@@ -56,7 +54,6 @@ class Case:
             steps=self.steps,
             batch_size=PAIRS,
             micro_batch_size=self.micro_batch_size,
-            optimizer=self.optimizer,
             lr=1e-3,
             min_lr=1e-3,  # so that the rate doesn't depend on the number of steps
             warmup_steps=2,
@@ -76,7 +73,6 @@ CASES = [
     Case("shared", sharded=True),
     Case("shared in parts", steps=STEPS // 2, micro_batch_size=2, sharded=True),
     Case("shared from alone", sharded=True, resume="alone"),
-    Case("muon", steps=5, optimizer="muon"),
     Case("fp32", steps=1, double=False),
     Case("fp32 shared", steps=1, double=False, sharded=True),
     Case("drawn", steps=1, dropout=0.3, given_negatives=False),
@@ -142,19 +138,10 @@ def play(case: Case, folder: Path) -> None:
             patch.setattr(contrast, "draw_negatives", neighbours)
         if case.nan_at >= 0:
             poison(patch, case.nan_at)
-        stacks: list[int] = []
-        orthogonal = muon.orthogonal
-
-        def counted(matrices: Tensor) -> Tensor:
-            stacks.append(len(matrices))
-            return orthogonal(matrices)
-
-        patch.setattr(muon, "orthogonal", counted)
         with writer:
             loop.run(stream(first_step, case.double), first_step)
     if distributed.rank() == 0:
         (run / "losses.json").write_text(json.dumps(log.lines))
-        (run / "stacks.json").write_text(json.dumps(stacks))
     (run / f"skipped-{distributed.rank()}").write_text(str(facts["skipped"]))
 
 
@@ -193,7 +180,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     for case in (
         Case("alone"),
-        Case("muon alone", steps=5, optimizer="muon"),
         Case("fp32 alone", steps=1, double=False),
         Case("drawn alone", steps=1, dropout=0.3, given_negatives=False, micro_batch_size=PAIRS // 2),
         *(Case(f"{loss} alone", steps=3, losses=(loss,)) for loss in LOSSES),
@@ -236,16 +222,6 @@ def test_twenty_steps_are_those_of_one_process(runs: Path, name: str) -> None:
     assert expected.keys() == got.keys()
     for tensor_name, tensor in expected.items():
         torch.testing.assert_close(got[tensor_name], tensor, rtol=1e-7, atol=1e-8, msg=tensor_name)
-
-
-def test_processes_share_out_the_matrices_that_they_make_orthogonal(runs: Path) -> None:
-    expected, got = tensors_of(runs / "muon alone", 5), tensors_of(runs / "muon", 5)
-    assert expected.keys() == got.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(got[name], tensor, rtol=1e-7, atol=1e-8, msg=name)
-    mine, every = (json.loads((runs / name / "stacks.json").read_text()) for name in ("muon", "muon alone"))
-    assert sum(every) > 0
-    assert sum(mine) <= sum(every) / 2
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp32 shared"])

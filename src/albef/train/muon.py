@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from albef import distributed
-
 MOMENTUM = 0.95
 # A step of AdamW is about a fifth of its rate per weight; so are these, so that one rate serves both.
 STEP_RMS = 0.2
@@ -44,7 +42,7 @@ class Muon(torch.optim.AdamW):
         for (rows, columns), parameters in alike.items():
             ahead = torch.stack([self._look_ahead(parameter) for parameter in parameters])
             scale = STEP_RMS * max(rows, columns) ** 0.5
-            for parameter, direction in zip(parameters, shared_out(ahead), strict=True):
+            for parameter, direction in zip(parameters, orthogonal(ahead), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(direction, alpha=-group["lr"] * scale)
                 parameter.grad = None  # AdamW passes over it
@@ -58,15 +56,6 @@ class Muon(torch.optim.AdamW):
         assert parameter.grad is not None
         mean = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
         return torch.lerp(parameter.grad, mean, MOMENTUM)
-
-
-def shared_out(matrices: Float[Tensor, "stack rows columns"]) -> Float[Tensor, "stack rows columns"]:
-    """What `orthogonal` gives, of which each of several processes computes its part."""
-    part = distributed.share(len(matrices))
-    own = slice(part.start, part.stop)
-    found = torch.zeros_like(matrices)
-    found[own] = orthogonal(matrices[own])
-    return distributed.all_sum(found)
 
 
 def orthogonal(matrices: Float[Tensor, "stack rows columns"]) -> Float[Tensor, "stack rows columns"]:
