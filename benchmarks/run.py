@@ -60,7 +60,7 @@ def where_and_when(command: str) -> str:
         "Pillow": PIL.__version__,
     }
     return (
-        f"Measured by `{command}` on {datetime.date.today().isoformat()}; nothing here is written by hand.\n\n"
+        f"Measured by `{command}` on {datetime.date.today().isoformat()}; no figure here is written by hand.\n\n"
         f"- Machine: {processor()}, {cores()} cores, {memory:.0f} GiB of memory, {platform.system()}, no GPU used\n"
         f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}\n"
         f"- Times: the cases of a table in turn within one process, one round to warm up and {MIN_ROUNDS} or more "

@@ -40,9 +40,10 @@ def losses(steps: int) -> list[list[float]]:
     for step in range(steps):
         batch = toy.batch(PAIRS, step)
         batch = dataclasses.replace(batch, pixels=batch.pixels.double())
-        # Some images are drawn by two texts, some by none.
-        row = torch.arange(PAIRS)
-        negatives = Negatives(image=(row + 1 + step % 3) % PAIRS, text=(2 * row + step) % PAIRS)
+        # One image is drawn by all texts but its own, another by that one, the others by none.
+        row, drawn = torch.arange(PAIRS), step % PAIRS
+        image = torch.where(row == drawn, (drawn + 1) % PAIRS, drawn)
+        negatives = Negatives(image=image, text=(row + 1 + step % 3) % PAIRS)
         stage = Stage(alpha=0.4)
         output = task(batch, task.prepare(batch, stage), stage, negatives)
         torch.stack(list(output.losses.values())).sum().backward()
