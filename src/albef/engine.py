@@ -21,10 +21,10 @@ from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
 from albef.data.text import MASK, Tokenizer, clean_caption, clean_question
 from albef.data.transforms import evaluation_transform
-from albef.evaluation.gradcam import box_of_map, contrast_maps, enlarged, word_maps
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model.albef import ALBEF, Encoding
 from albef.model.answering import rank_answers, write_answers
+from albef.model.maps import box_of_map, contrast_maps, enlarged, word_maps
 from albef.model.text_encoder import Memory
 from albef.model_directory import (
     ANSWERS_FILE,
@@ -398,7 +398,7 @@ class Engine:
     ) -> Grounding:
         """Where in a picture a phrase finds what it means: a map, a box, and a map per word.
 
-        The map is that of matching ("itm", at fusion layer `layer`: see `gradcam.word_maps`) or of contrast ("itc");
+        The map is that of matching ("itm", at fusion layer `layer`: see `maps.word_maps`) or of contrast ("itc");
         the words' maps are those of matching.
         """
         if not self.can_match:

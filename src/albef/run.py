@@ -18,7 +18,6 @@ from albef.data.text import Tokenizer, clean_caption
 from albef.engine import Engine
 from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr
 from albef.evaluation.evaluate import Metric, evaluate_pairs, evaluate_pictograms, write_metrics
-from albef.evaluation.gradcam import layer_of
 from albef.evaluation.grounding import evaluate_grounding
 from albef.evaluation.judged import another
 from albef.evaluation.protocol import Protocol, protocol, short
@@ -26,6 +25,7 @@ from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
 from albef.manifest import write_whole
 from albef.model.albef import ALBEF
+from albef.model.maps import layer_of
 from albef.model_directory import CONFIG_FILE as MODEL_FILE
 from albef.model_directory import Trained, find_model, read_answers, read_config, save_model
 from albef.recipe import dump_config, load_recipe

@@ -18,13 +18,13 @@ from albef.data.text import Tokenizer
 from albef.engine import Engine, Grounding
 from albef.evaluation import vqa
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
-from albef.evaluation.gradcam import box_of_map
 from albef.evaluation.grounding import best_proposal, evaluate_grounding, ground_all, overlap
 from albef.evaluation.judged import Judged, another, shown
 from albef.evaluation.tables import task_table
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
 from albef.model.albef import ALBEF
 from albef.model.answering import rank_answers
+from albef.model.maps import box_of_map
 from albef.model.text_encoder import Memory
 from albef.model_directory import save_model
 

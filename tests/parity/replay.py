@@ -23,11 +23,12 @@ from torch import Tensor
 from albef.config import Config, ModelConfig, TaskConfig, TaskName, TrainConfig
 from albef.data.records import Batch
 from albef.engine import Engine
-from albef.evaluation import gradcam, metrics, ranking
+from albef.evaluation import metrics, ranking
 from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.answering import rank_answers
 from albef.model.image_encoder import resize_positions
+from albef.model.maps import contrast_maps, pair_maps, word_maps
 from albef.tasks.base import Negatives, Stage, Task
 from albef.tasks.build import build_task
 from albef.tasks.classes import classify
@@ -292,11 +293,11 @@ def replay_gradcam(golden: Golden) -> Iterator[Comparison]:
     batch, _ = batch_of(inputs, {})
     given = (batch.pixels, batch.ids, batch.mask)
     layer = golden.case["text_layer"] - golden.case["dims"]["fusion_layer"]
-    maps = gradcam.word_maps(model, *given, layer)
+    maps = word_maps(model, *given, layer)
     lengths = batch.mask.sum(1)[:, None, None]
-    mean = torch.from_numpy(gradcam.pair_maps(model, *given, layer)) * lengths / batch.ids.shape[1]
+    mean = torch.from_numpy(pair_maps(model, *given, layer)) * lengths / batch.ids.shape[1]
     got = {"gradcam_token": torch.from_numpy(maps), "gradcam_itm": mean}
-    got["gradcam_itc"] = torch.from_numpy(gradcam.contrast_maps(model, *given, golden.case["vision_layer"]))
+    got["gradcam_itc"] = torch.from_numpy(contrast_maps(model, *given, golden.case["vision_layer"]))
     with torch.no_grad():
         text, image = model.encode_text(batch.ids, batch.mask), model.encode_image(batch.pixels)
         got["itm_logits"] = model.match(text.tokens, batch.mask, model.image_memory(image))

@@ -14,8 +14,8 @@ from albef.data.records import Box
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, with_interval
-from albef.evaluation.gradcam import box_of_map, contrast_maps, enlarged, word_maps
 from albef.evaluation.judged import of_all, shown
+from albef.model.maps import box_of_map, contrast_maps, enlarged, word_maps
 
 ENOUGH_OVERLAP = 0.5
 ROUNDING = 2.0  # pixels by which a box may reach beyond its picture

@@ -15,9 +15,9 @@ from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
 from albef.data.text import CLS, SEP, clean_caption
 from albef.engine import Engine, Picture
-from albef.evaluation.gradcam import word_maps
 from albef.evaluation.ranking import candidates, combine, in_order, match_scores, similarities
 from albef.model.albef import ALBEF
+from albef.model.maps import word_maps
 
 # Words that name nothing in a picture: they get no map of their own.
 EMPTY_WORDS = frozenset(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from albef.config import ModelConfig
-from albef.evaluation.gradcam import word_maps
 from albef.model.albef import ALBEF
+from albef.model.maps import word_maps
 
 CONFIG = ModelConfig(
     image_size=12,
