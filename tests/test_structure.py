@@ -23,7 +23,7 @@ LAYERS = [
     {"engine"},
     {"tasks", "model_directory"},
     {"model", "data", "momentum"},
-    {"objectives", "config", "distributed", "recipe", "progress", "manifest"},
+    {"objectives", "config", "distributed", "recipe", "progress", "manifest", "ranker"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
@@ -49,11 +49,12 @@ def test_imports_run_one_way(path: Path) -> None:
     assert not backwards, f"{path.name} imports {backwards} from above"
 
 
-def test_metrics_need_numpy_alone() -> None:
-    tree = ast.parse((PACKAGE / "evaluation" / "metrics.py").read_text())
+@pytest.mark.parametrize("path", ["evaluation/metrics.py", "ranker.py"])
+def test_metrics_and_the_ranker_need_numpy_alone(path: str) -> None:
+    tree = ast.parse((PACKAGE / path).read_text())
     modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     modules |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
-    assert modules <= {"numpy", "collections.abc", "__future__"}
+    assert modules <= {"numpy", "collections.abc", "pathlib", "typing", "__future__"}
 
 
 def test_every_setting_is_read_somewhere() -> None:

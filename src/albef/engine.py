@@ -40,22 +40,17 @@ from albef.model_directory import (
     read_weights,
 )
 from albef.progress import track
+from albef.ranker import Hit, best_first, hits_of, probability
 
 PICTURES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
 ANSWERS_AT_ONCE = 1024  # that are scored whole: each has a copy of its question's keys and values
 RERANKED = 64  # candidates that matching looks at
+MEMORY_BYTES = 256 * 2**20  # of the keys and values of the images of one pass
+MAX_PAIRS = 1024  # in one pass
 LONGEST_ANSWER = 12  # tokens that the model writes itself
 
 Picture = str | Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
 T = TypeVar("T")
-
-
-class Hit(NamedTuple):
-    """Something found: its number in the gallery, what it was ordered by, and its similarity to the query."""
-
-    number: int
-    score: float  # similarity / temperature, plus the log-odds of matching where the model can match
-    similarity: float  # cosine of the two features
 
 
 class Grounding(NamedTuple):
@@ -244,13 +239,16 @@ class Engine:
         return self._features(batches, "reading texts", -(-len(texts) // batch_size))
 
     def _features(self, batches: Iterator[Encoding], label: str, total: int) -> np.ndarray:
+        self._must_contrast()
+        found = [np.zeros((0, self.config.feature_width), np.float32)]
+        found += [encoding.feature.cpu().numpy() for encoding in self.track(batches, label, total)]
+        return np.concatenate(found)
+
+    def _must_contrast(self) -> None:
         if not self.can_contrast:
             raise UserError(
                 f"This model was trained for {self.trained_for}, not to compare pictures with texts (contrast)."
             )
-        found = [np.zeros((0, self.config.feature_width), np.float32)]
-        found += [encoding.feature.cpu().numpy() for encoding in self.track(batches, label, total)]
-        return np.concatenate(found)
 
     def match(self, images: Sequence[Picture], texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Probability that text n describes picture n, float32 [N].
@@ -267,7 +265,7 @@ class Engine:
             assert text.mask is not None
             with self.computing():
                 memory = self.model.image_memory(image)
-            found.append(1 / (1 + np.exp(-self.match_logits(text.tokens, text.mask, memory))))
+            found.append(probability(self.match_logits(text.tokens, text.mask, memory)))
         return np.concatenate(found)
 
     def match_logits(
@@ -283,36 +281,78 @@ class Engine:
         with self.computing():
             return log_odds(self.model.match(tokens, mask, memory, image_index))
 
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs of different images are matched in one pass: keys and values stay within `MEMORY_BYTES`."""
+        config = self.config
+        bytes_of_pair = (config.grid**2 + 1) * 2 * config.text_width * 4 * config.fusion_depth
+        return max(1, min(MAX_PAIRS, MEMORY_BYTES // bytes_of_pair))
+
+    def match_images(
+        self, text: Encoding, image_tokens: Float[Tensor, "images places width"]
+    ) -> Float32[np.ndarray, " images"]:
+        """Log-odds that one text, encoded, matches each of the images of these tokens."""
+        assert text.mask is not None
+        found = []
+        for tokens in image_tokens.split(self.pairs_at_once):
+            with self.computing():
+                memory = self.model.image_memory(Encoding(tokens, None, tokens[:, 0]))
+            shape = len(tokens), -1, -1
+            found.append(self.match_logits(text.tokens.expand(shape), text.mask.expand(shape[:2]), memory))
+        return np.concatenate(found)
+
     def rank(self, query: str, gallery: Sequence[Picture], k: int = 10) -> list[Hit]:
-        """The `k` pictures of the gallery that fit a text best, the highest score first.
+        """The `k` pictures of the gallery that fit a text best, the best first.
 
         The most similar ones (`RERANKED`, or `k` if that is more) are ordered by `Hit.score`, contrast and matching
         added up; by contrast alone where the model can't match. A picture over texts: `rank_texts`.
         """
-        similarity = (self.encode_images(gallery) @ self.encode_texts([query]).T)[:, 0]
-        best = np.argsort(-similarity, kind="stable")[: max(k, RERANKED)]
-        odds = self._odds([gallery[number] for number in best], [query] * len(best))
-        return self._hits(similarity, best, odds, k)
+        self._must_contrast()
+        (text,) = self.text_encodings([query])
+        parts = self.image_encodings(gallery)
+        labelled = self.track(parts, "reading pictures", -(-len(gallery) // PICTURES_AT_ONCE))
+
+        def match(image: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
+            return self.match_images(text, image.tokens[rows])
+
+        return self._ranked(text, labelled, match, len(gallery), k)
 
     def rank_texts(self, query: Picture, gallery: Sequence[str], k: int = 10) -> list[Hit]:
         """The `k` texts of the gallery that fit a picture best, best first; by the same scores as `rank`."""
-        similarity = (self.encode_images([query]) @ self.encode_texts(gallery).T)[0]
-        best = np.argsort(-similarity, kind="stable")[: max(k, RERANKED)]
-        odds = self._odds([query] * len(best), [gallery[number] for number in best])
-        return self._hits(similarity, best, odds, k)
+        self._must_contrast()
+        (image,) = self.image_encodings([query])
+        (memory,) = self.image_memories(image)
+        parts = self.text_encodings(gallery)
+        labelled = self.track(parts, "reading texts", -(-len(gallery) // TEXTS_AT_ONCE))
 
-    def _odds(self, images: Sequence[Picture], texts: Sequence[str]) -> np.ndarray:
-        """Log-odds of matching, 0 for a model that can't match."""
-        if not self.can_match:
-            return np.zeros(len(images))
-        chances = self.match(images, texts).astype(np.float64).clip(1e-12, 1 - 1e-12)
-        odds: np.ndarray = np.log(chances / (1 - chances))
-        return odds
+        def match(text: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
+            assert text.mask is not None
+            return self.match_logits(text.tokens[rows], text.mask[rows], memory)
 
-    def _hits(self, similarity: np.ndarray, best: np.ndarray, odds: np.ndarray, k: int) -> list[Hit]:
-        scores = similarity[best] / self.temperature + odds
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [Hit(int(best[n]), float(scores[n]), float(similarity[best[n]])) for n in order]
+        return self._ranked(image, labelled, match, len(gallery), k)
+
+    def _ranked(
+        self,
+        query: Encoding,
+        parts: Iterable[Encoding],
+        match: Callable[[Encoding, Int[Tensor, " chosen"]], np.ndarray],
+        total: int,
+        k: int,
+    ) -> list[Hit]:
+        """The best of a gallery of `total` that is given part by part; `match` gives log-odds of some of a part."""
+        similarity, odds = np.zeros(total, np.float32), np.zeros(total, np.float32)
+        count, start = max(k, RERANKED), 0
+        for part in parts:
+            end = start + len(part.feature)
+            similarity[start:end] = (part.feature @ query.feature[0]).cpu().numpy()
+            # What is among the best so far is matched at once, so that no part is kept, or read twice.
+            best = best_first(similarity[:end], count)
+            new = np.sort(best[best >= start])
+            if self.can_match and len(new):
+                odds[new] = match(part, torch.from_numpy(new - start).to(self.device))
+            start = end
+        best = best_first(similarity, count)
+        return hits_of(similarity, best, odds[best] if self.can_match else None, self.temperature, k)
 
     def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
         """What the answer decoder looks at, of questions about pictures."""

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albef.config import ModelConfig
 from albef.engine import Engine
 from albef.evaluation import ranking
 from albef.evaluation.metrics import ranks
@@ -19,13 +18,11 @@ from albef.evaluation.ranking import (
     Reranked,
     StoredTexts,
     candidates,
-    combine,
     found_at,
-    in_order,
     match_scores,
     rerank,
 )
-from albef.model.albef import ALBEF
+from albef.ranker import combined, others_last
 from toy import CAPTIONS
 
 
@@ -193,37 +190,6 @@ def test_ranks_in_blocks_are_those_of_whole_matrices(
         (t2i, similarity.T, match.T, list(range(texts)), of_text),
     ):
         dense = np.where(candidates(similar, top_k), matching, -np.inf).astype(np.float32)
-        for score, values in (("itc", similar), ("itm", dense), ("sum", combine(similar, dense, 0.5))):
-            expected = ranks(in_order(values, similar)[rows], truth)
+        for score, values in (("itc", similar), ("itm", dense), ("sum", combined(similar, dense, 0.5))):
+            expected = ranks(others_last(values, similar)[rows], truth)
             assert found[score].tolist() == expected.tolist(), score
-
-
-def test_the_memory_of_one_pass_is_bounded(engine: Engine) -> None:
-    assert ranking.pairs_at_once(engine) == ranking.MAX_PAIRS
-    with torch.device("meta"):
-        base = Engine(ALBEF(ModelConfig(image_depth=1, text_depth=1)), engine.tokenizer)
-    one_pair = 257 * 2 * 768 * 4 * 6
-    assert 1 <= ranking.pairs_at_once(base) == ranking.MEMORY_BYTES // one_pair
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 8), st.integers(0, 10))
-def test_what_is_no_candidate_comes_last_in_the_order_of_similarity(
-    seed: int, queries: int, columns: int, top_k: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    similarity = rng.uniform(-1, 1, (queries, columns)).astype(np.float32)
-    chosen = candidates(similarity, top_k)
-    assert (chosen.sum(1) == min(top_k, columns)).all()
-    matching = np.where(chosen, rng.normal(0, 5, (queries, columns)), -np.inf).astype(np.float32)
-    for scores in (matching, combine(similarity, matching, 0.07)):
-        ordered = in_order(scores, similarity)
-        for row in range(queries):
-            expected = np.lexsort((-similarity[row], np.where(chosen[row], -scores[row], np.inf)))
-            assert np.argsort(-ordered[row], kind="stable").tolist() == expected.tolist()
-        np.testing.assert_array_equal(ordered[chosen], scores[chosen])
-
-
-def test_combining_adds_logits() -> None:
-    both = combine(np.array([0.7, 0.1]), np.array([1.0, -np.inf]), temperature=0.1)
-    np.testing.assert_allclose(both, [8.0, -np.inf])

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from albef import engine as engine_module
 from albef.config import UserError
 from albef.data.pictures import BadPicture
 from albef.engine import Engine
-from albef.evaluation import ranking
+from albef.ranker import Hit
 from albef.search.index import Index, build_index
-from albef.search.search import TILE, Hit, contact_sheet, hits_table, search
+from albef.search.search import TILE, contact_sheet, hits_table, search
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def index(engine: Engine, tmp_path: Path) -> Index:
 def test_a_text_finds_what_both_scores_say(
     engine: Engine, index: Index, max_pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking, "MAX_PAIRS", max_pairs)
+    monkeypatch.setattr(engine_module, "MAX_PAIRS", max_pairs)
     files = list(index.paths)
     hits = search(index, engine, "Two foxes!", k=9, rerank=9)
     chances = engine.match(files, ["Two foxes!"] * 9).astype(np.float64)
@@ -40,16 +41,17 @@ def test_a_text_finds_what_both_scores_say(
     itc = dict(zip(files, similarity, strict=True))
     assert sorted(hit.path for hit in hits) == files
     for hit in hits:
-        assert hit.itc == pytest.approx(itc[hit.path], abs=1e-5)
-        assert hit.itm == pytest.approx(itm[hit.path], abs=0.05)  # tokens are stored in half precision
-        assert hit.score == pytest.approx(hit.itc / engine.temperature + hit.itm, abs=1e-4)
+        assert hit.similarity == pytest.approx(itc[hit.path], abs=1e-5)
+        assert hit.match == pytest.approx(itm[hit.path], abs=0.05)  # tokens are stored in half precision
+        assert hit.score == pytest.approx(hit.similarity / engine.temperature + hit.match, abs=1e-4)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
 def test_only_the_most_similar_are_matched(engine: Engine, index: Index) -> None:
     similar = search(index, engine, "a fox", k=9, rerank=0)
-    assert all(hit.itm is None and hit.score == hit.itc for hit in similar)
-    assert [hit.itc for hit in similar] == sorted((hit.itc for hit in similar), reverse=True)
+    assert all(hit.match is None for hit in similar)
+    assert all(hit.score == pytest.approx(hit.similarity / engine.temperature) for hit in similar)
+    assert [hit.similarity for hit in similar] == sorted((hit.similarity for hit in similar), reverse=True)
     best = {hit.path for hit in similar[:4]}
     assert {hit.path for hit in search(index, engine, "a fox", k=4, rerank=4)} == best
     assert {hit.path for hit in search(index, engine, "a fox", k=4, rerank=1)} == best
@@ -59,8 +61,8 @@ def test_only_the_most_similar_are_matched(engine: Engine, index: Index) -> None
 def test_a_picture_finds_itself_first(engine: Engine, index: Index) -> None:
     hits = search(index, engine, index.paths[5], k=3)
     assert hits[0].path == index.paths[5]
-    assert hits[0].itc == pytest.approx(1, abs=1e-5)
-    assert all(hit.itm is None for hit in hits)
+    assert hits[0].similarity == pytest.approx(1, abs=1e-5)
+    assert all(hit.match is None for hit in hits)
     assert len(hits) == 3
 
 
@@ -68,7 +70,7 @@ def test_a_model_without_matching_searches_by_contrast(engine: Engine, index: In
     engine.model.itm_head = None
     hits = search(replace(index, weights=engine.fingerprint), engine, "a fox", k=2)
     assert len(hits) == 2
-    assert hits[0].itm is None
+    assert hits[0].match is None
 
 
 def test_queries_that_cannot_be_answered(engine: Engine, index: Index, tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_queries_that_cannot_be_answered(engine: Engine, index: Index, tmp_path:
 
 def test_the_table_shows_every_hit(tmp_path: Path) -> None:
     console = Console(width=80, file=io.StringIO())
-    hits = [Hit(Path("/a/[b].png"), 0.5, 0.0, 1.0), Hit(Path("/a/c.png"), 0.25, None, 0.25)]
+    hits = [Hit(0, 1.0, 0.5, 0.0, Path("/a/[b].png")), Hit(1, 0.25, 0.25, None, Path("/a/c.png"))]
     with console.capture() as shown:
         console.print(hits_table(hits))
     rows = [line.split() for line in shown.get().splitlines()]
@@ -96,8 +98,8 @@ def test_the_contact_sheet_shows_the_pictures_in_order(tmp_path: Path) -> None:
     for number, colour in enumerate(colours):
         path = tmp_path / f"{number}{'é' * 60}.png"
         Image.new("RGB", (40, 20), colour).save(path)
-        hits.append(Hit(path, 0.5, 2.0, 9.0))
-    hits.insert(3, Hit(tmp_path / "gone.png", 0.1, 1.0, 2.0))
+        hits.append(Hit(number, 9.0, 0.5, 2.0, path))
+    hits.insert(3, Hit(9, 2.0, 0.1, 1.0, tmp_path / "gone.png"))
     for query in ("a very long query " * 20, hits[0].path):
         contact_sheet(hits, tmp_path / "sheet.png", query)
         with Image.open(tmp_path / "sheet.png") as opened:

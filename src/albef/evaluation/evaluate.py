@@ -18,13 +18,13 @@ from albef.evaluation.metrics import bootstrap_interval, interval_of, preference
 from albef.evaluation.ranking import (
     Features,
     Gallery,
-    combine,
     features_of_pictures,
     features_of_texts,
     found_at,
     match_scores,
     rerank,
 )
+from albef.ranker import combined
 
 SCORES = ("itc", "itm", "sum")  # contrast; matching of the best by contrast; both added
 FOILS = ("noun", "count", "size", "background", "location", "relation")
@@ -61,7 +61,7 @@ def evaluate_pictograms(
         by = {"itc": (of_images[pairs[:, 0]] * of_texts[pairs[:, 1]]).sum(1)}
         if engine.can_match:
             by["itm"] = match_scores(engine, images, texts, pairs)
-            by["sum"] = combine(by["itc"], by["itm"], engine.temperature)
+            by["sum"] = combined(by["itc"], by["itm"], engine.temperature)
         for score, values in by.items():
             preferred = preferences(values[shown], values[len(captions) :])
             for kind in FOILS:

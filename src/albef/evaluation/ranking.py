@@ -18,10 +18,9 @@ from albef.data.pictures import BadPicture
 from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, Picture, log_odds
 from albef.evaluation.metrics import ranks
 from albef.model import kernels
+from albef.ranker import best_first, combined, others_last
 
 IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
-MEMORY_BYTES = 256 * 2**20  # of the keys and values that are copied for the pairs of one pass
-MAX_PAIRS = 1024
 BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates
 
 Features = Float32[np.ndarray, "rows width"]
@@ -129,13 +128,6 @@ def match_scores(
     return all_scores
 
 
-def pairs_at_once(engine: Engine) -> int:
-    """How many pairs of different pictures to match in one pass, so that keys and values stay within `MEMORY_BYTES`."""
-    config = engine.config
-    bytes_of_pair = (config.grid**2 + 1) * 2 * config.text_width * 4 * config.fusion_depth
-    return max(1, min(MAX_PAIRS, MEMORY_BYTES // bytes_of_pair))
-
-
 @dataclass(frozen=True)
 class Gallery:
     """Queries and what they are to find, by their features; similarities are computed for some queries at a time."""
@@ -218,9 +210,9 @@ def found_at(
         asking = [row for row, columns in enumerate(correct) if columns != []]
         if reranked is not None:
             by["itm"] = reranked.rows(block, similarity.shape[1])
-            by["sum"] = combine(similarity, by["itm"], temperature)
+            by["sum"] = combined(similarity, by["itm"], temperature)
         for score, values in by.items():
-            rank = ranks(in_order(values, similarity)[asking], [correct[row] for row in asking])
+            rank = ranks(others_last(values, similarity)[asking], [correct[row] for row in asking])
             found.setdefault(score, []).append(rank)
     return {score: np.concatenate(parts) for score, parts in found.items()}
 
@@ -228,19 +220,5 @@ def found_at(
 def candidates(similarity: np.ndarray, top_k: int) -> np.ndarray:
     """True for the `top_k` highest of each row (all of them in a shorter row), bool [Q, N]."""
     chosen = np.zeros(similarity.shape, dtype=bool)
-    np.put_along_axis(chosen, np.argsort(-similarity, axis=1, kind="stable")[:, :top_k], True, axis=1)
+    np.put_along_axis(chosen, best_first(similarity, top_k), True, axis=1)
     return chosen
-
-
-def combine(similarity: np.ndarray, match: np.ndarray, temperature: float) -> np.ndarray:
-    """ITC and ITM as one score: similarity / temperature + matching log-odds; -inf stays -inf."""
-    both: np.ndarray = similarity / temperature + match
-    return both
-
-
-def in_order(scores: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    """`scores` [Q, N] with each row's -inf replaced: below all candidates, in the order of the similarity."""
-    absent = np.isneginf(scores)
-    lowest = np.min(scores, axis=1, keepdims=True, where=~absent, initial=0.0).astype(np.float64)
-    below = lowest - 1 + (similarity - similarity.max(axis=1, keepdims=True))
-    return np.where(absent, below, scores)

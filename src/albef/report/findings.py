@@ -15,9 +15,10 @@ from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
 from albef.data.text import CLS, SEP, clean_caption
 from albef.engine import Engine, Picture
-from albef.evaluation.ranking import candidates, combine, in_order, match_scores, similarities
+from albef.evaluation.ranking import candidates, match_scores, similarities
 from albef.model.albef import ALBEF
 from albef.model.maps import word_maps
+from albef.ranker import best_first, combined, others_last
 
 # Words that name nothing in a picture: they get no map of their own.
 EMPTY_WORDS = frozenset(
@@ -161,8 +162,8 @@ def rank(
             pairs = np.stack([np.array(queries)[query], candidate], axis=1)[:, columns_of_pair]
             matching = np.full(rows.shape, -np.inf, dtype=np.float32)
             matching[query, candidate] = match_scores(engine, images, texts, pairs)
-            scores = in_order(combine(rows, matching, engine.temperature), rows)
-        orders = np.argsort(-scores, axis=1, kind="stable")
+            scores = others_last(combined(rows, matching, engine.temperature), rows)
+        orders = best_first(scores, len(gallery))
         return [
             Ranking(number, order, int(np.flatnonzero(order == number)[0]))
             for number, order in zip(queries, orders, strict=True)

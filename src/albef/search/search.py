@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from rich.text import Text
 from albef.config import UserError
 from albef.data.pictures import BadPicture, open_picture
 from albef.engine import Engine
-from albef.evaluation.ranking import combine, pairs_at_once
-from albef.model.albef import Encoding
+from albef.ranker import Hit, best_first, hits_of, probability
 from albef.search.index import Index
 
 # Of the contact sheet, in pixels and RGB.
@@ -25,22 +23,12 @@ TILE, GAP, COLUMNS, LINE, LETTER = 192, 16, 4, 20, 14
 PAPER, INK, PALE = (250, 250, 248), (30, 30, 30), (225, 225, 222)
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A picture that was found. Hits are sorted by `score`, which compares hits of one search only."""
-
-    path: Path
-    itc: float  # cosine of its feature and the query's
-    itm: float | None  # log-odds that it matches the text; None where only features were compared
-    score: float  # itc / temperature + itm, or itc alone
-
-
 def search(index: Index, engine: Engine, query: str | Path, k: int = 12, rerank: int = 64) -> list[Hit]:
     """The `k` best pictures for a text, or the most similar ones for a picture file; the best first.
 
     All pictures are compared by their features. For a text the best `rerank` of them (at least `k`; 0: none)
-    are then ordered by that and by matching together. Raises `UserError` when another model made the index,
-    and when the query says nothing or is no picture.
+    are then ordered by that and by matching together, as `Engine.rank` does it. Raises `UserError` when another
+    model made the index, and when the query says nothing or is no picture.
     """
     if engine.fingerprint != index.weights:
         raise UserError(
@@ -53,32 +41,21 @@ def search(index: Index, engine: Engine, query: str | Path, k: int = 12, rerank:
         feature = engine.encode_texts([query])[0]
     else:
         raise UserError("The query is empty: describe a picture, or name a picture file.")
-    itc = index.features @ feature
-    if isinstance(query, Path) or not rerank or not engine.can_match:
-        best = np.argsort(-itc, kind="stable")[:k]
-        return [Hit(index.paths[row], float(itc[row]), None, float(itc[row])) for row in best]
-    best = np.argsort(-itc, kind="stable")[: max(rerank, k)]
-    itm = match_rows(index, engine, query, best)
-    scores = combine(itc[best], itm, engine.temperature)
-    return [
-        Hit(index.paths[best[place]], float(itc[best[place]]), float(itm[place]), float(scores[place]))
-        for place in np.argsort(-scores, kind="stable")[:k]
-    ]
+    similarity = index.features @ feature
+    best, match = best_first(similarity, max(rerank, k)), None
+    if isinstance(query, str) and rerank and engine.can_match:
+        match = match_rows(index, engine, query, best)
+    hits = hits_of(similarity, best, match, engine.temperature, k)
+    return [hit._replace(path=index.paths[hit.number]) for hit in hits]
 
 
 def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray) -> np.ndarray:
     """Matching log-odds of one text with the indexed pictures of those rows, float32 [rows]."""
     (query,) = engine.text_encodings([text])
-    assert query.mask is not None
     found = []
-    at_once = pairs_at_once(engine)
-    for start in range(0, len(rows), at_once):
-        stored = index.tokens[rows[start : start + at_once]].astype(np.float32)
-        tokens = torch.from_numpy(stored).to(engine.device)
-        with torch.inference_mode():
-            memory = engine.model.image_memory(Encoding(tokens, None, tokens[:, 0]))
-        shape = (len(tokens), -1, -1)
-        found.append(engine.match_logits(query.tokens.expand(shape), query.mask.expand(shape[:2]), memory))
+    for start in range(0, len(rows), engine.pairs_at_once):
+        stored = index.tokens[rows[start : start + engine.pairs_at_once]].astype(np.float32)
+        found.append(engine.match_images(query, torch.from_numpy(stored).to(engine.device)))
     return np.concatenate(found)
 
 
@@ -89,13 +66,13 @@ def hits_table(hits: Sequence[Hit]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("picture", overflow="fold")
     for rank, hit in enumerate(hits, 1):
-        table.add_row(str(rank), f"{hit.itc:.3f}", percent(hit.itm), Text(str(hit.path)))
+        table.add_row(str(rank), f"{hit.similarity:.3f}", percent(hit.match), Text(str(hit.path)))
     return table
 
 
 def percent(log_odds: float | None) -> str:
     """The probability of a match, as a text; empty where nothing was matched."""
-    return "" if log_odds is None else f"{100 / (1 + np.exp(-log_odds)):.1f} %"
+    return "" if log_odds is None else f"{100 * probability(np.array(log_odds)):.1f} %"
 
 
 def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None:
@@ -116,11 +93,12 @@ def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None
         paste(sheet, query, GAP, GAP)
     draw.text((GAP, top - LINE - GAP), fitting(title, large, width - 2 * GAP), INK, large)
     for place, hit in enumerate(hits):
+        assert hit.path is not None, "hits in an index have files"
         x = GAP + place % sheet_columns * (TILE + GAP)
         y = top + place // sheet_columns * tile_height
         paste(sheet, hit.path, x, y)
-        match = f"   match {percent(hit.itm)}" if hit.itm is not None else ""
-        draw.text((x, y + TILE + 4), f"{place + 1}.  {hit.itc:.2f}{match}", INK, small)
+        match = f"   match {percent(hit.match)}" if hit.match is not None else ""
+        draw.text((x, y + TILE + 4), f"{place + 1}.  {hit.similarity:.2f}{match}", INK, small)
         draw.text((x, y + TILE + 4 + LINE), fitting(hit.path.name, small, TILE), (110, 110, 110), small)
     if not hits:
         draw.text((GAP, top), "nothing found", INK, small)
