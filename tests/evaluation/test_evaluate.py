@@ -66,12 +66,16 @@ def test_an_oracle_reaches_everything(engine: Engine, monkeypatch: pytest.Monkey
     metrics = dict(evaluate_pictograms(engine, ["test"], 5, 40, 24, top_k=8))
     blind = {name: metrics.pop(name) for name in list(metrics) if "/blind/" in name}
     assert metrics
+    low = {name: metrics.pop(name) for name in list(metrics) if name.endswith("_low")}
     assert set(metrics.values()) == {1.0}
+    of_recalls = [value for name, value in low.items() if "foil" not in name]
+    assert of_recalls == pytest.approx([40 / (40 + 1.96**2)] * len(of_recalls), abs=1e-5)  # of 40 pictures
+    metrics |= low
     recalls = {f"{direction}_r{k}" for direction in ("t2i", "i2t") for k in (1, 5, 10)} | {"r_mean"}
     assert {name.split("/")[3] for name in blind} == {
         f"{name}{end}" for name in recalls for end in ("", "_low", "_high")
     }
-    assert {value for name, value in blind.items() if "itc/" in name} == {0.0}
+    assert {value for name, value in blind.items() if "itc/" in name and "_high" not in name} == {0.0}
     kinds = {f"foil_{kind}" for kind in ("noun", "count", "size", "background", "location", "relation")}
     for score in ("itc", "itm", "sum"):
         names = {name.split("/")[2] for name in metrics if name.startswith(f"test/{score}/")}
@@ -114,7 +118,7 @@ def test_rows_with_one_image_id_are_one_picture(engine: Engine, monkeypatch: pyt
     assert metrics["mine/pictures"] == 3
     assert metrics["mine/captions"] == 4
     assert metrics["mine/skipped"] == 0
-    assert {value for name, value in metrics.items() if name.count("/") == 2} == {1.0}
+    assert {value for name, value in metrics.items() if name.count("/") == 2 and "_low" not in name} == {1.0}
     # Of three pictures five are always among the first ten; the first is never the other one's.
     assert (metrics["mine/blind/itc/t2i_r1"], metrics["mine/blind/itc/i2t_r10"]) == (0.0, 1.0)
 
@@ -138,7 +142,8 @@ def test_blind_is_what_another_gallery_would_give(engine: Engine, size: int) -> 
 def test_the_mean_of_recalls_and_its_interval() -> None:
     rng = np.random.default_rng(0)
     found = {"t2i": rng.integers(0, 20, 400), "i2t": rng.integers(0, 12, 90)}
-    metrics = dict(evaluate.recall_metrics("x", found, seed=3))
+    apart = {"t2i": (found["t2i"], range(400)), "i2t": (found["i2t"], range(400, 490))}
+    metrics = dict(evaluate.recall_metrics("x", apart, seed=3))
     six = [metrics[f"x/{way}_r{k}"] for way in found for k in (1, 5, 10)]
     assert metrics["x/r_mean"] == pytest.approx(np.mean(six))
     # Variances of the two directions add up; each counts half.

@@ -74,8 +74,9 @@ def test_the_proposal_with_the_most_of_the_map_wins_and_size_is_no_help() -> Non
 
 def test_consistency_counts_statements() -> None:
     keys = ["dev-1-0-0", "dev-1-1-0", "dev-1-0-1", "dev-2-0-0"]
-    found = [Judged(n, "True", "True", 1.0, float(right)) for n, right in enumerate((1, 0, 1, 1))]
-    assert consistencies(keys, found).tolist() == [0.0, 1.0, 1.0]
+    found = [Judged(n, "True", "True", 1.0, right, n // 2) for n, right in enumerate((1.0, 0.0, 1.0, 1.0))]
+    right, clusters = consistencies(keys, found)
+    assert (right.tolist(), clusters) == ([0.0, 1.0, 1.0], [0, 1, 1])
 
 
 def test_classes_with_a_broken_picture(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.retrieval import RetrievalHitRate
 
-from albef.evaluation.metrics import bootstrap_interval, preferences, ranks, recall_at
+from albef.evaluation.metrics import preferences, ranks, recall_at
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -45,23 +45,3 @@ def test_ties_are_half_a_preference() -> None:
     true, false = np.array([1.0, 2.0, 0.0, np.nan]), np.array([0.0, 2.0, 1.0, 0.0])
     assert preferences(true, false).tolist() == [1.0, 0.5, 0.0, 0.0]
     assert preferences(true[:3], false[:3]).mean() == 0.5
-
-
-def test_the_interval_covers_the_true_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(60):
-        low, high = bootstrap_interval(rng.random(100) < 0.4, seed)
-        covered += low <= 0.4 <= high
-    assert 51 <= covered <= 60
-
-
-@settings(max_examples=10, deadline=None)
-@given(seeds)
-def test_an_interval_depends_on_its_seed_alone_and_holds_the_mean(seed: int) -> None:
-    values = np.random.default_rng(seed).random(50)
-    low, high = bootstrap_interval(values, seed)
-    assert low <= values.mean() <= high
-    assert (low, high) == bootstrap_interval(values, seed)
-    inner = bootstrap_interval(values, seed, level=0.5)
-    assert low < inner[0] < inner[1] < high

@@ -14,7 +14,7 @@ from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, with_interval
-from albef.evaluation.judged import Judged, judged_metrics, of_all, shown
+from albef.evaluation.judged import Judged, cluster_of, judged_metrics, of_all, shown
 
 
 def judge_classes(
@@ -36,7 +36,8 @@ def judge_classes(
         ):
             if record.label is None:
                 raise UserError(f"{record.origin}: has no label to evaluate with.")
-            yield Judged(index, labels[record.label], labels[number], chance, float(number == record.label))
+            right = float(number == record.label)
+            yield Judged(index, labels[record.label], labels[number], chance, right, cluster_of(record))
 
 
 def evaluate_entailment(
@@ -61,13 +62,14 @@ def evaluate_nlvr(engine: Engine, source: Source, name: str, shuffled: bool = Fa
     yield from judged_metrics(name, found, bad)
     keys = [source.record(one.index, 0).key for one in found]
     if all(keys):
-        yield from with_interval(f"{name}/consistency", consistencies(keys, found), seed=0)
+        yield from with_interval(f"{name}/consistency", *consistencies(keys, found))
 
 
-def consistencies(keys: Sequence[str], found: Sequence[Judged]) -> np.ndarray:
-    """1 for each statement whose pairs are all judged rightly, else 0."""
-    right: dict[str, bool] = defaultdict(lambda: True)
+def consistencies(keys: Sequence[str], found: Sequence[Judged]) -> tuple[np.ndarray, list[int]]:
+    """1 for each statement whose pairs are all judged rightly, else 0; and the cluster of each."""
+    pairs: dict[str, list[Judged]] = defaultdict(list)
     for key, one in zip(keys, found, strict=True):
         parts = key.split("-")
-        right["-".join(parts[:2] + parts[3:])] &= one.score == 1
-    return np.array(list(right.values()), dtype=float)
+        pairs["-".join(parts[:2] + parts[3:])].append(one)
+    right = [all(one.score == 1 for one in ones) for ones in pairs.values()]
+    return np.array(right, dtype=float), [ones[0].cluster for ones in pairs.values()]

@@ -14,7 +14,7 @@ from albef.data.pictures import BadPicture
 from albef.data.sources import Source
 from albef.data.text import clean_caption
 from albef.engine import Engine, Picture
-from albef.evaluation.metrics import bootstrap_interval, interval_of, preferences, resampled_means
+from albef.evaluation.metrics import interval, preferences
 from albef.evaluation.ranking import (
     Features,
     Gallery,
@@ -67,7 +67,9 @@ def evaluate_pictograms(
             for kind in FOILS:
                 chosen = np.array([foil.kind == kind for foil in false], dtype=bool)
                 if chosen.any():
-                    yield from with_interval(f"{split}/{score}/foil_{kind}", preferred[chosen], seed)
+                    yield from with_interval(
+                        f"{split}/{score}/foil_{kind}", preferred[chosen], shown[chosen], seed
+                    )
 
 
 def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data") -> Iterator[Metric]:
@@ -130,35 +132,44 @@ def recalls(
     if engine.can_match:
         for_images, for_texts = rerank(engine, images, texts, of_images, of_texts, top_k)
     # Replacing every picture leaves the scores as they are: what is right moves to another row.
-    half = max(len(images) // 2, 1)
-    moved = [of_image[(row - half) % len(images)] for row in range(len(images))]
-    truths = {split: (of_image, of_text)}
-    if len(images) > 1:
-        truths[f"{split}/blind"] = (moved, [(row + half) % len(images) for row in of_text])
-    for name, (texts_of, picture_of) in truths.items():
-        t2i = found_at(Gallery(of_texts, of_images), picture_of, for_texts, engine.temperature)
-        i2t = found_at(Gallery(of_images, of_texts), texts_of, for_images, engine.temperature)
+    moves = {split: 0, f"{split}/blind": len(images) // 2} if len(images) > 1 else {split: 0}
+    for name, move in moves.items():
+        moved = [(row + move) % len(images) for row in of_text]
+        own = [
+            (row - move) % len(images) for row in range(len(images))
+        ]  # whose texts are right for each picture
+        t2i = found_at(Gallery(of_texts, of_images), moved, for_texts, engine.temperature)
+        i2t = found_at(
+            Gallery(of_images, of_texts), [of_image[row] for row in own], for_images, engine.temperature
+        )
+        asking = [row for row in own if of_image[row]]
         for score in t2i:
-            yield from recall_metrics(f"{name}/{score}", {"t2i": t2i[score], "i2t": i2t[score]}, seed)
+            found = {"t2i": (t2i[score], of_text), "i2t": (i2t[score], asking)}
+            yield from recall_metrics(f"{name}/{score}", found, seed)
 
 
-def recall_metrics(name: str, found: Mapping[str, np.ndarray], seed: int) -> Iterator[Metric]:
-    """R@1, R@5 and R@10 of the ranks in each direction, and "{name}/r_mean", the mean of them all, with intervals."""
-    for direction, rank in found.items():
+def recall_metrics(
+    name: str, found: Mapping[str, tuple[np.ndarray, Sequence[int]]], seed: int
+) -> Iterator[Metric]:
+    """R@1, R@5 and R@10 in each direction, and "{name}/r_mean", the mean of them all, with intervals.
+
+    `found` has the ranks of the queries of a direction, and each one's picture: queries of one picture are alike.
+    """
+    for direction, (rank, picture) in found.items():
         for k in RECALLS:
-            yield from with_interval(f"{name}/{direction}_r{k}", rank < k, seed)
-    # Queries of each direction are resampled on their own.
-    each = [np.mean([rank < k for k in RECALLS], axis=0) for rank in found.values()]
-    yield f"{name}/r_mean", float(np.mean([hits.mean() for hits in each]))
-    means = np.mean([resampled_means(hits, seed + n) for n, hits in enumerate(each)], axis=0)
-    low, high = interval_of(means)
+            yield from with_interval(f"{name}/{direction}_r{k}", rank < k, picture, seed)
+    each = [(np.mean([rank < k for k in RECALLS], axis=0), picture) for rank, picture in found.values()]
+    low, high = interval(*each, seed=seed)
+    yield f"{name}/r_mean", float(np.mean([hits.mean() for hits, _ in each]))
     yield f"{name}/r_mean_low", low
     yield f"{name}/r_mean_high", high
 
 
-def with_interval(name: str, values: np.ndarray, seed: int) -> Iterator[Metric]:
-    """The mean of the values, and the ends of its 95 % interval."""
-    low, high = bootstrap_interval(values, seed)
+def with_interval(
+    name: str, values: np.ndarray, clusters: Sequence[int] | np.ndarray, seed: int = 0
+) -> Iterator[Metric]:
+    """The mean of the values, and the ends of its 95 % interval; for the clusters see `metrics.interval`."""
+    low, high = interval((values, clusters), seed=seed)
     yield name, float(values.mean())
     yield f"{name}_low", low
     yield f"{name}_high", high

@@ -10,11 +10,11 @@ import numpy as np
 
 from albef.config import UserError
 from albef.data.pictures import BadPicture, open_picture
-from albef.data.records import Box
+from albef.data.records import Box, Record
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, with_interval
-from albef.evaluation.judged import of_all, shown
+from albef.evaluation.judged import cluster_of, of_all, shown
 from albef.model.maps import box_of_map, contrast_maps, enlarged, word_maps
 
 ENOUGH_OVERLAP = 0.5
@@ -27,11 +27,11 @@ SCORES: tuple[Score, ...] = ("itm", "itc")
 class Grounded:
     """Where a phrase was found, and where it is."""
 
-    index: int  # of the record in its source
     box: Box  # from the map itself
     true_box: Box
     chosen: Box | None  # of the proposals
     pointed: bool  # the map's highest point lies in the true box
+    cluster: int  # see `cluster_of`
 
     @property
     def right(self) -> bool:
@@ -49,7 +49,7 @@ def ground_all(
         ids, mask = engine.text_tokens([record.captions[0] for record in batch.records])
         itm = word_maps(engine.model, batch.pixels, ids, mask, layer).sum(1)
         itc = contrast_maps(engine.model, batch.pixels, ids, mask)
-        for index, record, *maps in zip(batch.indices, batch.records, itm, itc, strict=True):
+        for record, *maps in zip(batch.records, itm, itc, strict=True):
             image = record.image
             if not isinstance(image, np.ndarray):
                 image = open_picture(image, obey_exif=False)
@@ -63,7 +63,7 @@ def ground_all(
             for box in record.proposals:
                 check_inside(box, size, f"{record.origin}: the proposed box")
             by_score = zip(SCORES, (enlarged(one, size) for one in maps), strict=True)
-            yield {score: grounded(index, map_, record.box, record.proposals) for score, map_ in by_score}
+            yield {score: grounded(record, map_) for score, map_ in by_score}
 
 
 def check_inside(box: Box, size: tuple[int, int], what: str) -> None:
@@ -77,14 +77,15 @@ def check_inside(box: Box, size: tuple[int, int], what: str) -> None:
         )
 
 
-def grounded(index: int, map_: np.ndarray, true_box: Box, proposals: Sequence[Box]) -> Grounded:
-    """What a map of the picture's size says of where the phrase is."""
+def grounded(record: Record, map_: np.ndarray) -> Grounded:
+    """What a map of the picture's size says of where the phrase of a record with a box is."""
+    assert record.box is not None
     row, column = np.unravel_index(int(map_.argmax()), map_.shape)
-    left, top, width, height = true_box
+    left, top, width, height = record.box
     x, y = float(column) + 0.5, float(row) + 0.5
     pointed = left <= x <= left + width and top <= y <= top + height
-    chosen = best_proposal(map_, proposals) if proposals else None
-    return Grounded(index, box_of_map(map_), true_box, chosen, pointed)
+    chosen = best_proposal(map_, record.proposals) if record.proposals else None
+    return Grounded(box_of_map(map_), record.box, chosen, pointed, cluster_of(record))
 
 
 def evaluate_grounding(
@@ -100,13 +101,14 @@ def evaluate_grounding(
         raise UserError("No phrase with a readable picture is left to evaluate.")
     for score in SCORES:
         ones = [each[score] for each in found]
+        clusters = [one.cluster for one in ones]
         right: dict[str, list[bool]] = {}
         if all(one.chosen is not None for one in ones):
             right["proposals"] = [one.right for one in ones]
         right["pointing"] = [one.pointed for one in ones]
         right["map_box"] = [overlap(one.box, one.true_box) >= ENOUGH_OVERLAP for one in ones]
         for metric, values in right.items():
-            yield from with_interval(f"{name}/{score}_{metric}", np.array(values, dtype=float), seed=0)
+            yield from with_interval(f"{name}/{score}_{metric}", np.array(values, dtype=float), clusters)
     yield f"{name}/count", float(len(found))
     yield f"{name}/skipped", float(len(bad))
 

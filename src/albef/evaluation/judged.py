@@ -15,7 +15,7 @@ from torch import Tensor
 from albef import distributed
 from albef.config import UserError
 from albef.data.pictures import BadPicture, open_picture
-from albef.data.records import Record
+from albef.data.records import Record, stable_id
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, with_interval
@@ -33,6 +33,17 @@ class Judged:
     answered: str
     probability: float  # of the answer, as the model has it
     score: float  # 1 right, 0 wrong; between them where several people differ
+    cluster: int  # see `cluster_of`
+
+
+def cluster_of(record: Record) -> int:
+    """A number that a record shares with those that are answered alike: the ones with its picture.
+
+    Statements about two pictures share the set of pictures, which is the second part of their key (NLVR2).
+    """
+    if record.second_image is not None and record.key:
+        return stable_id("-".join(record.key.split("-")[:2]))
+    return stable_id(str(record.image)) if record.image_id is None else record.image_id
 
 
 @dataclass(frozen=True)
@@ -126,12 +137,12 @@ def judged_metrics(
         reason = f" ({next(iter(bad.values()))})" if bad else ""
         raise UserError(f"No record with a readable picture is left to evaluate{reason}.")
     scores = np.array([judged.score for judged in found])
-    yield from with_interval(f"{name}/{metric}", scores, seed=0)
+    clusters = np.array([judged.cluster for judged in found])
+    yield from with_interval(f"{name}/{metric}", scores, clusters)
     yield f"{name}/count", float(len(found))
     yield f"{name}/skipped", float(len(bad))
     if group is not None:
         groups = [group(judged) for judged in found]
         for each in sorted(set(groups)):
-            yield from with_interval(
-                f"{name}/{metric}_{each}", scores[[other == each for other in groups]], seed=0
-            )
+            own = [other == each for other in groups]
+            yield from with_interval(f"{name}/{metric}_{each}", scores[own], clusters[own])

@@ -16,7 +16,7 @@ from albef.data.pictures import BadPicture
 from albef.data.sources import AnnotationSource, Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, write_json
-from albef.evaluation.judged import Judged, judged_metrics, of_all, shown
+from albef.evaluation.judged import Judged, cluster_of, judged_metrics, of_all, shown
 
 PAINTED = 20_000  # questions about pictograms that answers are counted of
 
@@ -54,7 +54,7 @@ def judge_answers(
             for way, answers in best.items():
                 answer, chance = answers[row][0]
                 score = soft_accuracy(answer, record.answers) if record.answers else math.nan
-                found[way] = Judged(index, expected, answer, chance, score)
+                found[way] = Judged(index, expected, answer, chance, score, cluster_of(record))
             yield found
 
 

@@ -145,7 +145,7 @@ def groundings(engine: Engine, source: Source, config: Config) -> Iterator[Found
             "itm": engine.ground(picture, record.captions[0], "itm", config.evaluate.layer).map,
             "itc": engine.ground(picture, record.captions[0], "itc").map,
         }
-        boxes = {name: grounded(index, map_, record.box, record.proposals) for name, map_ in maps.items()}
+        boxes = {name: grounded(record, map_) for name, map_ in maps.items()}
         yield record, picture, maps, boxes
 
 
