@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -44,21 +43,19 @@ def reranking_section(limits: Limits, size: str, rounds: int) -> list[Section]:
             states = fused(model, plain_text, padded_mask, plain_image.expand(PUBLISHED_PAIRS, -1, -1), 0.0)
             return model.itm_head(states[:, 0])
 
-    # Each precision has a model of its own, whose weights are laid out all the while.
-    single, half = copy.deepcopy(model), copy.deepcopy(model)
-    cases = {
-        "published, fp32": published,
-        "ours, fp32": matching(single, pixels, ids, mask, bf16=False),
-        "ours, bf16": matching(half, pixels, ids, mask, bf16=True),
-    }
-    counts = {name: operations(case) for name, case in cases.items()}
-    rows = PAIRS * LENGTH
-    with (
-        kernels.ready(single.fusion_encoder, rows, bf16=False),
-        kernels.ready(half.fusion_encoder, rows, bf16=True),
-    ):
-        timings = interleaved(cases, rounds)
-        logits = {name: case()[:PUBLISHED_PAIRS].float() for name, case in cases.items()}
+    def cases(single: ALBEF, half: ALBEF) -> dict[str, Callable[[], Tensor]]:
+        return {
+            "published, fp32": published,
+            "ours, fp32": matching(single, pixels, ids, mask, bf16=False),
+            "ours, bf16": matching(half, pixels, ids, mask, bf16=True),
+        }
+
+    counts = {name: operations(case) for name, case in cases(model, model).items()}
+    ready = cases(
+        *(kernels.ready(model, "fusion_encoder", PAIRS * LENGTH, bf16=bf16) for bf16 in (False, True))
+    )
+    timings = interleaved(ready, rounds)
+    logits = {name: case()[:PUBLISHED_PAIRS].float() for name, case in ready.items()}
     exact = logits["published, fp32"]
     most = limits.of(True) * 1e9 * PAIRS / counts["ours, bf16"]
     pairs = {name: PUBLISHED_PAIRS if name.startswith("published") else PAIRS for name in cases}

@@ -120,7 +120,7 @@ def test_a_model_without_heads(tmp_path: Path) -> None:
 
 
 def test_features_have_unit_length_and_do_not_depend_on_the_batch(engine: Engine) -> None:
-    images, texts = pictures(5), [*CAPTIONS, "fox", ""]
+    images, texts = pictures(5), [*CAPTIONS, "fox", "a car"]
     for features, alone in (
         (engine.encode_images(images, batch_size=3), [engine.encode_images([image]) for image in images]),
         (engine.encode_texts(texts, batch_size=2), [engine.encode_texts([text]) for text in texts]),

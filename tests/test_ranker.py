@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from albef import engine as engine_module
 from albef.config import ModelConfig
 from albef.data.pictures import open_picture
-from albef.engine import MAX_PAIRS, MEMORY_BYTES, Engine
+from albef.engine import Engine, preparing
+from albef.engine import engine as engine_module
+from albef.engine.loaded import MAX_PAIRS, MEMORY_BYTES
 from albef.evaluation.ranking import candidates, rerank
 from albef.model.albef import ALBEF
 from albef.ranker import best_first, combined, hits_of, others_last, probability
@@ -71,7 +72,7 @@ def test_everything_is_decoded_and_encoded_once(
     opened, seen, read = [], [], []
     monkeypatch.setattr(engine_module, "RERANKED", reranked)
     monkeypatch.setattr(
-        engine_module,
+        preparing,
         "open_picture",
         lambda path, **options: opened.append(path) or open_picture(path, **options),
     )

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 import toy
-from albef import engine as engine_module
 from albef.config import DataConfig, TaskName, UserError
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import Engine, Grounding
+from albef.engine import engine as engine_module
 from albef.evaluation import vqa
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
 from albef.evaluation.grounding import best_proposal, evaluate_grounding, ground_all, overlap

@@ -71,20 +71,21 @@ def test_plain_attention_is_the_fused_one(masked: bool) -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_layers_made_ready_compute_the_same(bf16: bool) -> None:
     torch.manual_seed(0)
-    layer, states = Linear(12, 20), torch.randn(7, 12)
+    model = torch.nn.ModuleDict({"one": torch.nn.Sequential(Linear(12, 20)), "other": Linear(12, 20)})
+    states = torch.randn(7, 12)
+    ready = kernels.ready(model, "one", rows=7, bf16=bf16)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        expected = layer(states)
-        with kernels.ready(layer, rows=7, bf16=bf16):
-            # Not every CPU has oneDNN's products in bf16.
-            there = not bf16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            assert (layer.laid_out is not None) == there
-            found = layer(states)
-        assert layer.laid_out is None
+        expected, found = model["one"](states), ready["one"](states)
+    # Not every CPU has oneDNN's products in bf16.
+    there = not bf16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert (ready["one"][0].laid_out is not None) == there
+    assert ready["other"] is model["other"]
+    assert model["one"][0].laid_out is None
+    assert ready["one"][0].weight is model["one"][0].weight
     assert found.dtype == expected.dtype
     torch.testing.assert_close(found, expected)
 
 
 def test_other_precisions_are_not_made_ready() -> None:
-    layer = Linear(4, 3).double()
-    with kernels.ready(layer, rows=2, bf16=False):
-        assert layer.laid_out is None
+    model = torch.nn.ModuleDict({"one": Linear(4, 3).double()})
+    assert kernels.ready(model, "one", rows=2, bf16=False)["one"].laid_out is None

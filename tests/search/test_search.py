@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from albef import engine as engine_module
 from albef.config import UserError
 from albef.data.pictures import BadPicture
-from albef.engine import Engine
+from albef.engine import Engine, loaded
 from albef.ranker import Hit
 from albef.search.index import Index, build_index
 from albef.search.search import TILE, contact_sheet, hits_table, search
@@ -32,7 +31,7 @@ def index(engine: Engine, tmp_path: Path) -> Index:
 def test_a_text_finds_what_both_scores_say(
     engine: Engine, index: Index, max_pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "MAX_PAIRS", max_pairs)
+    monkeypatch.setattr(loaded, "MAX_PAIRS", max_pairs)
     files = list(index.paths)
     hits = search(index, engine, "Two foxes!", k=9, rerank=9)
     chances = engine.match(files, ["Two foxes!"] * 9).astype(np.float64)

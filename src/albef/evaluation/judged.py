@@ -91,7 +91,7 @@ def shown(
         if not chunk:
             continue
         first, *second = (
-            torch.stack(column).to(engine.device) for column in zip(*(r[2] for r in chunk), strict=True)
+            engine.placed(torch.stack(column)) for column in zip(*(r[2] for r in chunk), strict=True)
         )
         yield Shown([r[0] for r in chunk], [r[1] for r in chunk], first, second[0] if second else None)
 

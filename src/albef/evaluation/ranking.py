@@ -117,13 +117,13 @@ def match_scores(
         order = np.lexsort((stored.lengths[text_row], image_row))
         groups = np.split(order, np.bincount(image_row).cumsum()[:-1])[own.start : own.stop]
         tokens = int(stored.lengths.mean() * min(PAIRS_AT_ONCE, len(pairs) / len(shown)))
-        with kernels.ready(engine.model.fusion_encoder, tokens, engine.bf16):
-            for memory, group in zip(engine.track(memories, "matching", len(own)), groups, strict=True):
-                for start in range(0, len(group), PAIRS_AT_ONCE):
-                    chosen = group[start : start + PAIRS_AT_ONCE]
-                    states, mask = (part.to(engine.device) for part in stored.read(text_row[chosen]))
-                    with engine.computing():
-                        scores[chosen] = log_odds(engine.model.finish_match(states, mask, memory))
+        model = kernels.ready(engine.model, "fusion_encoder", tokens, engine.bf16)
+        for memory, group in zip(engine.track(memories, "matching", len(own)), groups, strict=True):
+            for start in range(0, len(group), PAIRS_AT_ONCE):
+                chosen = group[start : start + PAIRS_AT_ONCE]
+                states, mask = (part.to(engine.device) for part in stored.read(text_row[chosen]))
+                with engine.computing():
+                    scores[chosen] = log_odds(model.finish_match(states, mask, memory))
     all_scores: np.ndarray = distributed.all_sum(torch.from_numpy(scores)).numpy()  # 0 where another's is
     return all_scores
 

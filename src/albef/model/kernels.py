@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,9 @@ from torch import Tensor, nn
 # oneDNN keeps what it prepared for each shape, 1,024 of them by default. Packed texts are of ever new shapes, so that
 # grew by 0.8 MB a picture in re-ranking at base size. It is read at oneDNN's first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Kernels(NamedTuple):
@@ -72,7 +74,7 @@ def probabilities(
 class Linear(nn.Linear):
     """A linear layer whose fp32 products on a CPU are those of the chosen library."""
 
-    laid_out: Tensor | None = None  # the weight as oneDNN's products want it, within `ready`
+    laid_out: Tensor | None = None  # the weight as oneDNN's products want it, of a model made `ready`
 
     def forward(self, states: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape out"]:
         """The layer's states."""
@@ -127,22 +129,27 @@ def laid_out(weight: Tensor, rows: int) -> Tensor:
     return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight, rows))
 
 
-@contextlib.contextmanager
-def ready(module: nn.Module, rows: int, bf16: bool) -> Iterator[None]:
-    """Within it the module's linear layers are ready for many products with about `rows` rows, without gradient.
+def ready(model: Module, part: str, rows: int, bf16: bool) -> Module:
+    """The model again, with the linear layers of one part ready for many products with about `rows` rows.
 
-    oneDNN otherwise lays out a weight anew for every product, and autocast casts it. Results are those of the
-    same precision; a device or a build of torch without such products computes as always.
+    oneDNN otherwise lays out a weight anew for every product, and autocast casts it. Results are those of the same
+    precision, without gradients; a device or a build of torch without such products computes as always. All else is
+    shared with the model given, which stays as it is: others may be computing with it.
     """
     dtype = torch.bfloat16 if bf16 else torch.float32
-    layers = [layer for layer in module.modules() if isinstance(layer, Linear) and can_lay_out(layer, dtype)]
-    for layer in layers:
-        layer.laid_out = laid_out(layer.weight.detach().to(dtype), rows)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.laid_out = None
+
+    def twin(module: nn.Module) -> nn.Module:
+        own = copy.copy(module)
+        own._modules = {
+            name: None if child is None else twin(child) for name, child in module._modules.items()
+        }
+        if isinstance(own, Linear) and can_lay_out(own, dtype):
+            own.laid_out = laid_out(own.weight.detach().to(dtype), rows)
+        return own
+
+    whole = copy.copy(model)
+    whole._modules = {**model._modules, part: twin(model.get_submodule(part))}
+    return whole
 
 
 def can_lay_out(layer: Linear, dtype: torch.dtype) -> bool:

@@ -55,7 +55,7 @@ def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray) -> np.
     found = []
     for start in range(0, len(rows), engine.pairs_at_once):
         stored = index.tokens[rows[start : start + engine.pairs_at_once]].astype(np.float32)
-        found.append(engine.match_images(query, torch.from_numpy(stored).to(engine.device)))
+        found.append(engine.match_images(query, torch.from_numpy(stored)))
     return np.concatenate(found)
 
 

@@ -1,0 +1,232 @@
+"""The engine: what users ask of a model directory, images and strings in, NumPy arrays and plain values out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from albef.config import UserError
+from albef.data.pictures import open_picture
+from albef.data.records import Box
+from albef.data.rows import ENTAILMENT_LABELS
+from albef.data.text import clean_question
+from albef.engine.loaded import PICTURES_AT_ONCE, TEXTS_AT_ONCE, LoadedModel
+from albef.engine.preparing import Picture, check_count, texts_of, things
+from albef.model.albef import Encoding
+from albef.model.answering import rank_answers, write_answers
+from albef.model.maps import box_of_map, contrast_maps, enlarged, word_maps
+from albef.model.text_encoder import Memory
+from albef.ranker import Hit, best_first, hits_of
+
+ANSWERS_AT_ONCE = 1024  # that are scored whole: each has a copy of its question's keys and values
+RERANKED = 64  # candidates that matching looks at
+LONGEST_ANSWER = 12  # tokens that the model writes itself
+
+
+class Grounding(NamedTuple):
+    """Where a phrase points: a map of the picture's size, the box of its highest part, and a map of each word piece."""
+
+    map: Float[np.ndarray, "height width"]
+    box: Box
+    words: tuple[tuple[str, Float[np.ndarray, "height width"]], ...]
+
+
+class Engine(LoadedModel):
+    """A model directory for users: ranks, answers, judges, grounds phrases, and fills in words.
+
+    Images are files, their content as bytes, Pillow images or arrays. See `LoadedModel` for what computes.
+    """
+
+    def rank(self, query: str, gallery: Iterable[Picture], k: int = 10) -> list[Hit]:
+        """The `k` images of the gallery that fit a text best, the best first.
+
+        The most similar ones (`RERANKED`, or `k` if that is more) are ordered by `Hit.score`, contrast and matching
+        added up; by contrast alone where the model can't match. An image over texts: `rank_texts`. Raises `UserError`
+        for a query without words.
+        """
+        images = things(gallery, "the gallery")
+        self.prepare.check_says_something(query, "query")
+        (text,) = self.text_encodings([query])
+        batches = self.image_encodings(images)
+
+        def match(image: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
+            return self.match_images(text, image.tokens[rows])
+
+        parts = self.track(batches, "reading pictures", -(-len(images) // PICTURES_AT_ONCE))
+        return self._ranked(text, parts, match, len(images), k)
+
+    def rank_texts(self, query: Picture, gallery: Iterable[str], k: int = 10) -> list[Hit]:
+        """The `k` texts of the gallery that fit an image best, best first; by the same scores as `rank`.
+
+        Warns of texts without words.
+        """
+        texts = texts_of(gallery, "the gallery")
+        self.warn_of_empty(texts)
+        (image,) = self.image_encodings([query])
+        (memory,) = self.image_memories(image)
+        batches = self.text_encodings(texts)
+
+        def match(text: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
+            assert text.mask is not None
+            return self.match_logits(text.tokens[rows], text.mask[rows], memory)
+
+        parts = self.track(batches, "reading texts", -(-len(texts) // TEXTS_AT_ONCE))
+        return self._ranked(image, parts, match, len(texts), k)
+
+    def _ranked(
+        self,
+        query: Encoding,
+        parts: Iterable[Encoding],
+        match: Callable[[Encoding, Int[Tensor, " chosen"]], np.ndarray],
+        total: int,
+        k: int,
+    ) -> list[Hit]:
+        """The best of a gallery of `total` that is given part by part; `match` gives log-odds of some of a part."""
+        self._must_contrast()
+        check_count(k)
+        similarity, odds = np.zeros(total, np.float32), np.zeros(total, np.float32)
+        count, start = max(k, RERANKED), 0
+        for part in parts:
+            end = start + len(part.feature)
+            similarity[start:end] = (part.feature @ query.feature[0]).float().cpu().numpy()
+            # What is among the best so far is matched at once, so that no part is kept, or read twice.
+            best = best_first(similarity[:end], count)
+            new = np.sort(best[best >= start])
+            if self.can_match and len(new):
+                odds[new] = match(part, torch.from_numpy(new - start).to(self.device))
+            start = end
+        best = best_first(similarity, count)
+        return hits_of(similarity, best, odds[best] if self.can_match else None, self.temperature, k)
+
+    def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
+        """What the answer decoder looks at, of questions about pictures."""
+        if self.model.answer_decoder is None:
+            raise UserError(
+                f"This model was trained for {self.trained_for}, not to answer questions (task vqa)."
+            )
+        ids, mask = self.text_tokens(questions, clean_question)
+        with self.computing():
+            question, image = self.model.encode_text(ids, mask), self.model.encode_image(pixels)
+            return self.model.question_memory(question, image)
+
+    def ranked_answers(
+        self, memory: Memory, answers: Sequence[str], k: int, count_first_token_twice: bool = False
+    ) -> list[list[tuple[str, float]]]:
+        """For each question the `k` best of the listed answers and their probabilities among those k."""
+        ids, mask = (part.to(self.device) for part in self.prepare.answer_tokens(answers))
+        found: list[list[tuple[str, float]]] = []
+        questions = torch.arange(len(memory.layers[0]), device=self.device)
+        k = min(k, len(answers))
+        for some in questions.split(max(1, ANSWERS_AT_ONCE // max(k, 1))):
+            with self.computing():
+                best, chances = rank_answers(
+                    self.model, memory.select(some), ids, mask, k, count_first_token_twice
+                )
+            found += [
+                [(answers[number], chance) for number, chance in zip(*row, strict=True)]
+                for row in zip(best.tolist(), chances.tolist(), strict=True)
+            ]
+        return found
+
+    def written_answers(self, memory: Memory, k: int) -> list[list[tuple[str, float]]]:
+        """For each question `k` answers that the model writes itself, likeliest first, and their probabilities."""
+        cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
+        with self.computing():
+            ids, scores = write_answers(self.model, memory, cls_id, sep_id, k, LONGEST_ANSWER)
+        return [
+            [(self.tokenizer.decode(row), chance) for row, chance in zip(rows, chances, strict=True)]
+            for rows, chances in zip(ids.tolist(), scores.exp().tolist(), strict=True)
+        ]
+
+    def answer(
+        self, image: Picture, question: str, candidates: Iterable[str] | None = None, k: int = 5
+    ) -> list[tuple[str, float]]:
+        """The `k` likeliest answers to a question about a picture, with probabilities, best first.
+
+        With `candidates` (default: the answers that the model was saved with) the answer is one of them, and the
+        probabilities are shared among the k best; with an empty list the model writes what it likes, and they are those
+        of the whole answers.
+        """
+        check_count(k)
+        self.prepare.check_says_something(question, "question", clean_question)
+        answers = self.answers if candidates is None else texts_of(candidates, "candidates")
+        memory = self.question_memory([question], self.placed(self.pixels(image))[None])
+        found = self.ranked_answers(memory, answers, k) if answers else self.written_answers(memory, k)
+        return found[0]
+
+    def entails(self, image: Picture, sentence: str) -> dict[str, float]:
+        """Probabilities that the picture contradicts the sentence, leaves it open ("neutral"), and entails it."""
+        if "entailment" not in self.model.heads:
+            raise UserError(f"This model was trained for {self.trained_for}, not for entailment.")
+        return dict(zip(ENTAILMENT_LABELS, self._classify([image], sentence), strict=True))
+
+    def judge(self, image_a: Picture, image_b: Picture, statement: str) -> float:
+        """Probability that the statement is true of the two pictures, `image_a` on the left."""
+        if "nlvr" not in self.model.heads:
+            raise UserError(f"This model was trained for {self.trained_for}, not to judge pairs (task nlvr).")
+        return self._classify([image_a, image_b], statement)[1]
+
+    def _classify(self, images: Sequence[Picture], text: str) -> list[float]:
+        self.prepare.check_says_something(text, "sentence")
+        pixels = self.placed(torch.stack([self.pixels(image) for image in images]))
+        ids, mask = self.text_tokens([text])
+        with self.computing():
+            memory = self.model.image_memory(self.model.encode_image(pixels))
+            logits = self.model.classify(self.model.encode_text(ids, mask).tokens, mask, memory)
+        chances: list[float] = logits.float().softmax(1)[0].tolist()
+        return chances
+
+    def ground(
+        self, image: Picture, phrase: str, score: Literal["itm", "itc"] = "itm", layer: int | None = None
+    ) -> Grounding:
+        """Where in a picture a phrase finds what it means: a map, a box, and a map per word.
+
+        The map is that of matching ("itm", at fusion layer `layer`: see `maps.word_maps`) or of contrast ("itc");
+        the words' maps are those of matching.
+        """
+        if not self.can_match:
+            raise UserError(f"This model was trained for {self.trained_for}, without matching (itm).")
+        self.prepare.check_says_something(phrase, "phrase")
+        picture = image if isinstance(image, np.ndarray) else open_picture(image, obey_exif=True)
+        ids, mask = self.text_tokens([phrase])
+        pixels = self.placed(self.pixels(picture))[None]
+        maps = word_maps(self.model, pixels, ids, mask, layer)[0]
+        size = picture.shape[1], picture.shape[0]
+        together = maps.mean(0) if score == "itm" else contrast_maps(self.model, pixels, ids, mask)[0]
+        whole = enlarged(together, size)
+        words = tuple(
+            (piece, enlarged(one, size))
+            for piece, one in zip(self.tokenizer.pieces(ids[0].tolist()), maps, strict=True)
+        )
+        return Grounding(whole, box_of_map(whole), words)
+
+    def fill_mask(self, text: str, image: Picture, k: int = 5) -> list[list[tuple[str, float]]]:
+        """For each "[MASK]" in the text the `k` likeliest word pieces and their probabilities, best first.
+
+        Nothing else in the text is special. Raises `UserError` for a text without "[MASK]" or too long, and
+        for a model that was trained without masked words.
+        """
+        if self.model.mlm_head is None:
+            raise UserError("This model was trained without masked words (task.losses has no mlm).")
+        check_count(k)
+        self.prepare.check_says_something(text, "text")
+        tokenizer = self.tokenizer
+        ids, places = (part.to(self.device) for part in self.prepare.masked_tokens(text))
+        specials = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
+        (encoding,) = self.image_encodings([image])
+        with self.computing():
+            memory = self.model.image_memory(encoding)
+            logits = self.model.predict_tokens(ids, torch.ones_like(ids, dtype=torch.bool), memory, places)
+            # Embeddings beyond the vocabulary have no piece.
+            chances = logits.float().softmax(1)[:, : tokenizer.vocab_size]
+            chances[:, specials] = -1.0  # last
+            best = chances.topk(min(k, chances.shape[1] - len(specials)))
+        return [
+            list(zip(tokenizer.pieces(pieces), values, strict=True))
+            for pieces, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]

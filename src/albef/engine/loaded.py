@@ -1,0 +1,318 @@
+"""A model directory loaded: what it can do, on which device, and the encoders and matching of its model."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+import torch
+import xxhash
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
+
+from albef.config import UserError
+from albef.data.pictures import BadPicture
+from albef.data.text import Tokenizer, clean_caption
+from albef.engine.preparing import Cleaning, Picture, Preparing, texts_of, things
+from albef.manifest import MANIFEST_FILE, verify
+from albef.model.albef import ALBEF, Encoding
+from albef.model.text_encoder import Memory
+from albef.model_directory import (
+    ANSWERS_FILE,
+    CONFIG_FILE,
+    FILES,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Trained,
+    find_model,
+    read_answers,
+    read_config,
+    read_trained,
+    read_weights,
+)
+from albef.progress import track
+from albef.ranker import probability
+
+PICTURES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
+MEMORY_BYTES = 256 * 2**20  # of the keys and values of the images of one pass
+MAX_PAIRS = 1024  # in one pass
+
+T = TypeVar("T")
+
+
+class LoadedModel:
+    """A model with its tokenizer on a device: encodes images and texts, and says which match.
+
+    Everything is computed in the precision of the weights (fp32 when loaded), or with `bf16` under autocast, which is
+    faster where the device has such arithmetic and moves scores a little. Nothing is kept for a backward pass. `prepare`
+    turns images and texts into tensors, on any thread. `quiet` hides progress bars, which are shown on terminals only.
+    The model is put into evaluation mode.
+    """
+
+    def __init__(
+        self, model: ALBEF, tokenizer: Tokenizer, name: str = "", quiet: bool = False, bf16: bool = False
+    ) -> None:
+        self.model, self.tokenizer, self.config = model.eval(), tokenizer, model.config
+        self.prepare = Preparing(model.config, tokenizer)
+        self.name = name  # what `load` takes to load it again, empty for a model that is in memory only
+        self.quiet, self.bf16 = quiet, bf16
+        self.answers: list[str] = []  # what questions are answered with when no candidates are given
+        self.trained: Trained | None = None  # None: not known
+
+    @classmethod
+    def load(cls, source: str | Path, device: str = "auto", quiet: bool = False, bf16: bool = False) -> Self:
+        """The model in a folder (a model directory, or a run that has one), else of a Hugging Face hub id.
+
+        `device`: "auto" takes a GPU if there is one. Raises `UserError` when a file is missing or unreadable,
+        when the weights don't fit the configuration, and when the format is a newer one; `Damaged` when a file is not
+        that of the manifest, where there is one.
+        """
+        folder, name = find_model(source)
+        for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
+            if not (folder / file).is_file():
+                raise UserError(f"{folder}: no {file}; a model directory has {', '.join(FILES[:3])}.")
+        if (folder / MANIFEST_FILE).is_file():  # but the card may be written by hand
+            # The other files are text that people edit; what is wrong in them is told below.
+            verify(folder, (WEIGHTS_FILE, TOKENIZER_FILE))
+        config, heads = read_config(folder / CONFIG_FILE)
+        tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise UserError(
+                f"{folder / TOKENIZER_FILE}: has {tokenizer.vocab_size} pieces, but the model knows "
+                f"{config.vocab_size}; use the tokenizer that was saved with the model."
+            )
+        with torch.device("meta"):  # no time spent on initial weights
+            model = ALBEF(config, heads)
+        model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
+        engine = cls(model.requires_grad_(False).to(choose_device(device)), tokenizer, name, quiet, bf16)
+        engine.trained = read_trained(folder / CONFIG_FILE)
+        if (folder / ANSWERS_FILE).is_file():
+            engine.answers = read_answers(folder / ANSWERS_FILE)
+        return engine
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.text_encoder.words.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the weights."""
+        return self.model.text_encoder.words.weight.dtype
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within it the model computes without gradients, in the engine's precision."""
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            yield
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights: what was computed by another model has another one."""
+        digest = xxhash.xxh3_128()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @property
+    def temperature(self) -> float:
+        """What similarities are divided by to be logits."""
+        return float(self.model.temperature.detach())
+
+    @property
+    def trained_for(self) -> str:
+        """What the model can do, in words for messages."""
+        return ", ".join(self.model.heads)
+
+    @property
+    def can_contrast(self) -> bool:
+        """Whether pictures and texts can be compared by their features."""
+        return "contrast" in self.model.heads
+
+    @property
+    def can_match(self) -> bool:
+        """Whether the model was trained with image–text matching."""
+        return self.model.itm_head is not None
+
+    def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
+        """The items, with a progress bar on a terminal."""
+        yield from track(items, label, total, self.quiet)
+
+    def pixels(self, picture: Picture) -> Float[Tensor, "3 size size"]:
+        """An image as the model takes it, on the CPU; raises `BadPicture` for what is none."""
+        return self.prepare.pixels(picture)
+
+    def pixel_batches(
+        self, images: Sequence[Picture], batch_size: int, bad: dict[int, BadPicture] | None = None
+    ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
+        """As `Preparing.pixel_batches`, where the model takes them and in its precision."""
+        for pixels in self.prepare.pixel_batches(images, batch_size, bad):
+            yield self.placed(pixels)
+
+    def placed(self, states: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Pixels or tokens on the model's device and in its precision."""
+        return states.to(self.device, self.dtype)
+
+    def image_encodings(
+        self,
+        images: Sequence[Picture],
+        batch_size: int = PICTURES_AT_ONCE,
+        bad: dict[int, BadPicture] | None = None,
+    ) -> Iterator[Encoding]:
+        """Tokens and features of the pictures in order, batch by batch; `bad` as for `pixel_batches`."""
+        for pixels in self.pixel_batches(images, batch_size, bad):
+            with self.computing():
+                encoding = self.model.encode_image(pixels)
+            yield encoding
+
+    def image_memories(self, encoding: Encoding) -> Iterator[Memory]:
+        """Each picture's keys and values for the fusion layers, one after the other: 9.5 MB a picture at base size."""
+        for row in range(len(encoding.tokens)):
+            place = slice(row, row + 1)
+            mask = None if encoding.mask is None else encoding.mask[place]
+            with self.computing():
+                memory = self.model.image_memory(
+                    Encoding(encoding.tokens[place], mask, encoding.feature[place])
+                )
+            yield memory
+
+    def text_tokens(
+        self, texts: Sequence[str], clean: Cleaning = clean_caption
+    ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
+        """Ids of the cleaned texts, padded to the longest, and which are real; on the model's device."""
+        ids, mask = self.prepare.text_tokens(texts, clean)
+        return ids.to(self.device), mask.to(self.device)
+
+    def text_encodings(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Iterator[Encoding]:
+        """Tokens (before fusion), masks and features of the texts in their order, batch by batch."""
+        for start in range(0, len(texts), batch_size):
+            with self.computing():
+                encoding = self.model.encode_text(*self.text_tokens(texts[start : start + batch_size]))
+            yield encoding
+
+    def encode_images(
+        self,
+        images: Iterable[Picture],
+        batch_size: int = PICTURES_AT_ONCE,
+        bad: dict[int, BadPicture] | None = None,
+    ) -> np.ndarray:
+        """Features of the images, float32 [N, F], of unit length; files are turned as their EXIF says.
+
+        What is no image raises `BadPicture`; with `bad` it has no row, and is noted there instead.
+        """
+        given = things(images, "images")
+        batches = self.image_encodings(given, batch_size, bad)
+        return self._features(batches, "reading pictures", -(-len(given) // batch_size))
+
+    def encode_texts(self, texts: Iterable[str], batch_size: int = TEXTS_AT_ONCE) -> np.ndarray:
+        """Features of the texts, float32 [N, F], of unit length; times an image's: the similarity.
+
+        Warns of texts of which nothing is left after cleaning: all of them have the same feature, which means nothing.
+        """
+        given = texts_of(texts, "texts")
+        self.warn_of_empty(given)
+        batches = self.text_encodings(given, batch_size)
+        return self._features(batches, "reading texts", -(-len(given) // batch_size))
+
+    def warn_of_empty(self, texts: Sequence[str]) -> None:
+        """Warns of texts of which nothing is left after cleaning."""
+        empty = [text for text in texts if not self.prepare.cleaned(text)]
+        if empty:
+            warnings.warn(
+                f"{len(empty)} of {len(texts)} texts have no words, such as {empty[0]!r}: what is found for them means "
+                "nothing.",
+                stacklevel=3,
+            )
+
+    def _features(self, batches: Iterator[Encoding], label: str, total: int) -> np.ndarray:
+        self._must_contrast()
+        found = [np.zeros((0, self.config.feature_width), np.float32)]
+        found += [encoding.feature.float().cpu().numpy() for encoding in self.track(batches, label, total)]
+        return np.concatenate(found)
+
+    def _must_contrast(self) -> None:
+        if not self.can_contrast:
+            raise UserError(
+                f"This model was trained for {self.trained_for}, not to compare pictures with texts (contrast)."
+            )
+
+    def match(
+        self, images: Iterable[Picture], texts: Iterable[str], batch_size: int = 64
+    ) -> Float32[np.ndarray, " pairs"]:
+        """Probability that text n describes image n, float32 [N].
+
+        Raises `UserError` for unequal numbers, for a text without words, and for a model that was trained without
+        matching.
+        """
+        given, said = things(images, "images"), texts_of(texts, "texts")
+        if len(given) != len(said):
+            raise UserError(f"{len(given)} pictures and {len(said)} texts are no pairs: give as many.")
+        for number, one in enumerate(said):
+            self.prepare.check_says_something(one, f"text {number}")
+        found = [np.zeros(0, np.float32)]
+        encodings = zip(
+            self.image_encodings(given, batch_size), self.text_encodings(said, batch_size), strict=True
+        )
+        for image, text in encodings:
+            assert text.mask is not None
+            with self.computing():
+                memory = self.model.image_memory(image)
+            found.append(probability(self.match_logits(text.tokens, text.mask, memory)))
+        return np.concatenate(found)
+
+    def match_logits(
+        self,
+        tokens: Float[Tensor, "pairs length width"],
+        mask: Bool[Tensor, "pairs length"],
+        memory: Memory,
+        image_index: Int[Tensor, " pairs"] | None = None,
+    ) -> np.ndarray:
+        """Log-odds that each text matches its picture, float32 [pairs]: logit of "match" minus "no match"."""
+        if not self.can_match:
+            raise UserError("This model was trained without image–text matching (task.losses has no itm).")
+        with self.computing():
+            return log_odds(self.model.match(tokens, mask, memory, image_index))
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs of different images are matched in one pass: keys and values stay within `MEMORY_BYTES`."""
+        config = self.config
+        bytes_of_pair = (config.grid**2 + 1) * 2 * config.text_width * 4 * config.fusion_depth
+        return max(1, min(MAX_PAIRS, MEMORY_BYTES // bytes_of_pair))
+
+    def match_images(
+        self, text: Encoding, image_tokens: Float[Tensor, "images places width"]
+    ) -> Float32[np.ndarray, " images"]:
+        """Log-odds that one text, encoded, matches each of the images of these tokens."""
+        assert text.mask is not None
+        found = []
+        for tokens in self.placed(image_tokens).split(self.pairs_at_once):
+            with self.computing():
+                memory = self.model.image_memory(Encoding(tokens, None, tokens[:, 0]))
+            shape = len(tokens), -1, -1
+            found.append(self.match_logits(text.tokens.expand(shape), text.mask.expand(shape[:2]), memory))
+        return np.concatenate(found)
+
+
+def log_odds(logits: Float[Tensor, "pairs 2"]) -> Float32[np.ndarray, " pairs"]:
+    """Log-odds of a match, logit of "match" minus that of "no match"."""
+    no, yes = logits.float().unbind(1)
+    return (yes - no).cpu().numpy()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"Device {name!r} can't be used here ({reason}): try auto.") from None
+    return torch.device(name)

@@ -1,0 +1,146 @@
+"""What a model takes, made of what users have: pixels of images, ids of texts. On the CPU, safe on any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from albef.config import ModelConfig, UserError
+from albef.data.collate import padded
+from albef.data.pictures import BadPicture, open_picture
+from albef.data.text import MASK, Tokenizer, clean_caption
+from albef.data.transforms import evaluation_transform
+
+Picture = str | Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
+Cleaning = Callable[[str, int], str]
+T = TypeVar("T")
+
+
+class Preparing:
+    """Images and texts as a model of that configuration takes them."""
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
+        self.config, self.tokenizer = config, tokenizer
+
+    def pixels(self, picture: Picture) -> Float[Tensor, "3 size size"]:
+        """An image as the model takes it; raises `BadPicture` for what is none."""
+        image = picture if isinstance(picture, np.ndarray) else open_picture(picture, obey_exif=True)
+        config = self.config
+        return torch.from_numpy(evaluation_transform(image, config.image_size, config.mean, config.std))
+
+    def pixel_batches(
+        self, images: Sequence[Picture], batch_size: int, bad: dict[int, BadPicture] | None = None
+    ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
+        """Pixels of the images in their order, batch by batch.
+
+        With `bad`, images that cannot be read are left out and noted there under their number; without, the first one
+        raises.
+        """
+        for start in range(0, len(images), batch_size):
+            rows = []
+            for number in range(start, min(start + batch_size, len(images))):
+                try:
+                    rows.append(self.pixels(images[number]))
+                except BadPicture as error:
+                    if bad is None:
+                        raise
+                    bad[number] = error
+            if rows:
+                yield torch.stack(rows)
+
+    def cleaned(self, text: str, clean: Cleaning = clean_caption) -> str:
+        """What the model reads of a text: nothing of one that is but punctuation."""
+        return clean(text, self.config.max_words)
+
+    def text_tokens(
+        self, texts: Sequence[str], clean: Cleaning = clean_caption
+    ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
+        """Ids of the cleaned texts, padded to the longest, and which are real."""
+        config = self.config
+        rows = [
+            self.tokenizer.encode(self.cleaned(text, clean), config.max_tokens, config.append_sep)
+            for text in texts
+        ]
+        return self._padded(rows)
+
+    def answer_tokens(
+        self, answers: Sequence[str]
+    ) -> tuple[Int[Tensor, "answers length"], Bool[Tensor, "answers length"]]:
+        """Ids of answers as they stand, padded to the longest, and which are real."""
+        return self._padded(
+            [self.tokenizer.encode(answer, self.config.max_positions, append_sep=True) for answer in answers]
+        )
+
+    def _padded(
+        self, rows: Sequence[np.ndarray]
+    ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
+        ids, mask = padded(rows, self.tokenizer.pad_id)
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def masked_tokens(self, text: str) -> tuple[Int[Tensor, "1 length"], Int[Tensor, " masks"]]:
+        """Ids of a text in which every "[MASK]" is the token of that name, and the places of those.
+
+        Nothing else in the text is special. Raises `UserError` for a text without "[MASK]", or too long.
+        """
+        config, tokenizer = self.config, self.tokenizer
+        ids = [tokenizer.cls_id]
+        for number, part in enumerate(text.split(MASK)):
+            ids += [tokenizer.mask_id] if number else []
+            ids += tokenizer.encode(self.cleaned(part), config.max_positions, append_sep=False)[1:].tolist()
+        ids += [tokenizer.sep_id] if config.append_sep else []
+        places = [place for place, number in enumerate(ids) if number == tokenizer.mask_id]
+        if not places:
+            raise UserError(f'"{text}" has no {MASK}: put it where a word is to be filled in.')
+        if len(ids) > config.max_tokens:
+            raise UserError(f"The text has {len(ids)} tokens, the limit is {config.max_tokens}: shorten it.")
+        return torch.tensor([ids]), torch.tensor(places)
+
+    def check_says_something(self, text: str, what: str, clean: Cleaning = clean_caption) -> None:
+        """Raises `UserError` for what is no string, and for one of which nothing is left after cleaning."""
+        if not isinstance(text, str):
+            raise UserError(f"The {what} must be a string, but {shown(text)} was given.")
+        if not self.cleaned(text, clean).strip():
+            raise UserError(f"The {what} is empty: of {text!r} no word is left to look for.")
+
+
+def things(given: Iterable[T] | np.ndarray, what: str) -> Sequence[T]:
+    """The things given as a sequence; raises `UserError` for a single one where several belong.
+
+    A string is a sequence of letters and an image one of rows, so either would be taken apart.
+    """
+    single = isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable)
+    if isinstance(given, np.ndarray):
+        single = given.dtype.kind not in "UO" and given.ndim < 4
+    if single:
+        raise UserError(f"{what} must be a list, but {shown(given)} was given; put a single one into a list.")
+    return given if isinstance(given, Sequence) else list(given)
+
+
+def texts_of(given: Iterable[str], what: str) -> Sequence[str]:
+    """The strings given; raises `UserError` for a single one, and for what is none."""
+    texts = things(given, what)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"{what} must be strings, but number {number} is {shown(text)}.")
+    return texts
+
+
+def check_count(k: int) -> None:
+    """Raises `UserError` for a number of results below one."""
+    if k < 1:
+        raise UserError(f"k is {k}: how many results are wanted, 1 or more.")
+
+
+def shown(given: object) -> str:
+    """What was given, for a message: strings and paths themselves, else their type."""
+    if isinstance(given, str | Path):
+        return repr(str(given))
+    if isinstance(given, np.ndarray):
+        return f"an array {list(given.shape)} of {given.dtype}"
+    return f"a {type(given).__name__}"
