@@ -19,7 +19,7 @@ from albef.data.pictures import BadPicture
 from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.model.albef import ALBEF
-from albef.model_directory import save_model, whole_folder
+from albef.model_directory import save_model
 
 CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house"]
 # A vocabulary of more than the tokenizer has.
@@ -83,30 +83,6 @@ def test_what_is_no_model_is_never_overwritten(model: ALBEF, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"holds holiday\.jpg"):
         save_model(tmp_path, model, Tokenizer.train(CAPTIONS, 100), "")
     assert (tmp_path / "holiday.jpg").read_bytes() == b"dear"
-
-
-def test_a_failure_leaves_the_old_folder_whole(tmp_path: Path) -> None:
-    target = tmp_path / "things"
-    with whole_folder(target, ["a"]) as folder:
-        (folder / "a").write_text("old")
-
-    def fail_halfway() -> None:
-        with whole_folder(target, ["a"]) as folder:
-            (folder / "a").write_text("new")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_halfway()
-    assert (target / "a").read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["things"]
-
-
-def test_a_killed_writer_leaves_nothing_that_hinders(tmp_path: Path) -> None:
-    (tmp_path / ".things.writing").mkdir()
-    (tmp_path / ".things.writing" / "half").write_text("x")
-    with whole_folder(tmp_path / "things", ["a"]) as folder:
-        (folder / "a").write_text("new")
-    assert {entry.name for entry in (tmp_path / "things").iterdir()} == {"a", "manifest.json"}
 
 
 def test_a_model_without_heads(tmp_path: Path) -> None:

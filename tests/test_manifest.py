@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from albef.manifest import Damaged, read_manifest, seal_of, verify, write_manifest, write_whole
+from albef.manifest import Damaged, read_manifest, seal_of, verify, write_manifest
 
 
 @pytest.fixture(params=["xxh3-128", "sha256"])
@@ -87,11 +87,3 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder: Path) -> None:
     os.mkfifo(folder / "weights")
     with pytest.raises(Damaged, match="weights is missing"):
         verify(folder)
-
-
-def test_a_text_is_written_whole(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    write_whole(file, "one")
-    write_whole(file, "two")
-    assert file.read_text() == "two"
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

@@ -23,7 +23,7 @@ LAYERS = [
     {"engine"},
     {"tasks", "model_directory"},
     {"model", "data", "momentum"},
-    {"objectives", "config", "distributed", "recipe", "progress", "manifest", "ranker"},
+    {"objectives", "config", "distributed", "recipe", "progress", "manifest", "ranker", "lock", "writing"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

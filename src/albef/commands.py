@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from albef.config import Config, DataConfig, TrainConfig, UserError
+from albef.writing import check_file
 
 
 def make_room(*files: Path | None) -> None:
     """Makes the folders that results will be written into, before anything is computed."""
     for file in files:
         if file is not None:
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"{file}: can't be written there ({error.strerror}); name another file."
-                ) from None
+            check_file(file)
 
 
 def train(given: argparse.Namespace, settings: list[str]) -> None:
@@ -130,7 +126,7 @@ def predict(given: argparse.Namespace) -> None:
 
     from albef.data.pictures import SUFFIXES
     from albef.engine import Engine
-    from albef.evaluation.evaluate import write_json
+    from albef.writing import write_json
 
     make_room(given.json, given.out if given.task == "grounding" else None)
     engine = Engine.load(given.model, quiet=True)

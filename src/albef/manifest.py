@@ -1,15 +1,12 @@
-"""Files that are whole or not there, and manifests: the proof that what is read is what was written.
+"""Manifests: the proof that what is read is what was written.
 
 A manifest proves nothing against malice (who can change a file can change its manifest): it finds damage.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -138,40 +135,6 @@ def rendered(manifest: Manifest) -> str:
         "facts": manifest.facts,
     }
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a text file that is there as it was or as it shall be, and nothing between."""
-    temporary = file.with_name(f".{file.name}.writing")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(file)
-
-
-def append_whole(file: Path, text: str) -> None:
-    """Adds lines to a text file; raises `OSError` where there is no room, and leaves the file as it was."""
-    data = text.encode("utf-8")
-    with file.open("ab", buffering=0) as handle:
-        before = handle.seek(0, os.SEEK_END)
-        try:
-            if handle.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            with contextlib.suppress(OSError):
-                handle.truncate(before)
-            raise
-
-
-def sync(folder: Path) -> None:
-    """Brings the folder's files and their names to the disk itself."""
-    for path in (*filter(Path.is_file, folder.iterdir()), folder):
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def plain(error: BaseException) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import json
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,8 +16,9 @@ from torch import Tensor
 
 from albef.config import ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
-from albef.manifest import MANIFEST_FILE, HashName, write_manifest
+from albef.manifest import MANIFEST_FILE
 from albef.model.albef import ALBEF
+from albef.writing import whole_folder
 
 FORMAT_VERSION = 1
 RESIZE = "bicubic-antialiased-stretch"
@@ -84,36 +83,6 @@ def write_description(
     (folder / CARD_FILE).write_text(card, "utf-8")
     if answers:
         (folder / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path, known: Iterable[str], hash_name: HashName = "sha256") -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place, with a manifest, once the block has ended well.
-
-    What was there is removed, if it holds `known` files alone: somebody's pictures are not what to replace.
-    """
-    others = (
-        sorted({entry.name for entry in folder.iterdir()} - {*known, MANIFEST_FILE})
-        if folder.is_dir()
-        else []
-    )
-    if others or folder.is_file():
-        what = f"holds {others[0]}" if others else "is a file"
-        raise UserError(f"{folder}: {what}, which would be overwritten; choose a new or an empty folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("writing", "old"))
-    for left in (temporary, old):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        write_manifest(temporary, hash_name, {})
-        if folder.is_dir():
-            folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def find_model(source: str | Path) -> tuple[Path, str]:

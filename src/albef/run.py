@@ -23,7 +23,7 @@ from albef.evaluation.judged import another
 from albef.evaluation.protocol import Protocol, protocol, short
 from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
-from albef.manifest import write_whole
+from albef.lock import alone_in
 from albef.model.albef import ALBEF
 from albef.model.maps import layer_of
 from albef.model_directory import CONFIG_FILE as MODEL_FILE
@@ -31,9 +31,9 @@ from albef.model_directory import Trained, find_model, read_answers, read_config
 from albef.recipe import dump_config, load_recipe
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.initial_encoders import initial_encoders
-from albef.train.lock import alone_in
 from albef.train.loop import TOKENIZER_FILE, train
 from albef.train.resume import CONFIG_FILE, check_same_run
+from albef.writing import write_whole
 
 VOCABULARY_CAPTIONS = 5000
 VOCABULARY_FILE = "vocab.txt"  # BERT's, one piece a line

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from albef.config import UserError
+from albef.lock import is_held
 from albef.manifest import MANIFEST_FILE, Damaged, plain, verify
 from albef.recipe import load_recipe
 from albef.train.checkpoint import checkpoints_in, step_of
-from albef.train.lock import is_held
 from albef.train.logging import LOSSES
 from albef.train.resume import CONFIG_FILE
 
@@ -92,16 +92,19 @@ def verified(place: Path) -> Iterator[tuple[Path, str]]:
     """
     if not place.is_dir():
         raise UserError(f"{place}: no such folder; give a run, a model directory or an index.")
-    manifests = sorted(place.rglob(MANIFEST_FILE))
+    manifests = [
+        file
+        for file in sorted(place.rglob(MANIFEST_FILE))
+        if not any(part.startswith(".") for part in file.relative_to(place).parts)  # half-written
+    ]
     unproved = [
         path for path in checkpoints_in(place / "checkpoints") if path / MANIFEST_FILE not in manifests
     ]
     if not manifests and not unproved:
         raise UserError(f"{place}: holds no {MANIFEST_FILE}, so nothing in it can be verified.")
     for folder in [*(file.parent for file in manifests), *unproved]:
-        if not folder.name.startswith("."):
-            try:
-                verify(folder)
-                yield folder, ""
-            except Damaged as error:
-                yield folder, plain(error)
+        try:
+            verify(folder)
+            yield folder, ""
+        except Damaged as error:
+            yield folder, plain(error)

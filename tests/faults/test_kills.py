@@ -39,7 +39,7 @@ def pause(folder: Path, random_: random.Random, saving: bool = False) -> None:
     stop = random_.randrange(1, STEPS - 3)
     wait_for(lambda: (folder / "log.jsonl").read_bytes().count(b"\n") >= stop)
     if saving:
-        wait_for(lambda: any((folder / "checkpoints").glob(".writing-*")), 5)
+        wait_for(lambda: any((folder / "checkpoints").glob(".*.writing")), 5)
     time.sleep(random_.random() * (0.3 if saving else 0.02))
 
 
@@ -55,7 +55,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
         process.kill()
         process.join()
         late += process.exitcode == 0
-        saving += any((folder / "checkpoints").glob(".writing-*"))
+        saving += any((folder / "checkpoints").glob(".*.writing"))
         logged = losses(folder) if (folder / "log.jsonl").exists() else []
         done_again.append(len(logged) - last_step(folder))
         finish(folder)

@@ -25,7 +25,8 @@ from albef.data.records import Batch, Example, Record, stable_id
 from albef.data.sources import Source
 from albef.data.text import Tokenizer, clean_caption, clean_question, mask_tokens
 from albef.data.transforms import train_transform
-from albef.manifest import append_whole, plain
+from albef.manifest import plain
+from albef.writing import append_whole
 
 # First words of the random keys, so that no two purposes ever share a stream.
 _ORDER, _EXAMPLE = 1, 2

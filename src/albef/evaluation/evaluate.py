@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from albef.evaluation.ranking import (
     rerank,
 )
 from albef.ranker import combined
+from albef.writing import write_json
 
 SCORES = ("itc", "itm", "sum")  # contrast; matching of the best by contrast; both added
 FOILS = ("noun", "count", "size", "background", "location", "relation")
@@ -178,10 +177,3 @@ def with_interval(
 def write_metrics(path: Path, metrics: Mapping[str, float], facts: Mapping[str, str] | None = None) -> None:
     """Writes `metrics.json`, one flat object, whole or not at all; `facts` say in words what was measured."""
     write_json(path, {**(facts or {}), **{name: float(value) for name, value in metrics.items()}})
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes a JSON file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    os.replace(temporary, path)

@@ -15,8 +15,9 @@ from albef.data.answers import answer_type, normalise_answer, soft_accuracy
 from albef.data.pictures import BadPicture
 from albef.data.sources import AnnotationSource, Source
 from albef.engine import Engine
-from albef.evaluation.evaluate import Metric, write_json
+from albef.evaluation.evaluate import Metric
 from albef.evaluation.judged import Judged, cluster_of, judged_metrics, of_all, shown
+from albef.writing import write_json
 
 PAINTED = 20_000  # questions about pictograms that answers are counted of
 

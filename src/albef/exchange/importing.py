@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,10 +26,10 @@ from albef.model_directory import (
     WEIGHTS_FILE,
     Trained,
     read_answers,
-    whole_folder,
     write_description,
 )
 from albef.progress import track
+from albef.writing import whole_folder
 
 POSITIONS = "image_encoder.positions"
 UNTAUGHT = ("itm_head", "temperature")  # have no momentum copy
@@ -89,7 +88,7 @@ def import_checkpoint(
         )
     answers = read_answers(choices.answers) if choices.answers else ()
     card = model_card(file, structure, config)
-    with whole_folder(folder, FILES) as temporary, writable(folder):
+    with whole_folder(folder, FILES) as temporary:
         with torch.device("meta"):
             model = ALBEF(config, structure.heads)
         trained = Trained(structure.task, file.name)
@@ -203,12 +202,3 @@ def write_weights(
             yield tensor
 
     write_tensors(file, dict(places()), tensors())
-
-
-@contextlib.contextmanager
-def writable(folder: Path) -> Iterator[None]:
-    """Turns a full disk and the like into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{folder}: could not be written ({error.strerror or error}).") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pickle
 import re
 import warnings
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
+from albef.writing import whole_file
 
 ZIP = b"PK\x03\x04"  # what torch has written since 1.6; what is older can't be mapped into memory
 OWN_KEY = "albef"  # under "config" of the files that we write
@@ -104,20 +104,14 @@ def write_pth(file: Path, state: Mapping[str, Tensor], config: ModelConfig) -> N
     if file.exists():
         raise UserError(f"{file}: exists already; choose another name.")
     told = {name: getattr(config, name) for name in TOLD}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.writing")
     own: dict[tuple[int, torch.Size], Tensor] = {}
     for tensor in state.values():
         key = tensor.data_ptr(), tensor.shape
         own[key] = own.get(key, with_own_storage(tensor))
-    try:
-        model = {name: own[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
-        torch.save({"model": model, "config": {OWN_KEY: told}}, temporary)
-        os.replace(temporary, file)
-    except (OSError, RuntimeError) as error:  # torch's writer wraps what the system says
-        raise UserError(f"{file}: could not be written ({str(error).splitlines()[0]}).") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    model = {name: own[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
+    # An open file, not its name: torch keeps what the system says to itself when it opens the file.
+    with whole_file(file) as temporary, temporary.open("wb") as handle:
+        torch.save({"model": model, "config": {OWN_KEY: told}}, handle)
 
 
 def with_own_storage(tensor: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from albef.data.pictures import open_picture
 from albef.data.records import Box
 from albef.engine import Grounding
+from albef.writing import whole_file
 
 LogLine = dict[str, float]
 
@@ -174,4 +175,5 @@ def grounding_picture(picture: Path, phrase: str, found: Grounding, file: Path) 
         if place == 1:
             left, top, width, height = found.box
             axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="white", linewidth=2))
-    figure.savefig(file, format="png", dpi=110)
+    with whole_file(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from albef.report.findings import (
     training_pairs,
 )
 from albef.report.plots import INFORMATION, LOSSES, SHARES, LogLine, curves, lit
+from albef.writing import write_whole
 
 Metrics = Mapping[str, float]
 
@@ -82,9 +82,7 @@ def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Confi
         f"<footer>Made by albef from the log, the metrics and the model of {page.text(run.name)}.</footer>"
     )
     path = run / REPORT_FILE
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(page.page(f"What {run.name} learned", body), "utf-8")
-    os.replace(temporary, path)
+    write_whole(path, page.page(f"What {run.name} learned", body))
     return path
 
 

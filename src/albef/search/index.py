@@ -15,7 +15,7 @@ from albef.config import UserError
 from albef.data.pictures import SUFFIXES, BadPicture
 from albef.engine import Engine
 from albef.manifest import MANIFEST_FILE, plain, verify
-from albef.model_directory import whole_folder
+from albef.writing import whole_folder
 
 FORMAT_VERSION = 1
 FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (

@@ -17,6 +17,7 @@ from albef.data.pictures import BadPicture, open_picture
 from albef.engine import Engine
 from albef.ranker import Hit, best_first, hits_of, probability
 from albef.search.index import Index
+from albef.writing import whole_file
 
 # Of the contact sheet, in pixels and RGB.
 TILE, GAP, COLUMNS, LINE, LETTER = 192, 16, 4, 20, 14
@@ -102,7 +103,8 @@ def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None
         draw.text((x, y + TILE + 4 + LINE), fitting(hit.path.name, small, TILE), (110, 110, 110), small)
     if not hits:
         draw.text((GAP, top), "nothing found", INK, small)
-    sheet.save(out_png, "PNG")
+    with whole_file(out_png) as temporary:
+        sheet.save(temporary, "PNG")
 
 
 def paste(sheet: Image.Image, path: Path, x: int, y: int) -> None:

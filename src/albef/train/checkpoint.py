@@ -25,9 +25,10 @@ from torch import Tensor
 
 from albef import __version__, distributed
 from albef.config import Config, UserError
-from albef.manifest import Damaged, Manifest, plain, read_manifest, sync, verify, write_manifest
+from albef.manifest import Damaged, Manifest, plain, read_manifest, verify
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
+from albef.writing import whole_folder
 
 TASK_FILE, OPTIMIZER_FILE, STATE_FILE = "task.safetensors", "optimizer.safetensors", "state.json"
 
@@ -89,23 +90,21 @@ class CheckpointWriter:
             self.thread = None
 
     def _write(self, step: int, tensors: Mapping[str, dict[str, Tensor]], state: Facts) -> None:
-        temporary = self.folder / f".writing-{step:08d}"
         try:
-            write_checkpoint(self.folder, temporary, step, tensors, state, self.identity)
+            write_checkpoint(self.folder, step, tensors, state, self.identity)
             self.failure = ""
             for old in superfluous(checkpoints_in(self.folder), self.keep, self.keep_every_steps):
                 remove(old)
-        except (OSError, SafetensorError, RuntimeError, MemoryError) as error:
+        except (UserError, OSError, SafetensorError, RuntimeError, MemoryError) as error:
             self.failure = plain(error)
-            shutil.rmtree(temporary, ignore_errors=True)
             self.say(
-                f"The checkpoint after step {step} could not be written to {self.folder} ({self.failure}). "
+                f"The checkpoint after step {step} could not be written ({self.failure}). "
                 f"Training goes on; the checkpoint before it is what there is."
             )
 
     def _tidy(self, first_step: int) -> None:
         """Removes what a killed process left, and puts aside damaged checkpoints that were not gone on from."""
-        for left in (*self.folder.glob(".writing-*"), *self.folder.glob(".removing-*")):
+        for left in (*self.folder.glob(".*writing*"), *self.folder.glob(".removing-*")):
             shutil.rmtree(left)
         for path in checkpoints_in(self.folder):
             if step_of(path) > first_step:
@@ -116,29 +115,22 @@ class CheckpointWriter:
 
 def write_checkpoint(
     folder: Path,
-    temporary: Path,
     step: int,
     tensors: Mapping[str, dict[str, Tensor]],
     state: Facts,
     identity: Mapping[str, Any],
 ) -> None:
-    """Writes a checkpoint into a temporary folder, brings it to the disk, and gives it its name."""
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for name, content in tensors.items():
-        save_file(content, temporary / name)
-    (temporary / STATE_FILE).write_text(json.dumps(state, indent=1), "utf-8")
+    """Writes a checkpoint whole."""
     before = checkpoints_in(folder)
     parent = None
     with contextlib.suppress(Damaged):
         parent = read_manifest(before[-1]).seal if before else None
-    write_manifest(temporary, "xxh3-128", {"step": step, "parent": parent, **identity})
-    sync(temporary)
-    final = folder / f"step-{step:08d}"
-    if final.exists():
-        remove(final)
-    temporary.rename(final)
-    sync(folder)
+    facts = {"step": step, "parent": parent, **identity}
+    known = (*tensors, STATE_FILE)
+    with whole_folder(folder / f"step-{step:08d}", known, "xxh3-128", facts) as temporary:
+        for name, content in tensors.items():
+            save_file(content, temporary / name)
+        (temporary / STATE_FILE).write_text(json.dumps(state, indent=1), "utf-8")
 
 
 def remove(checkpoint: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from albef.manifest import append_whole, plain
+from albef.manifest import plain
+from albef.writing import append_whole
 
 LOSSES = ("itc", "itm", "mlm", "answer", "classification", "assignment")  # in the progress bar
 

@@ -31,6 +31,7 @@ from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import choose_device
+from albef.lock import CHILD_LOCK_FILE, alone_in
 from albef.model import kernels
 from albef.tasks.base import Output, Stage, Task, joined
 from albef.tasks.build import build_task
@@ -45,7 +46,6 @@ from albef.train.checkpoint import (
 from albef.train.initial import start_from
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
-from albef.train.lock import CHILD_LOCK_FILE, alone_in
 from albef.train.logging import RunLog, Scalars
 from albef.train.optim import build_optimizer, lr_at, set_lr, stage_at
 from albef.train.resume import identity

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from albef.config import UserError
 from albef.data.pictograms.gallery import Pictograms
+from albef.writing import whole_folder
 
 
 def export_pictograms(
@@ -16,17 +16,15 @@ def export_pictograms(
 ) -> Path:
     """The path of the annotation file: rows of `image`, `caption` (a list) and `image_id`; pictures in `images/`.
 
-    Raises `UserError` if the folder has something else in it.
+    Raises `UserError` if the folder holds anything, and when it can't be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty: choose another folder with --out, or delete it.")
     pictograms = Pictograms(split, seed, count, num_nouns, image_size)
-    (folder / "images").mkdir(parents=True)
     rows = []
-    for index in range(count):
-        name = f"images/{index:06d}.png"
-        Image.fromarray(pictograms.item(index).image).save(folder / name)
-        rows.append({"image": name, "caption": pictograms.captions(index), "image_id": index})
-    annotations = folder / f"{split}.json"
-    annotations.write_text(json.dumps(rows, indent=1), "utf-8")
-    return annotations
+    with whole_folder(folder, hash_name=None) as temporary:
+        (temporary / "images").mkdir()
+        for index in range(count):
+            name = f"images/{index:06d}.png"
+            Image.fromarray(pictograms.item(index).image).save(temporary / name)
+            rows.append({"image": name, "caption": pictograms.captions(index), "image_id": index})
+        (temporary / f"{split}.json").write_text(json.dumps(rows, indent=1), "utf-8")
+    return folder / f"{split}.json"

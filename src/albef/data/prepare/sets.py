@@ -17,7 +17,8 @@ from albef.data.prepare.sbu import sbu
 from albef.data.prepare.snli_ve import snli_ve
 from albef.data.prepare.visual_genome import visual_genome
 from albef.data.prepare.vqa import vqa
-from albef.data.prepare.writing import Files, Training, Written, new_folder
+from albef.data.prepare.writing import Files, Training, Written
+from albef.writing import whole_folder
 
 SETS: dict[str, Callable[[Path, Files], Training]] = {
     "coco": coco,
@@ -55,7 +56,7 @@ def prepare(name: str, source: Path, out: Path) -> Prepared:
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; correct --from.")
     try:
-        with new_folder(out) as partial:
+        with whole_folder(out, hash_name=None) as partial:
             files = Files(source, partial)
             training = SETS[name](source, files)
     except OSError as error:

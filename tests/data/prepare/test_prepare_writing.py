@@ -10,7 +10,7 @@ from albef.config import UserError
 from albef.data.prepare import NAMES
 from albef.data.prepare.reading import DEPTH, find, search
 from albef.data.prepare.sets import SETS
-from albef.data.prepare.writing import Files, Training, new_folder
+from albef.data.prepare.writing import Files, Training
 from albef.recipe import load_recipe
 from downloads import picture, prepare, records, write
 
@@ -69,19 +69,6 @@ def test_half_a_surrogate_pair_does_not_spoil_the_file(tmp_path: Path) -> None:
     rows = [("row 1", {"image": "a.png", "caption": "a dog \ud83d"})]
     Files(tmp_path, tmp_path).rows("x.json", "pretrain", rows)
     assert records(tmp_path / "x.json", "pretrain", tmp_path)[0].captions == ("a dog ?",)
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    out = tmp_path / "new" / "out"
-    with pytest.raises(FileNotFoundError), new_folder(out) as partial:
-        partial.joinpath("half.json").write_text((tmp_path / "nowhere").read_text())
-    assert list((tmp_path / "new").iterdir()) == []
-    with new_folder(out) as partial:
-        (partial / "whole.json").touch()
-        assert not out.exists()
-    assert [path.name for path in out.iterdir()] == ["whole.json"]
-    with pytest.raises(UserError, match="is not empty"), new_folder(out):
-        pass
 
 
 def test_mistakes_end_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

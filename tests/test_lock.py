@@ -15,15 +15,15 @@ import pytest
 import toy
 from albef.cli import main
 from albef.config import Config, UserError
+from albef.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in
 from albef.recipe import dump_config
 from albef.run import prepare, run
 from albef.runs import run_state
-from albef.train.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from albef.train.lock import alone_in
+from albef.lock import alone_in
 with alone_in(Path(sys.argv[1]), sys.argv[2]):
     child = os.fork()  # as data workers are
     if child:

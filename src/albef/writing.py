@@ -1,0 +1,358 @@
+"""Files and folders that are as they were or as they shall be, and nothing between: how everything is written.
+
+What is being written lies in a hidden folder beside its place, `.NAME.writing`, which holds a lock. It is brought to
+the disk, and takes its place at once. What a killed process left there is removed by the next that writes there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from safetensors import SafetensorError
+
+from albef.config import UserError
+from albef.lock import locked
+from albef.manifest import MANIFEST_FILE, HashName, plain, write_manifest
+
+LOCK_FILE = "lock"
+LONGEST_NAME = 200  # bytes; file systems take 255, of which the hidden folder needs some
+BUSY = "is writing it; wait for its end, or choose another place."
+HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+# What a system says when something can't be written, and what to do.
+REASONS = {
+    errno.ENOSPC: "the disk is full; make room on it, or choose another place",
+    errno.EDQUOT: "your share of that disk is used up; make room in it, or choose another place",
+    errno.EFBIG: "a file may not grow that large there (see ulimit -f); raise the limit, or choose another disk",
+    errno.EROFS: "that disk can only be read; choose another place",
+    errno.EACCES: "you may not write there; choose another place, or ask for the permission",
+    errno.EPERM: "you may not write there; choose another place, or ask for the permission",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another place",
+    errno.EISDIR: "it is a folder; name a file in it",
+    errno.ENOENT: "its folder can't be made or is gone; choose another place",
+    errno.ELOOP: "a part of the path is a link that leads back to itself; choose another place",
+    errno.EIO: "the disk reported a fault; choose another disk",
+    errno.ENODEV: "there is no such device any more; choose another place",
+    errno.EBUSY: "it is in use, as a place where a disk is mounted is; choose a new folder in it",
+    errno.EXDEV: "it is a disk of its own; choose a new folder in it",
+}
+
+_in_use: set[Path] = set()  # folders of other threads, whom the lock of their process does not keep out
+
+
+@contextlib.contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `file` once the block has ended well.
+
+    Where `file` is a link, what it leads to is replaced; where it is a device or a pipe, it is written itself. Raises
+    `UserError` when it can't be written: a folder, a full disk.
+    """
+    if is_stream(file):
+        with told(file, file):
+            yield file
+        return
+    target = place_of(file)
+    with told(file, target):
+        refuse_folder(file, target)
+        with workplace(file, target, target.parent, wait=True) as temporary:
+            yield temporary
+            sync(temporary)
+            temporary.replace(target)
+            sync(target.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(
+    folder: Path,
+    known: Collection[str] = (),
+    hash_name: HashName | None = "sha256",
+    facts: Mapping[str, Any] | None = None,
+) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder`, with a manifest, once the block has ended well.
+
+    What was there is removed, if it holds `known` files alone: somebody's pictures are not what to replace. Raises
+    `UserError` for any other folder, for one that another process is writing, and when it can't be written. Without
+    a `hash_name` there is no manifest.
+    """
+    target = place_of(folder)
+    with told(folder, target):
+        check_replaceable(folder, target, known)
+        # An empty folder is filled, not replaced: somebody may stand in it, and it may be a disk of its own.
+        filled = target.is_dir() and not entries(target)
+        with workplace(folder, target, target if filled else target.parent) as temporary:
+            temporary.mkdir()
+            yield temporary
+            if hash_name:
+                write_manifest(temporary, hash_name, facts or {})
+            sync_all(temporary)
+            check_replaceable(folder, target, known)  # hours may have passed
+            if filled:
+                # The manifest comes last: without it nothing claims to be whole.
+                for entry in sorted(temporary.iterdir(), key=lambda entry: entry.name == MANIFEST_FILE):
+                    entry.replace(target / entry.name)
+                sync(target)
+            elif target.exists():
+                exchange(temporary, target)
+            else:
+                temporary.rename(target)
+            sync(target.parent)
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Writes a file, whole or not at all; text as UTF-8, in which what it has no letter for becomes a question mark."""
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    with whole_file(file) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(file: Path, content: object) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_whole(file, json.dumps(content, indent=1) + "\n")
+
+
+def append_whole(file: Path, text: str) -> None:
+    """Adds lines to a text file; raises `OSError` where there is no room, and leaves the file as it was."""
+    data = text.encode("utf-8")
+    with file.open("ab", buffering=0) as handle:
+        before = handle.seek(0, os.SEEK_END)
+        try:
+            if handle.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                handle.truncate(before)
+            raise
+
+
+def check_file(*files: Path | None) -> None:
+    """Raises `UserError` where a file can't be written, before hours are spent on it. Makes the folders they lie in."""
+    for file in files:
+        if file is None or is_stream(file):
+            continue
+        target = place_of(file)
+        with told(file, target):
+            refuse_folder(file, target)
+            with workplace(file, target, target.parent, wait=True):
+                pass
+
+
+def check_folder(folder: Path, known: Collection[str] = ()) -> None:
+    """Raises `UserError` where `whole_folder` would, before hours are spent on what it is to hold."""
+    target = place_of(folder)
+    with told(folder, target):
+        check_replaceable(folder, target, known)
+        filled = target.is_dir() and not entries(target)
+        with workplace(folder, target, target if filled else target.parent):
+            pass
+
+
+def check_room(place: Path, needed: int) -> None:
+    """Raises `UserError` when the disk of a file or folder, which need not be there yet, has fewer bytes left."""
+    free = free_bytes(place)
+    if free is not None and needed > free:
+        raise UserError(
+            f"{place}: takes {size(needed)}, but its disk has {size(free)} left; make room on it, or choose "
+            f"another place."
+        )
+
+
+def free_bytes(place: Path) -> int | None:
+    """The room left for this user on the disk of a place that need not be there yet; None where it isn't known."""
+    for folder in (place.absolute(), *place.absolute().parents):
+        try:
+            return shutil.disk_usage(folder).free
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            break
+    return None
+
+
+def size(number: float) -> str:
+    """Bytes for readers."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" or number >= 100 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def place_of(path: Path) -> Path:
+    """Where a path leads: absolute, with a name, through links."""
+    try:
+        if b"\0" in os.fsencode(path):
+            raise ValueError
+        found = Path(os.path.realpath(path))
+    except ValueError:
+        raise UserError(f"{str(path)!r}: no file can have this name; choose another.") from None
+    if not found.name:
+        raise UserError(f"{path}: is the root of the disk; name a file or a folder in it.")
+    return found
+
+
+def is_stream(file: Path) -> bool:
+    """Whether it is a device or a pipe, such as /dev/stdout, which can't be replaced."""
+    try:
+        return file.exists() and not file.is_file() and not file.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def refuse_folder(file: Path, target: Path) -> None:
+    """Raises `UserError` where a folder is in the place of a file."""
+    if target.is_dir():
+        raise UserError(f"{file}: is a folder, where a file is to be written; name a file in it.")
+
+
+def check_replaceable(folder: Path, target: Path, known: Collection[str]) -> None:
+    """Raises `UserError` for a folder that can't be replaced as a whole, or whose content is not ours to remove."""
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{folder}: is a file, which would be overwritten; choose a new or an empty folder.")
+    held = entries(target) if target.is_dir() else []
+    if others := [name for name in held if name not in {*known, MANIFEST_FILE} or not known]:
+        what = f"holds {others[0]}, which would be overwritten" if known else "is not empty"
+        raise UserError(f"{folder}: {what}; choose a new or an empty folder.")
+    if held and os.path.ismount(target):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(target))
+    with contextlib.suppress(OSError):  # the folder that one stands in may be gone
+        if held and (Path.cwd() == target or target in Path.cwd().parents):
+            raise UserError(
+                f"{folder}: can't be replaced while you are in it; go to the folder above, and name it."
+            )
+
+
+def entries(folder: Path) -> list[str]:
+    """What a folder holds beside what is being written into it."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.name != hidden(folder.name))
+
+
+def hidden(name: str) -> str:
+    """The name of the folder where something of that name is written."""
+    written = os.fsencode(name)
+    return f".{name if len(written) <= LONGEST_NAME else xxhash.xxh3_64_hexdigest(written)}.writing"
+
+
+@contextlib.contextmanager
+def workplace(what: Path, target: Path, beside: Path, wait: bool = False) -> Iterator[Path]:
+    """A path that nobody else writes to, of the name of `target`, on the same disk; gone at the end."""
+    place = beside / hidden(target.name)
+    if place.is_file():  # left by a killed process of an earlier release
+        place.unlink()
+    with locked(place / LOCK_FILE, what, BUSY, wait) as unlocked:
+        own = place / secrets.token_hex(4)
+        try:
+            if not unlocked:
+                clear(place, target)
+            _in_use.add(own)
+            (own / "new").mkdir(parents=True)
+            yield own / "new" / target.name
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+            _in_use.discard(own)
+            with contextlib.suppress(OSError):
+                if [entry.name for entry in place.iterdir()] == [LOCK_FILE]:
+                    (place / LOCK_FILE).unlink()
+                    place.rmdir()
+
+
+def clear(place: Path, target: Path) -> None:
+    """Removes what killed processes left; brings back the old folder where one was killed between two renames."""
+    for left in sorted(place.iterdir()):
+        if left.name == LOCK_FILE or left in _in_use:
+            continue
+        old = left / "old" / target.name
+        if old.exists() and not target.exists():
+            old.rename(target)
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def exchange(new: Path, old: Path) -> None:
+    """Gives each of two folders the name of the other, at once where the system can."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        rename = None
+    if rename and rename(HERE, os.fsencode(new), HERE, os.fsencode(old), EXCHANGE) == 0:
+        return
+    aside = new.parent.with_name("old") / old.name  # where `clear` finds it
+    aside.parent.mkdir()
+    try:
+        old.rename(aside)
+        new.rename(old)
+    except BaseException:
+        if aside.exists():
+            aside.rename(old)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Brings a file, or the names in a folder, to the disk itself."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of file systems that know no such thing
+            raise
+    finally:
+        os.close(number)
+
+
+def sync_all(folder: Path) -> None:
+    """Brings all that is in a folder to the disk itself."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+@contextlib.contextmanager
+def told(what: Path, target: Path) -> Iterator[None]:
+    """Turns what a system says when `what`, which lies at `target`, can't be written into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        fault = beneath(error)
+        if fault is None or not is_of_writing(fault, target):
+            raise
+        raise UserError(f"{what}: can't be written: {reason_of(fault, target)}.") from error
+
+
+def beneath(error: BaseException | None) -> OSError | SafetensorError | None:
+    """What the system said, which torch's writer hides behind an error of its own."""
+    while error is not None and not isinstance(error, OSError | SafetensorError):
+        error = error.__context__
+    return error
+
+
+def is_of_writing(error: OSError | SafetensorError, target: Path) -> bool:
+    """Whether an error tells of what is being written, and not of something that was read or of a closed terminal."""
+    if isinstance(error, SafetensorError):
+        return "os error" in str(error)
+    if isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
+        return path == target or path in target.parents or hidden(target.name) in path.parts
+    return error.errno is None or error.errno in REASONS
+
+
+def reason_of(error: OSError | SafetensorError, target: Path) -> str:
+    """Why something can't be written and what to do, in words."""
+    code = error.errno if isinstance(error, OSError) else None
+    if code is None:  # a library that keeps the system's number to itself, or in its text
+        found = re.search(r"os error (\d+)", str(error))
+        code = int(found[1]) if found else None
+    if code is None and (free_bytes(target) or 0) < 2**20:
+        code = errno.ENOSPC
+    return REASONS.get(code or 0, f"the system says: {plain(error)}; choose another place")
