@@ -72,6 +72,11 @@ def open_source(
 OF_CAPTIONS: tuple[TaskName, ...] = ("pretrain", "retrieval", "text_assignment")
 # Tasks whose data have more than pictures and texts.
 OF_THEIR_OWN: tuple[TaskName, ...] = ("vqa", "entailment", "nlvr")
+# Splits that questions (VQA) and statements (NLVR2) about pictograms can't have, and why.
+WITHOUT = {
+    "unseen_pair": "in which things never are alone and some are never shown",
+    "unseen_template": "which words captions as training never does; its texts have no other wordings",
+}
 
 
 def check_pictograms(source: str, split: str, task: TaskName) -> None:
@@ -83,10 +88,10 @@ def check_pictograms(source: str, split: str, task: TaskName) -> None:
         raise UserError(f"pictograms has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     if task in OF_THEIR_OWN and source != f"pictograms:{task}":
         raise UserError(f"data.source {source!r} is not for task {task}: set data.source=pictograms:{task}.")
-    if split == "unseen_pair" and source in ("pictograms:vqa", "pictograms:nlvr"):
+    if split in WITHOUT and source in ("pictograms:vqa", "pictograms:nlvr"):
         raise UserError(
-            f"{source} has no split unseen_pair, in which things never are alone and some are never shown: "
-            f"choose one of {', '.join(other for other in SPLITS if other != split)}."
+            f"{source} has no split {split}, {WITHOUT[split]}: "
+            f"choose one of {', '.join(other for other in SPLITS if other not in WITHOUT)}."
         )
 
 

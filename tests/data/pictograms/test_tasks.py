@@ -1,5 +1,6 @@
 """Pictogram versions of the tasks: every answer and label is true of the scene, and words alone tell little."""
 
+import re
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albef.config import DataConfig, TaskName, UserError
-from albef.data.pictograms import questions, references, statements
-from albef.data.pictograms.captions import holds
-from albef.data.pictograms.scenes import Scene
+from albef.data.pictograms import captions, questions, references, statements
+from albef.data.pictograms.captions import Claim, holds
+from albef.data.pictograms.scenes import BACKGROUNDS, Scene
 from albef.data.pictograms.things import is_at, lies
 from albef.data.pictograms.world import World
 from albef.data.sources import open_source
@@ -20,7 +21,11 @@ NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4}
 
 
 class Watched(World):
-    """A world that remembers the scenes that it painted."""
+    """A world that remembers the scenes that it painted, and what it said last."""
+
+    def phrase(self, claim: Claim, rng: np.random.Generator) -> str:
+        self.said = claim
+        return super().phrase(claim, rng)
 
     def paint(self, scene: Scene) -> np.ndarray:
         self.painted = [*getattr(self, "painted", []), scene]
@@ -66,21 +71,10 @@ def test_answers_are_true(world: Watched, index: int) -> None:
 @settings(max_examples=150)
 @given(index=st.integers(0, 10_000))
 def test_labels_of_sentences_are_true(world: Watched, index: int) -> None:
-    said: list[object] = []
-    original = statements.phrase
-
-    def remember(claim: object, rng: np.random.Generator) -> str:
-        said.append(claim)
-        return original(claim, rng)
-
-    statements.phrase = remember
-    try:
-        record = statements.entailment_record(world, index, 0)
-    finally:
-        statements.phrase = original
+    record = statements.entailment_record(world, index, 0)
     label = ("contradiction", "neutral", "entailment")[record.label]
     hidden = record.captions[0].endswith(statements.HIDDEN) and record.captions[0].count(",") > 0
-    assert holds(said[-1], world.painted[-1]) == (label != "contradiction")
+    assert holds(world.said, world.painted[-1]) == (label != "contradiction")
     if label != "contradiction":
         assert hidden == (label == "neutral")
 
@@ -164,10 +158,37 @@ def test_an_unknown_version_is_refused() -> None:
         open_source(DataConfig(source="pictograms:chess"), "train", 0)
 
 
+@pytest.mark.parametrize("split", ["unseen_pair", "unseen_template"])
 @pytest.mark.parametrize("name", ["vqa", "nlvr"])
-def test_tasks_that_need_things_alone_have_no_split_of_pairs(name: str) -> None:
-    with pytest.raises(UserError, match=f"pictograms:{name} has no split unseen_pair"):
-        open_source(DataConfig(source=f"pictograms:{name}"), "unseen_pair", 0, SIDE)
+def test_splits_that_a_task_cannot_have_are_refused(name: str, split: str) -> None:
+    with pytest.raises(
+        UserError, match=f"pictograms:{name} has no split {split}, .*one of train, test, unseen_v"
+    ):
+        open_source(DataConfig(source=f"pictograms:{name}"), split, 0, SIDE)
+
+
+def template(sentence: str, plurals: dict[str, str]) -> str:
+    """How something is said: "here we see X, the X is X" for whatever things, sizes, places and facts."""
+    sentence = re.sub(rf"\b({'|'.join(statements.HIDDEN)})$", "X", sentence)
+    places = [place for ways in captions._PLACES.values() for place in ways]
+    names = [*plurals, *plurals.values(), *BACKGROUNDS]
+    for words in (places, names):
+        sentence = re.sub(rf"\b({'|'.join(sorted(words, key=len, reverse=True))})\b", "X", sentence)
+    counted = r"\b((an?|two|three|four) )?((small|little|tiny|large|big|huge) )?X"
+    return re.sub(r"\b(left|right|above|below|over|under)\b", "D", re.sub(counted, "X", sentence))
+
+
+@pytest.mark.parametrize("name", ["retrieval", "entailment", "grounding"])
+def test_unseen_wordings_are_none_of_training(name: str) -> None:
+    config, plurals = DataConfig(source=f"pictograms:{name}", count=400), World("test", 0, 24, 8).plurals
+    said = {}
+    for split in ("train", "test", "unseen_template"):
+        source = open_source(config, split, 0, 8)
+        texts = [text for index in range(400) for text in source.record(index, 0).captions]
+        said[split] = {template(text, plurals) for text in texts}
+    assert len(said["unseen_template"]) >= 4
+    assert said["test"] & said["train"]
+    assert not said["unseen_template"] & (said["train"] | said["test"])
 
 
 @pytest.mark.parametrize("name", ["retrieval", "entailment", "grounding"])

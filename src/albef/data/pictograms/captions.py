@@ -31,6 +31,11 @@ Templates = Literal["train", "unseen"]
 COUNTS = (2, 3, 4)
 
 
+def templates_of(split: str) -> Templates:
+    """Which wordings a split uses: `unseen_template` has some that training never uses."""
+    return "unseen" if split == "unseen_template" else "train"
+
+
 @dataclass(frozen=True, slots=True)
 class Mention:
     """What a caption names: exactly `count` of that noun, all of that size, at that place (of one)."""

@@ -9,7 +9,6 @@ from albef.config import UserError
 from albef.data.pictograms.captions import (
     Claim,
     Plan,
-    Templates,
     altered,
     choices,
     claims,
@@ -18,6 +17,7 @@ from albef.data.pictograms.captions import (
     phrase,
     plan,
     tags,
+    templates_of,
     word,
 )
 from albef.data.pictograms.chance import generator, pick
@@ -45,11 +45,6 @@ class Item:
 
 # Captions that must be true of one scene only say more than everyday ones: reading them takes practice too.
 _RICH_SHARE = 0.4
-
-
-def templates_of(split: str) -> Templates:
-    """Which wordings a split uses: `unseen_template` has some that training never uses."""
-    return "unseen" if split == "unseen_template" else "train"
 
 
 class Pictograms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from albef.data.pictograms.captions import Claim, Mention, claims, meaning, phrase
+from albef.data.pictograms.captions import Claim, Mention, claims, meaning
 from albef.data.pictograms.chance import pick
 from albef.data.pictograms.things import location
 from albef.data.pictograms.world import World, single_nouns
@@ -30,7 +30,7 @@ def grounding_record(world: World, index: int, epoch: int) -> Record:
     origin = f"pictograms:grounding, {world.split}, seed {world.seed}, epoch {epoch}, phrase {index}"
     return Record(
         image=world.paint(scene),
-        captions=(phrase(Claim((mention,)), rng),),
+        captions=(world.phrase(Claim((mention,)), rng),),
         image_id=stable_id(origin),
         caption_ids=None,
         origin=origin,
@@ -48,7 +48,7 @@ def retrieval_record(world: World, index: int, epoch: int) -> Record:
     origin = f"pictograms:retrieval, {world.split}, seed {world.seed}, epoch {epoch}, picture {index}"
     return Record(
         image=world.paint(scene),
-        captions=tuple(phrase(claim, rng) for claim in claimed),
+        captions=tuple(world.phrase(claim, rng) for claim in claimed),
         image_id=stable_id(origin),
         caption_ids=tuple(meaning(claim) for claim in claimed),
         origin=origin,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from albef.data.pictograms.captions import altered, claims, holds, phrase
+from albef.data.pictograms.captions import altered, claims, holds, templates_of
 from albef.data.pictograms.chance import pick
 from albef.data.pictograms.layouts import Kind
 from albef.data.pictograms.scenes import ASPECTS, Aspect, Scene
@@ -38,11 +38,12 @@ def entailment_record(world: World, index: int, epoch: int) -> Record:
             aspects: tuple[Aspect, ...] = ASPECTS
             wrong = altered(claim, pick(rng, aspects), scene, world.nouns, rng)
         claim = wrong
-    sentence = phrase(claim, rng)
+    sentence = world.phrase(claim, rng)
     if label == "neutral" or (label == "contradiction" and rng.random() < 0.5):
         mention = pick(rng, claim.things)
         name = world.plurals[mention.noun] if mention.count > 1 else mention.noun
-        sentence = f"{sentence}, the {name} {'are' if mention.count > 1 else 'is'} {pick(rng, HIDDEN)}"
+        joined = {"train": ",", "unseen": " and"}[templates_of(world.split)]
+        sentence += f"{joined} the {name} {'are' if mention.count > 1 else 'is'} {pick(rng, HIDDEN)}"
     origin = f"pictograms:entailment, {world.split}, seed {world.seed}, epoch {epoch}, sentence {index}"
     return Record(
         image=world.paint(scene),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from albef.config import UserError
+from albef.data.pictograms.captions import Claim, phrase, templates_of
 from albef.data.pictograms.chance import generator, pick
 from albef.data.pictograms.layouts import Kind
 from albef.data.pictograms.painting import Painter
@@ -67,6 +68,10 @@ class World:
         )
         changed = replace(scene, things=things)
         return changed if self._scenes.allows(changed) else None
+
+    def phrase(self, claim: Claim, rng: np.random.Generator) -> str:
+        """The claim in the words that the split uses, one of many ways."""
+        return phrase(claim, rng, templates_of(self.split), self.plurals)
 
     def paint(self, scene: Scene) -> np.ndarray:
         """The picture, uint8 [image_size, image_size, 3], RGB."""
