@@ -1,6 +1,7 @@
 """The protocols of retrieval are told apart by what the model says of its training."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 
 import toy
 from albef.config import UserError
+from albef.data import prepare
 from albef.data.text import Tokenizer
 from albef.engine import Engine
-from albef.evaluation.protocol import protocol, set_name
+from albef.evaluation.protocol import SETS, pictures_of, protocol, set_name
 from albef.model.albef import ALBEF
 from albef.model_directory import Trained, save_model
 
@@ -19,34 +21,28 @@ from albef.model_directory import Trained, save_model
     ("trained", "data", "name", "words"),
     [
         (None, "flickr30k_test.json", "unknown", "does not say"),
+        (Trained("pretrain", ""), "flickr30k_test.json", "unknown", "does not say"),
+        (Trained("pretrain", "pretrain_4m.jsonl"), "flickr30k_test.json", "direct", "Zero-shot, direct"),
+        (Trained("pretrain", "ALBEF_4M.pth"), "coco_test.json", "direct", "Direct, but not zero-shot"),
+        (Trained("pretrain", "pictograms"), "pictograms", "direct", "Direct, but not zero-shot"),
         (
-            Trained("pretrain", "4m.json"),
-            "flickr30k_test.json",
-            "direct",
-            "pre-trained weights (pretrain on 4m.json)",
-        ),
-        (Trained("pretrain", "pictograms"), "pictograms", "direct", "not zero-shot (the same set)"),
-        (
-            Trained("retrieval", "coco_train.json"),
+            Trained("retrieval", "mscoco.pth"),
             "x/flickr30k_test.json",
             "transferred",
-            "retrieval on coco_train.json",
+            "Zero-shot, transferred",
         ),
-        (Trained("grounding", "refcoco+_train.json"), "coco_test.json", "transferred", "for grounding on"),
-        (
-            Trained("retrieval", "coco_train.json"),
-            "/a/b/coco_karpathy_test.json",
-            "fine-tuned",
-            "Not zero-shot",
-        ),
-        (Trained("retrieval", "pictograms:retrieval"), "pictograms", "fine-tuned", "the same set"),
-        (Trained("retrieval", "mine/train.json"), "/data/mine/test.json", "fine-tuned", "the same set"),
-        (
-            Trained("retrieval", "mine/train.json"),
-            "/data/yours/test.json",
-            "transferred",
-            "on yours/test.json",
-        ),
+        (Trained("retrieval", "coco_train.json"), "coco_karpathy_test.json", "fine-tuned", "Not zero-shot"),
+        (Trained("grounding", "refcoco+_train.json"), "coco_test.json", "fine-tuned", "of the same set"),
+        (Trained("grounding", "refcoco+_train.json"), "flickr30k_test.json", "transferred", "for grounding"),
+        (Trained("retrieval", "pictograms:retrieval"), "pictograms", "fine-tuned", "of the same set"),
+        (Trained("retrieval", "coco/train.json"), "/a/flickr30k/test.json", "transferred", "flickr30k/test"),
+        # Names that tell nothing: whose pictures are in these nobody can know.
+        (Trained("pretrain", "my-pairs/train.json"), "my-test/test.json", "unknown", "my-pairs/train.json"),
+        (Trained("pretrain", "pictograms"), "my-test/test.json", "unknown", "name my-test/test.json does"),
+        (Trained("pretrain", "4m.json"), "flickr30k_test.json", "unknown", "the name 4m.json does not tell"),
+        (Trained("retrieval", "mine/train.json"), "/data/mine/test.json", "unknown", "mine/train.json"),
+        (Trained("retrieval", "coco/mine.json"), "flickr30k_test.json", "unknown", "coco/mine.json"),
+        (Trained("retrieval", "coco_train.json"), "photos", "unknown", "the name photos"),
     ],
 )
 def test_what_a_model_had_seen(trained: Trained | None, data: str, name: str, words: str) -> None:
@@ -56,12 +52,27 @@ def test_what_a_model_had_seen(trained: Trained | None, data: str, name: str, wo
 
 
 def test_names_of_sets() -> None:
-    assert set_name("a/Flickr30k-val.json") == set_name("flickr30k_test.jsonl") == "flickr30k"
-    assert set_name("coco_train.json") != set_name("flickr30k_train.json")
-    assert set_name("mine/test.json") == "mine"
-    assert set_name("pictograms/flickr30k_test.json") == "flickr30k"  # a folder's name makes no pictograms
-    assert set_name("pictograms:vqa") == "pictograms"
-    assert set_name("mscoco.pth") == set_name("coco_test.json")
+    assert set_name("Flickr30k-val") == set_name("flickr30k_karpathy_test") == "flickr30k"
+    assert pictures_of("mine/refcoco+_testA.json") == pictures_of("mscoco.pth") == {"coco"}
+    assert pictures_of("pictograms/flickr30k_test.json") == {
+        "flickr30k"
+    }  # a folder's name makes no pictograms
+    assert pictures_of("pictograms:vqa") == {"pictograms"}
+    assert pictures_of("mine/test.json") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["coco", "coco_captions", "flickr30k", "cc3m", "cc12m", "sbu", "vg", "refcocog"]
+)
+def test_what_prepare_writes_is_recognised(name: str) -> None:
+    written = " ".join(path.read_text("utf-8") for path in Path(prepare.__path__[0]).glob("*.py"))
+    assert re.search(rf'"{name}"|"{name}\.jsonl?"|{name}_train\.json', written)
+    assert pictures_of(f"{name}_train.json")
+
+
+def test_the_page_lists_the_names_that_are_known() -> None:
+    page = Path(__file__).parent.parent.parent / "docs" / "tasks" / "retrieval.md"
+    assert set(re.findall(r"`([^`]+)`", page.read_text("utf-8").lower())) >= set(SETS)
 
 
 def test_a_model_remembers_what_it_was_trained_for(tmp_path: Path) -> None:

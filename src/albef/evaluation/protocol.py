@@ -24,7 +24,27 @@ SPLITS = {
     "karpathy",
     "all",
 }
-OTHER_NAMES = {"mscoco": "coco"}  # the published mscoco.pth
+OF_4M = frozenset({"coco", "vg", "sbu", "cc3m"})
+# The data sets that are known, by their files' names without the split (`albef data prepare` writes them, and so the
+# published checkpoints are called), and whose pictures each has: RefCOCO's and half of Visual Genome's are COCO's.
+SETS: dict[str, frozenset[str]] = {
+    "pictograms": frozenset({"pictograms"}),
+    "coco": frozenset({"coco"}),
+    "coco_captions": frozenset({"coco"}),
+    "mscoco": frozenset({"coco"}),
+    "flickr30k": frozenset({"flickr30k"}),
+    "refcoco": frozenset({"coco"}),
+    "refcoco+": frozenset({"coco"}),
+    "refcocog": frozenset({"coco"}),
+    "vg": frozenset({"vg", "coco"}),
+    "sbu": frozenset({"sbu"}),
+    "cc3m": frozenset({"cc3m"}),
+    "cc12m": frozenset({"cc12m"}),
+    "pretrain_4m": OF_4M,
+    "albef_4m": OF_4M,
+    "pretrain_14m": OF_4M | {"cc12m"},
+    "albef": OF_4M | {"cc12m"},
+}
 FOR_PAIRS = ("retrieval", "grounding")  # tasks that train with pairs beyond pre-training
 
 
@@ -38,22 +58,31 @@ class Protocol(NamedTuple):
 def protocol(trained: Trained | None, data: str) -> Protocol:
     """How a model with this training meets the data (a `data.source`) that its retrieval is measured on.
 
-    "direct": pre-trained weights; "transferred": fine-tuned on another set; "fine-tuned": on a split of the same set.
-    The published zero-shot figures are direct for COCO and transferred for Flickr30k (docs/published.md).
+    "direct": pre-trained weights; "transferred": fine-tuned on another set; "fine-tuned": on a split of the same set;
+    "unknown": one of the two is none of the `SETS`. The published zero-shot figures are direct for COCO and transferred
+    for Flickr30k (docs/published.md).
     """
-    if trained is None:
+    if trained is None or not trained.data:
         return Protocol(
             "unknown", "Whether this is zero-shot is unknown: the model does not say what it was trained on."
         )
-    same = set_name(trained.data) == set_name(data)
+    learnt, measured = pictures_of(trained.data), pictures_of(data)
+    if learnt is None or measured is None:
+        return Protocol(
+            "unknown",
+            f"Whether this is zero-shot is unknown: the name {short(data) if learnt else trained.data} does not tell "
+            f"which data set that is (docs/tasks/retrieval.md lists the names that do).",
+        )
+    same = bool(learnt & measured)
     if trained.task not in FOR_PAIRS:
-        said = "Direct, but not zero-shot (the same set)" if same else "Zero-shot, direct"
+        said = "Direct, but not zero-shot (pictures of the same set)" if same else "Zero-shot, direct"
         return Protocol(
             "direct", f"{said}: pre-trained weights ({trained.task} on {trained.data}), not fine-tuned."
         )
     if same:
         return Protocol(
-            "fine-tuned", f"Not zero-shot: fine-tuned for {trained.task} on {trained.data}, the same set."
+            "fine-tuned",
+            f"Not zero-shot: fine-tuned for {trained.task} on {trained.data}, pictures of the same set.",
         )
     return Protocol(
         "transferred",
@@ -66,10 +95,18 @@ def short(data: str) -> str:
     return data if is_drawn(data) else "/".join(Path(data).parts[-2:])
 
 
-def set_name(data: str) -> str:
-    """The data set that a source is a split of: "flickr30k" for flickr30k_test.json, else the folder of test.json."""
+def pictures_of(data: str) -> frozenset[str] | None:
+    """The sets whose pictures a source has; None for a name that tells nothing.
+
+    The name is that of the file without its split, or of the folder where the file is called by its split alone.
+    """
     if is_drawn(data):
-        return "pictograms"
+        return SETS["pictograms"]
     path = Path(data)
-    parts = [OTHER_NAMES.get(part, part) for part in path.stem.lower().replace("-", "_").split("_")]
-    return "_".join(part for part in parts if part not in SPLITS) or path.parent.name.lower()
+    return SETS.get(set_name(path.stem) or set_name(path.parent.name))
+
+
+def set_name(name: str) -> str:
+    """A name without the parts that say which split it is: "flickr30k" for "Flickr30k-test"."""
+    parts = name.lower().replace("-", "_").split("_")
+    return "_".join(part for part in parts if part not in SPLITS)
