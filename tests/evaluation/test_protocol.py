@@ -72,7 +72,7 @@ def test_what_prepare_writes_is_recognised(name: str) -> None:
 
 def test_the_page_lists_the_names_that_are_known() -> None:
     page = Path(__file__).parent.parent.parent / "docs" / "tasks" / "retrieval.md"
-    assert set(re.findall(r"`([^`]+)`", page.read_text("utf-8").lower())) >= set(SETS)
+    assert [name for name in SETS if f"`{name}`" not in page.read_text("utf-8").lower()] == []
 
 
 def test_a_model_remembers_what_it_was_trained_for(tmp_path: Path) -> None:
