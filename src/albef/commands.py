@@ -124,7 +124,7 @@ def predict(given: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from albef.data.pictures import SUFFIXES
+    from albef.data.formats import SUFFIXES
     from albef.engine import Engine
     from albef.writing import write_json
 
@@ -251,7 +251,7 @@ def search(given: argparse.Namespace) -> None:
     """`albef search`"""
     from rich.console import Console
 
-    from albef.data.pictures import SUFFIXES
+    from albef.data.formats import SUFFIXES
     from albef.engine import Engine
     from albef.search import search as searching
     from albef.search.index import load_index

@@ -71,6 +71,8 @@ class ModelConfig:
     append_sep: bool = False
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, as published
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    # What a picture's transparent parts are: white, as people see them, or the colours that alpha hid (published).
+    transparent: Literal["white", "dropped"] = "white"
 
     def __post_init__(self) -> None:
         sizes = ("image_size", "patch_size", "feature_width", "vocab_size", "max_positions", "max_words")
@@ -87,6 +89,8 @@ class ModelConfig:
                 ("max_tokens",): (2 + self.append_sep, self.max_positions),
             },
         )
+        if self.transparent not in ("white", "dropped"):
+            raise UserError(f"model.transparent is {self.transparent!r}, but it must be white or dropped.")
         if self.image_size % self.patch_size:
             raise UserError(
                 f"model.image_size {self.image_size} is not divisible by model.patch_size {self.patch_size}: "
@@ -343,7 +347,10 @@ OFFICIAL: dict[str, object] = {
     "train.decay_embeddings": True,
     "train.clip_norm": 0.0,
     "data.obey_exif": False,
+    "model.transparent": "dropped",
 }
+# Of the model's settings those that are younger than the first models: what older models and runs were made with.
+LATER: dict[str, object] = {"fuse_placed_patches": False, "transparent": "dropped"}
 
 
 def with_compat(config: Config, given: Set[str] = frozenset()) -> Config:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from albef.config import ModelConfig, TaskName, UserError
+from albef.config import LATER, ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
 from albef.manifest import MANIFEST_FILE
 from albef.model.albef import ALBEF
@@ -31,8 +31,6 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE, TEACHER_FILE
     "teacher.safetensors",  # of models that training may go on from
     "queue.safetensors",
 )
-# Settings that models which were saved before them lack: as published.
-LATER = {"fuse_placed_patches": False}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from albef.config import SIZES, Config, UserError, with_compat
+from albef.config import LATER, SIZES, Config, ModelConfig, UserError, with_compat
 
 SECTIONS = {section.name: section.default_factory for section in dataclasses.fields(Config)}
 
@@ -34,6 +34,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         section, name, value = split_override(override)
         settings.setdefault(section, {})[name] = value
+    later(settings.get("model", {}))
     size = settings.get("model", {}).get("size", "base")
     if size not in SIZES:
         raise UserError(f"model.size {size!r} is unknown: choose one of {', '.join(SIZES)}.")
@@ -44,6 +45,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{path}: {plain(str(error))}") from error
     given = {f"{section}.{name}" for section, keys in settings.items() for name in keys}
     return with_compat(Config(**{name: parsed[name] for name in SECTIONS}), given)
+
+
+def later(model: dict[str, Any]) -> None:
+    """Adds what the configuration of an older run lacks of the model's settings, as that run was made."""
+    if {
+        field.name for field in dataclasses.fields(ModelConfig)
+    } - LATER.keys() <= model.keys():  # every other one
+        model |= {name: value for name, value in LATER.items() if name not in model}
 
 
 def recipe_parser(size: str) -> ArgumentParser:

@@ -57,7 +57,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_picture_opens_as_pillow_has_it(kind, tmp_path):
     (tmp_path / "picture").write_bytes(KINDS[kind])
-    pixels = open_picture(tmp_path / "picture", obey_exif=True)
+    pixels = open_picture(tmp_path / "picture", obey_exif=True, transparent="dropped")
     with Image.open(io.BytesIO(KINDS[kind])) as picture:
         expected = np.asarray(picture.convert("RGBA").convert("RGB"))
     if kind == "cmyk":
@@ -65,7 +65,7 @@ def test_every_kind_of_picture_opens_as_pillow_has_it(kind, tmp_path):
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert np.array_equal(pixels, expected)
-    assert np.array_equal(pixels, open_picture(KINDS[kind], obey_exif=False))
+    assert np.array_equal(pixels, open_picture(KINDS[kind], obey_exif=False, transparent="dropped"))
 
 
 def test_sixteen_bits_are_scaled_not_clipped():

@@ -7,7 +7,7 @@ from pathlib import Path
 import xxhash
 
 from albef.config import DataConfig
-from albef.data.pictures import SUFFIXES
+from albef.data.formats import SUFFIXES
 from albef.manifest import digest
 
 

@@ -113,8 +113,7 @@ class ExampleSet:
         )
 
     def _pixels(self, image: Path | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if not isinstance(image, np.ndarray):
-            image = open_picture(image, obey_exif=self.data.obey_exif)
+        image = open_picture(image, obey_exif=self.data.obey_exif, transparent=self.model.transparent)
         return train_transform(image, self.data, self.model.image_size, self.model.mean, self.model.std, rng)
 
     def _answers(self, record: Record) -> tuple[tuple[np.ndarray, ...], tuple[float, ...]]:

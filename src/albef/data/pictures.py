@@ -1,26 +1,35 @@
-"""Picture files to RGB arrays, safely: the size is bounded by the header before anything is decoded."""
+"""Images of any kind to RGB arrays, safely: the size is bounded by the header before anything is decoded."""
 
 from __future__ import annotations
 
 import io
 import os
-import struct
+import stat
+import threading
 import warnings
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from albef.config import UserError
+from albef.data.formats import FORMATS, START_BYTES, image_format
+from albef.manifest import plain
 
-FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-MAX_PIXELS = 100_000_000
+# A file, its content, a Pillow image, or an array: uint8 [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA.
+Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+Transparent = Literal["white", "dropped"]
+
+MAX_PIXELS = 100_000_000  # that are decoded
+# A JPEG with more is decoded at a half, a quarter or an eighth of its sides: telephones have up to 200 megapixels.
+MAX_JPEG_PIXELS = 1_000_000_000
+MAX_BYTES = 1_000_000_000  # of a file
 
 # What OpenCV decodes as Pillow does, in less time. It treats palettes, alpha and CMYK its own way, so those
-# go to Pillow; sixteen-bit grey goes to OpenCV, because Pillow clips it instead of scaling it.
+# go to Pillow; so does sixteen-bit grey of other formats than PNG.
 _OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 _OPENCV_MODES = frozenset({"RGB", "L", "I;16"})
 
@@ -37,84 +46,235 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class BadPicture(UserError):
-    """A file that cannot be used as a picture; the message names the file and the reason."""
+    """Something that cannot be used as a picture; the message names the file and the reason."""
 
 
-def open_picture(picture: str | os.PathLike[str] | bytes, *, obey_exif: bool) -> np.ndarray:
-    """The picture as contiguous uint8 [H, W, 3], RGB, without alpha; of an animation the first frame.
+def open_picture(
+    picture: Picture, *, obey_exif: bool, transparent: Transparent = "white", shrink: bool = True
+) -> np.ndarray:
+    """The picture as uint8 [H, W, 3], RGB, without alpha; of an animation the first frame.
 
-    `picture` is a file's path or its content. With `obey_exif` it is turned upright as its EXIF data say;
-    published data sets were read without. Raises `BadPicture` when it is missing, unreadable, truncated or
-    empty, and when its header announces more than 100 megapixels, which is found out before decoding.
+    `picture` is a file's path or its content, a Pillow image, or an array: uint8 [H, W] grey, [H, W, 3] RGB or
+    [H, W, 4] RGBA. With `obey_exif` it is turned upright as its EXIF data say; published data sets were read without.
+    `transparent`: whether what shows through is white, or alpha is dropped, as published, which leaves the colours
+    that were hidden. With `shrink` a JPEG of more than 100 megapixels comes smaller; without it is refused, for what
+    is measured in its pixels. Raises `BadPicture` when it is missing, unreadable, truncated or empty, when nothing
+    says which of its values is white, and when its header announces too many pixels, which is found out before
+    decoding.
     """
-    name = "the picture" if isinstance(picture, bytes) else str(picture)
+    name = str(picture) if isinstance(picture, str | os.PathLike) else "the picture"
     try:
-        with io.BytesIO(picture) if isinstance(picture, bytes) else open(picture, "rb") as file:
-            header = _header(file, name)
-            file.seek(0)
-            data = file.read()
-            pixels = _decode(header, data)
-            upright = _UPRIGHT.get(_orientation(header, data)) if obey_exif else None
-    except BadPicture:
-        raise
+        if isinstance(picture, np.ndarray):
+            return _of_array(picture, transparent)
+        if not isinstance(picture, str | os.PathLike | bytes | Image.Image):
+            raise _Refused(
+                f"is a {type(picture).__name__}; give a path, a file's content as bytes, a Pillow image or an array."
+            )
+        with _without_warnings:
+            if isinstance(picture, Image.Image):
+                pixels = _rgb(picture, transparent)
+                orientation = _orientation(picture) if obey_exif else 1
+            else:
+                with io.BytesIO(picture) if isinstance(picture, bytes) else _file(picture) as file:
+                    header = _header(file, shrink)
+                    file.seek(0)
+                    data = file.read()
+                    pixels = _decoded(header, data, transparent)
+                    orientation = _orientation(header, data) if obey_exif else 1
+        upright = _UPRIGHT.get(orientation)
+        return np.ascontiguousarray(upright(pixels) if upright else pixels)
+    except _Refused as error:
+        raise BadPicture(f"{name}: {error}") from None
+    except Exception as error:  # whatever a decoder raises on broken content: that is no closed list
+        raise BadPicture(f"{name}: cannot be read as a picture ({plain(error)}).") from None
+
+
+class _Refused(Exception):
+    """What is wrong with a picture, in a sentence without its name."""
+
+
+_REFUSED_SIZE = "has more than {} megapixels; shrink it."
+_NO_WHITE = "holds {}, and nothing says which of them is white; save it with 8 or 16 bits a channel."
+_SIGNED = 2  # TIFF's word for numbers with a sign
+
+
+def _file(path: str | os.PathLike[str]) -> BinaryIO:
+    """An open file; raises `_Refused` for what is none, such as a pipe, which would be waited for without end."""
+    try:
+        found = os.stat(path)
     except FileNotFoundError:
-        raise BadPicture(
-            f"{name}: no such file; paths in an annotation file begin at data.image_root (--image-root), others at "
-            f"the current folder."
+        if os.path.islink(path):
+            raise _Refused(f"is a link to {os.readlink(path)}, where no file is.") from None
+        raise _Refused(
+            "no such file; paths in an annotation file begin at data.image_root (--image-root), others at the "
+            "current folder."
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:  # what broken content raises
-        raise BadPicture(f"{name}: cannot be read as a picture ({str(error).rstrip('.')}).") from None
-    return np.ascontiguousarray(upright(pixels) if upright else pixels)
+    if not stat.S_ISREG(found.st_mode):
+        what = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
+        raise _Refused(f"cannot be read as a picture (it is a {what}).")
+    if found.st_size > MAX_BYTES:
+        raise _Refused(f"has more than {MAX_BYTES // 1_000_000} megabytes; shrink it.")
+    return open(path, "rb")
 
 
-def _header(file: BinaryIO, name: str) -> Image.Image:
-    """The picture with only its header read; raises `BadPicture` for other files and for huge pictures."""
-    start = file.read(64).lstrip()
+def _header(file: BinaryIO, shrink: bool) -> Image.Image:
+    """The picture with only its header read; raises `_Refused` for other files and for huge pictures."""
+    start = file.read(START_BYTES)
     file.seek(0)
+    kind = image_format(start)
+    if kind not in FORMATS:
+        raise _Refused(_why_not(start, kind))
     try:
-        with warnings.catch_warnings():  # Pillow warns of sizes that are decided on below
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            header = Image.open(file, formats=FORMATS)
+        if kind == "JPEG":  # Image.open refuses large ones by itself
+            header: Image.Image = JpegImagePlugin.jpeg_factory(file)
+        elif kind == "HEIF":
+            header = _heif(file)
+        else:
+            header = Image.open(file, formats=[kind])
     except UnidentifiedImageError:
-        if not start:
-            raise BadPicture(f"{name}: is empty.") from None
-        if start.startswith(b"<"):
-            raise BadPicture(f"{name}: holds HTML or XML, not a picture; download it again.") from None
-        raise BadPicture(f"{name}: is not a picture of a known format ({', '.join(FORMATS)}).") from None
+        raise _Refused(f"cannot be read as a picture (it begins as {kind}, but goes on otherwise).") from None
     except Image.DecompressionBombError:
-        raise BadPicture(f"{name}: has more than {MAX_PIXELS // 1_000_000} megapixels; shrink it.") from None
-    if header.width * header.height > MAX_PIXELS:
-        raise BadPicture(f"{name}: has more than {MAX_PIXELS // 1_000_000} megapixels; shrink it.")
+        raise _Refused(_REFUSED_SIZE.format(MAX_PIXELS // 1_000_000)) from None
+    # All of a progressive JPEG is in memory before its first pixel is known.
+    shrinks = shrink and kind == "JPEG" and "progressive" not in header.info
+    most = MAX_JPEG_PIXELS if shrinks else MAX_PIXELS
+    if header.width * header.height > most:
+        raise _Refused(_REFUSED_SIZE.format(most // 1_000_000))
     return header
 
 
-def _decode(header: Image.Image, data: bytes) -> np.ndarray:
+def _why_not(start: bytes, kind: str | None) -> str:
+    if not start:
+        return "is empty."
+    if kind is not None:
+        return f"is a picture of a kind that is not read ({kind}); save it as JPEG or PNG."
+    if start.lstrip().startswith(b"<"):
+        return "holds HTML or XML, not a picture; download it again."
+    return f"is not a picture of a known format ({', '.join(FORMATS)})."
+
+
+def _heif(file: BinaryIO) -> Image.Image:
+    """A HEIC or HEIF picture with only its header read."""
+    try:
+        from pi_heif import HeifImageFile
+    except ImportError:
+        raise _Refused("is a HEIC picture, which takes an extra: pip install 'albef[heic]'.") from None
+    header: Image.Image = HeifImageFile(file)
+    return header
+
+
+def _decoded(header: Image.Image, data: bytes, transparent: Transparent) -> np.ndarray:
     """The stored pixels as uint8 [H, W, 3], not yet upright."""
     if (
         header.format in _OPENCV_FORMATS
         and header.mode in _OPENCV_MODES
+        and header.width * header.height <= MAX_PIXELS
         and not getattr(header, "is_animated", False)
+        and (transparent == "dropped" or not header.has_transparency_data)
     ):
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if pixels is not None:
             return pixels
-    image: Image.Image = Image.open(
-        io.BytesIO(data), formats=FORMATS
-    )  # also names the reason when OpenCV gave up
-    if "transparency" in image.info:
+    # Also names the reason when OpenCV gave up.
+    with _header(io.BytesIO(data), shrink=True) as image:
+        part = 1
+        while image.width * image.height > MAX_PIXELS * part**2:
+            part *= 2
+        if part > 1:
+            image.draft(None, (image.width // part, image.height // part))
+        return _rgb(image, transparent)
+
+
+def _rgb(image: Image.Image, transparent: Transparent) -> np.ndarray:
+    """Any Pillow image as uint8 [H, W, 3], laid on white or without its alpha."""
+    image.load()
+    if 0 in image.size:
+        raise _Refused("is empty.")
+    if _SIGNED in getattr(image, "tag_v2", {}).get(SAMPLEFORMAT, ()):
+        raise _Refused(_NO_WHITE.format("numbers with a sign"))
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return cv2.cvtColor(_eight_bits(image, transparent), cv2.COLOR_GRAY2RGB)
+    if image.mode in ("La", "RGBa"):  # whose colours are dimmed by their alpha
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if image.has_transparency_data:
         image = image.convert("RGBA")
+        if transparent == "white":
+            ground = Image.new("RGB", image.size, "white")
+            ground.paste(image, mask=image)
+            image = ground
     return np.asarray(image.convert("RGB"))
 
 
-def _orientation(header: Image.Image, data: bytes) -> int:
-    """The EXIF orientation, 1 to 8; 1 = as stored."""
+def _eight_bits(image: Image.Image, transparent: Transparent) -> np.ndarray:
+    """A grey image of more than eight bits as uint8 [H, W], scaled; refused where nothing says what is white."""
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})  # the tags of a TIFF
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise _Refused(_NO_WHITE.format("floats that are not all from 0 to 1"))
+        grey = (values * 255).round()
+    elif image.mode == "I" and image.format != "PPM":  # of PPM: sixteen bits, in full
+        raise _Refused(_NO_WHITE.format("numbers of 32 bits"))
+    else:
+        bits = tags.get(BITSPERSAMPLE, (16,))[0]
+        grey = values >> (bits - 8)
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # white is 0
+        grey = 255 - grey
+    if transparent == "white" and isinstance(key := image.info.get("transparency"), int):
+        grey = np.where(values == key, 255, grey)
+    return grey.astype(np.uint8)
+
+
+def _of_array(array: np.ndarray, transparent: Transparent) -> np.ndarray:
+    """uint8 [H, W, 3] of an array that is a picture."""
+    channels = array.shape[2] if array.ndim == 3 else 1 if array.ndim == 2 else 0
+    if array.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in array.shape:
+        raise _Refused(
+            f"is an array of {array.dtype}, {list(array.shape)}; give uint8 from 0 to 255, [height, width] grey, "
+            f"[height, width, 3] RGB or [height, width, 4] RGBA."
+        )
+    if channels == 3:
+        return array
+    if channels == 1:
+        return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB)
+    return _rgb(Image.fromarray(array), transparent)
+
+
+def _orientation(header: Image.Image, data: bytes | None = None) -> int:
+    """The EXIF orientation, 1 to 8; 1 = as stored. `data`: the file's content, unless the picture is decoded."""
     if header.format == "TIFF":  # Pillow has turned it while decoding
         return 1
-    if header.format == "PNG" and b"eXIf" not in data:  # Pillow would decode the picture to be sure of it
-        return 1
+    if header.format == "PNG" and data is not None and b"eXIf" not in data:
+        return 1  # Pillow would decode the picture to be sure of it
     try:
         orientation: int = header.getexif().get(ExifTags.Base.Orientation, 1)
-    except (struct.error, SyntaxError, ValueError):  # broken EXIF data say nothing of the picture
+    except Exception:  # broken EXIF data say nothing of the picture
         return 1
     return orientation
+
+
+class _WithoutWarnings:
+    """Within it Pillow doesn't warn of odd files: it would be noise, or, where warnings are errors, their end.
+
+    Warning filters belong to the process: the first thread that enters sets them, the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\b")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._before.__exit__(None, None, None)
+
+
+_without_warnings = _WithoutWarnings()

@@ -14,8 +14,8 @@ from typing import Protocol
 import pyarrow as pa
 
 from albef.config import DataConfig, TaskName, UserError, is_drawn
+from albef.data.formats import SUFFIXES
 from albef.data.json_rows import json_rows, jsonl_rows
-from albef.data.pictures import SUFFIXES
 from albef.data.records import Record, stable_id
 from albef.data.rows import SCHEMA, Columns, columns, require_key
 

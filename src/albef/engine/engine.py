@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from albef.config import UserError
-from albef.data.pictures import open_picture
+from albef.data.pictures import Picture, open_picture
 from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
 from albef.data.text import clean_question
 from albef.engine.loaded import PICTURES_AT_ONCE, TEXTS_AT_ONCE, LoadedModel
-from albef.engine.preparing import Picture, check_count, texts_of, things
+from albef.engine.preparing import check_count, texts_of, things
 from albef.model.albef import Encoding
 from albef.model.answering import rank_answers, write_answers
 from albef.model.maps import box_of_map, contrast_maps, enlarged, word_maps
@@ -192,7 +192,8 @@ class Engine(LoadedModel):
         if not self.can_match:
             raise UserError(f"This model was trained for {self.trained_for}, without matching (itm).")
         self.prepare.check_says_something(phrase, "phrase")
-        picture = image if isinstance(image, np.ndarray) else open_picture(image, obey_exif=True)
+        transparent = self.config.transparent
+        picture = open_picture(image, obey_exif=True, transparent=transparent, shrink=False)
         ids, mask = self.text_tokens([phrase])
         pixels = self.placed(self.pixels(picture))[None]
         maps = word_maps(self.model, pixels, ids, mask, layer)[0]

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture
+from albef.data.pictures import BadPicture, Picture
 from albef.data.text import Tokenizer, clean_caption
-from albef.engine.preparing import Cleaning, Picture, Preparing, texts_of, things
+from albef.engine.preparing import Cleaning, Preparing, texts_of, things
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model.albef import ALBEF, Encoding
 from albef.model.text_encoder import Memory

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.data.collate import padded
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.pictures import BadPicture, Picture, open_picture
 from albef.data.text import MASK, Tokenizer, clean_caption
 from albef.data.transforms import evaluation_transform
 
-Picture = str | Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
 Cleaning = Callable[[str, int], str]
 T = TypeVar("T")
 
@@ -30,8 +29,8 @@ class Preparing:
 
     def pixels(self, picture: Picture) -> Float[Tensor, "3 size size"]:
         """An image as the model takes it; raises `BadPicture` for what is none."""
-        image = picture if isinstance(picture, np.ndarray) else open_picture(picture, obey_exif=True)
         config = self.config
+        image = open_picture(picture, obey_exif=True, transparent=config.transparent)
         return torch.from_numpy(evaluation_transform(image, config.image_size, config.mean, config.std))
 
     def pixel_batches(

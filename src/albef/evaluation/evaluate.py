@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture
+from albef.data.pictures import BadPicture, Picture
 from albef.data.sources import Source
 from albef.data.text import clean_caption
-from albef.engine import Engine, Picture
+from albef.engine import Engine
 from albef.evaluation.metrics import interval, preferences
 from albef.evaluation.ranking import (
     Features,

@@ -50,9 +50,7 @@ def ground_all(
         itm = word_maps(engine.model, batch.pixels, ids, mask, layer).sum(1)
         itc = contrast_maps(engine.model, batch.pixels, ids, mask)
         for record, *maps in zip(batch.records, itm, itc, strict=True):
-            image = record.image
-            if not isinstance(image, np.ndarray):
-                image = open_picture(image, obey_exif=False)
+            image = open_picture(record.image, obey_exif=False, shrink=False)
             size = image.shape[1], image.shape[0]
             if record.box is None:
                 raise UserError(

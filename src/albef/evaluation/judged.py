@@ -66,8 +66,9 @@ def shown(
     """
 
     def pixels(picture: Path | np.ndarray) -> Tensor:
-        if not obey_exif and not isinstance(picture, np.ndarray):
-            picture = open_picture(picture, obey_exif=False)
+        if not obey_exif:  # boxes are in pixels of the whole picture
+            transparent = engine.config.transparent
+            picture = open_picture(picture, obey_exif=False, transparent=transparent, shrink=False)
         return engine.pixels(picture)
 
     def readable(indices: range) -> Iterator[tuple[int, Record, list[Tensor]]]:

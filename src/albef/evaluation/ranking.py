@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from albef import distributed
-from albef.data.pictures import BadPicture
-from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, Picture, log_odds
+from albef.data.pictures import BadPicture, Picture
+from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, log_odds
 from albef.evaluation.metrics import ranks
 from albef.model import kernels
 from albef.ranker import best_first, combined, others_last

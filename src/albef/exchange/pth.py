@@ -29,6 +29,7 @@ TOLD = (
     "append_sep",
     "mean",
     "std",
+    "transparent",
 )
 
 

@@ -133,7 +133,8 @@ def model_config(
                 f"not divide; say how many it has with --heads IMAGE TEXT."
             )
     max_tokens, max_words = structure.text_length
-    settings = {"max_tokens": max_tokens, "max_words": max_words} | dict(told)
+    settings: dict[str, Any] = {"max_tokens": max_tokens, "max_words": max_words, "transparent": "dropped"}
+    settings |= dict(told)
     settings |= {name: int(count) for name, count in counts.items()}
     return ModelConfig(
         image_size=grid * patches.shape[2],

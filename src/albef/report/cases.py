@@ -82,7 +82,7 @@ def judged_sections(engine: Engine, source: Source, config: Config) -> list[str]
     wrong = [case for case in found if case.seen.score < 0.5]
     sections = []
     for heading, ones, limit in (("Right answers", right, NUM_RIGHT), ("Wrong answers", wrong, NUM_WRONG)):
-        cards = "".join(case_card(case, config.data.obey_exif) for case in ones[:limit])
+        cards = "".join(case_card(case, config) for case in ones[:limit])
         lead = (
             f"The first {min(limit, len(ones))} of {len(ones)} among {len(found)} examples, not chosen otherwise, each "
             "with the model's probability. “Blind” is what the model says when it is shown another one's picture."
@@ -91,12 +91,13 @@ def judged_sections(engine: Engine, source: Source, config: Config) -> list[str]
     return sections
 
 
-def case_card(case: Case, obey_exif: bool) -> str:
+def case_card(case: Case, config: Config) -> str:
     """A record with its picture or pictures and the answers."""
     record, seen = case.record, case.seen
     pictures = [record.image] if record.second_image is None else [record.image, record.second_image]
     text = record.captions[0]
-    images = "".join(page.img(pixels_of(one, obey_exif), text, _SHOWN_SIDE) for one in pictures)
+    shown = [pixels_of(one, config.data.obey_exif, config) for one in pictures]
+    images = "".join(page.img(pixels, text, _SHOWN_SIDE) for pixels in shown)
     kind = "right" if seen.score >= 0.5 else "given"
     lines = [f'<li class="{kind}">{page.chance(seen.probability, seen.answered)}</li>']
     if seen.score < 1:
@@ -138,7 +139,7 @@ def groundings(engine: Engine, source: Source, config: Config) -> Iterator[Found
         if record.box is None:
             continue
         try:
-            picture = pixels_of(record.image, False)  # boxes are those of the stored picture
+            picture = pixels_of(record.image, False, config)  # boxes are those of the stored picture
         except BadPicture:
             continue
         maps = {

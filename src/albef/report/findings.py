@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from albef.config import Config, is_drawn
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.pictures import BadPicture, Picture, open_picture
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
 from albef.data.text import CLS, SEP, clean_caption
-from albef.engine import Engine, Picture
+from albef.engine import Engine
 from albef.evaluation.ranking import candidates, match_scores, similarities
 from albef.model.albef import ALBEF
 from albef.model.maps import word_maps
@@ -78,16 +78,17 @@ def source_pairs(source: Source, config: Config, limit: int) -> list[Pair]:
             continue
         seen |= {picture, meaning}
         try:
-            image = pixels_of(record.image, config.data.obey_exif)
+            image = pixels_of(record.image, config.data.obey_exif, config)
         except BadPicture:
             continue
         found.append(Pair(image, texts[0], meaning))
     return found[:limit]
 
 
-def pixels_of(image: Picture, obey_exif: bool) -> np.ndarray:
-    """The picture as it is stored; raises `BadPicture`."""
-    return image if isinstance(image, np.ndarray) else open_picture(image, obey_exif=obey_exif)
+def pixels_of(image: Picture, obey_exif: bool, config: Config) -> np.ndarray:
+    """The picture as the model sees it, in its own size; raises `BadPicture`."""
+    transparent = config.model.transparent
+    return open_picture(image, obey_exif=obey_exif, transparent=transparent, shrink=obey_exif)
 
 
 @dataclass

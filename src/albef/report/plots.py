@@ -161,7 +161,7 @@ def boxed(image: np.ndarray, shape: tuple[int, ...], expected: Box, found: Box) 
 
 def grounding_picture(picture: Path, phrase: str, found: Grounding, file: Path) -> None:
     """Writes a PNG of the picture, the picture under the phrase's map and box, and under the map of each word."""
-    image = open_picture(picture, obey_exif=True)
+    image = open_picture(picture, obey_exif=True, shrink=False)
     words = [(piece, map_) for piece, map_ in found.words if not piece.startswith("[")]
     shown = [("", None), (phrase, found.map), *words]
     figure = Figure(figsize=(2.4 * len(shown), 2.8), layout="constrained")

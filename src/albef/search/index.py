@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from albef.config import UserError
-from albef.data.pictures import SUFFIXES, BadPicture
+from albef.data.formats import SUFFIXES
+from albef.data.pictures import BadPicture
 from albef.engine import Engine
 from albef.manifest import MANIFEST_FILE, plain, verify
 from albef.writing import whole_folder

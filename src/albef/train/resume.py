@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from albef.config import Config, UserError
+from albef.config import LATER, Config, UserError
 from albef.data.fingerprint import data_fingerprint
 from albef.manifest import Damaged, Manifest, read_manifest
 from albef.recipe import load_recipe
@@ -79,7 +79,8 @@ def changes(folder: Path, config: Config, last: Manifest | None) -> Iterator[Cha
     old = settings(load_recipe(folder / CONFIG_FILE)) if last is None else last.facts["config"]
     defaults = settings(Config())
     for setting, new in settings(config).items():
-        before = old.get(setting, defaults[setting])  # a setting that did not exist yet
+        # A setting that did not exist yet:
+        before = old.get(setting, LATER.get(setting.removeprefix("model."), defaults[setting]))
         if before != new:
             yield Change(setting, before, new)
     if last is not None and last.facts["data"] != (data := data_fingerprint(config.data)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from albef.config import UserError
-from albef.data.pictures import SUFFIXES
+from albef.data.formats import SUFFIXES
 from albef.data.prepare.reading import Row, find
 
 SHARD = 10_000  # links per folder, img2dataset's default; then a file's name is its link's number
