@@ -165,6 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--bf16", action="store_true", help="faster on many machines; moves scores a little")
     command.add_argument("--image-root", default="", help="put before the pictures' paths in --data")
+    command.add_argument("--strip-prefix", default="", help="taken away from their beginning first")
     command.add_argument("--detections", default="", help="boxes to choose from, for grounding")
     command.add_argument("--layer", type=int, help="fusion layer of the maps, from 0, for grounding")
     command.add_argument(

@@ -99,6 +99,7 @@ def evaluate(given: argparse.Namespace) -> None:
             count=given.count,
             num_nouns=given.num_nouns or (trained or Config()).data.num_nouns,
             image_root=given.image_root or data.image_root,
+            strip_prefix=given.strip_prefix or data.strip_prefix,
             detections=given.detections or data.detections,
             answer_list=str(given.answers or ""),
         )

@@ -156,6 +156,8 @@ class DataConfig:
     # are the embedded versions of the other tasks.
     source: str = "pictograms"
     image_root: str = ""  # put before relative picture paths; empty: the annotation file's folder
+    # Taken away from the beginning of picture paths before that, such as a folder of the machine they are from.
+    strip_prefix: str = ""
     count: int = 20_000  # pictograms: pairs in an epoch (every epoch draws new scenes)
     num_nouns: int = 24  # pictograms: different things that are drawn, the easiest first
     # An annotation file or folder that the finished model is evaluated on; pictograms need none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from albef.evaluation.grounding import evaluate_grounding
 from albef.evaluation.judged import another
 from albef.evaluation.protocol import Protocol, protocol, short
 from albef.evaluation.tables import tables
-from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
+from albef.evaluation.vqa import Asking, check_answered, check_answers, evaluate_vqa, frequent_answers
 from albef.lock import alone_in
 from albef.model.albef import ALBEF
 from albef.model.maps import layer_of
@@ -146,7 +147,8 @@ def check_evaluation(config: Config) -> None:
         for split in config.evaluate.splits:
             check_pictograms(source, split, task)
     elif source:
-        open_source(dataclasses.replace(data, source=source), "test", config.evaluate.seed, task=task)
+        validation = dataclasses.replace(data, source=source)
+        check_answered(open_source(validation, "test", config.evaluate.seed, task=task))
 
 
 def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
@@ -228,6 +230,9 @@ def evaluate_on(
     drawn = is_drawn(data.source)
     for name in splits if drawn else ["data"]:
         source = open_source(data, name if drawn else "test", seed, engine.config.image_size, asked.task)
+        if distributed.rank() == 0:
+            for note in source.notes:
+                print(note, file=sys.stderr)
         if data.answer_list and asked.task == "vqa":
             check_answers(Path(data.answer_list), asked.asking.answers, source)
         metrics |= evaluate_task(engine, source, name, asked)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from albef.data.answers import answer_type, normalise_answer, soft_accuracy
+from albef.data.answers import answer_type, most_frequent, normalise_answer, soft_accuracy
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,34 @@ def test_three_people_make_an_answer_right() -> None:
     assert soft_accuracy("red", ["red"] * 3 + ["blue"] * 7) == pytest.approx((3 * 2 / 3 + 7) / 10)
 
 
-def test_nothing_is_normalised_where_all_agree() -> None:
-    assert soft_accuracy("two", ["2"] * 10) == 0.0
-    assert soft_accuracy("two", ["2"] * 9 + ["3"]) == 1.0
+@pytest.mark.parametrize("people", [1, 2, 3, 10])
+@pytest.mark.parametrize(
+    ("answer", "given"), [("yes", "Yes"), ("Yes", "yes"), ("two", "2"), ("dog", "the dog"), (" a ", "A")]
+)
+def test_equal_answers_are_right_however_many_people_gave_them(answer: str, given: str, people: int) -> None:
+    assert soft_accuracy(answer, [given] * people) == 1.0
+    assert soft_accuracy("nothing else", [given] * people) == 0.0
+
+
+def test_of_three_people_the_other_two_are_enough() -> None:
+    assert soft_accuracy("red", ["red", "red", "blue"]) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert soft_accuracy("red", ["red"] * 3, official=True) == pytest.approx(2 / 3)
+
+
+def test_answers_of_which_nothing_is_left_differ() -> None:
+    assert soft_accuracy("the", ["a"] * 10) == 0.0
+    assert soft_accuracy("?", ["!"]) == 0.0
+
+
+def test_the_official_evaluation_normalises_nothing_where_all_agree() -> None:
+    assert soft_accuracy("two", ["2"] * 10, official=True) == 0.0
+    assert soft_accuracy("yes", ["Yes"] * 10, official=True) == 0.0
+    assert soft_accuracy("two", ["2"] * 9 + ["3"], official=True) == 1.0
+
+
+def test_equal_answers_are_counted_together() -> None:
+    assert most_frequent(["no", "Yes", "no", "yes", "yes", "fox", "two", "2"]) == ["yes", "no", "two", "fox"]
+    assert most_frequent(["b", "a", "b", "c"]) == ["b", "a", "c"]
 
 
 def test_one_answer_is_enough_where_there_is_one() -> None:

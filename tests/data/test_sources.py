@@ -59,7 +59,7 @@ def test_rows_of_csv_and_tsv(tmp_path, name, separator):
     assert [source.record(index, 0).captions for index in range(2)] == [('a "red" car, parked',), ("ü",)]
     second = source.record(1, 0)
     assert second.image == tmp_path / "b.jpg"
-    assert second.image_id is None
+    assert second.image_id == stable_id("b.jpg")
     assert second.origin == f"{name}, line 3"
 
 
@@ -110,7 +110,7 @@ def test_sources_travel_to_other_processes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", "", "not a list of objects"),
+        ("a.json", "", "is empty"),
         ("a.json", '{"image": "a.jpg"}', "not a list of objects.*jsonl"),
         ("a.json", "[]", "holds no rows"),
         ("a.json", '[{"image": "a", "caption": "b"}, 5]', "row 2: expected an object .* found a number"),
@@ -136,7 +136,6 @@ def test_sources_travel_to_other_processes(tmp_path):
         ("a.jsonl", '"text"', "line 1: expected an object .* found a text"),
         ("a.csv", "", "holds no rows"),
         ("a.csv", "image,caption\n", "holds no rows"),
-        ("a.csv", "image;caption\na;b\n", 'header: the key "image" is missing'),
         ("a.csv", "image,title\na,b\n", 'header: the key "caption" is missing'),
         ("a.csv", "image,caption\na,b\nc,one, two\n", "line 3: not as many fields .*double quotes"),
         ("a.csv", "image,caption\na\n", "line 2: not as many fields"),
@@ -213,15 +212,21 @@ def test_questions_without_any_answer_are_for_evaluation_alone(tmp_path):
     rows = [{"image": "a.jpg", "question": "is there a fox", "question_id": number} for number in range(3)]
     config = DataConfig(source=str(written(tmp_path, "questions.json", rows)))
     assert len(open_source(config, "test", 0, task="vqa")) == 3
-    with pytest.raises(UserError, match='no question has an "answer"'):
+    with pytest.raises(
+        UserError, match=r'none of the 3 questions has an "answer": there is nothing to learn'
+    ):
         open_source(config, "train", 0, task="vqa")
     written(tmp_path, "questions.json", [*rows, rows[0] | {"answer": "yes"}])
-    assert len(open_source(config, "train", 0, task="vqa")) == 4
+    assert len(open_source(config, "test", 0, task="vqa")) == 4
+    source = open_source(config, "train", 0, task="vqa")
+    assert len(source) == 1
+    assert source.notes == [f'{config.source}: 3 of 4 questions have no "answer" and are left out.']
+    assert [row.origin for row in source.left_out] == [f"questions.json, row {n}" for n in (1, 2, 3)]
 
 
 def test_boxes_are_asked_of_the_pictures_of_evaluation_alone(tmp_path):
     (tmp_path / "boxes.json").write_text('{"2": [[0, 0, 5, 5]]}')
-    rows = [{"image": "COCO_1.jpg", "text": "the left fox"}]
+    rows = [{"image": "COCO_1.jpg", "text": "the left fox", "box": [0, 0, 4, 4]}]
     file = written(tmp_path, "phrases.json", rows)
     config = DataConfig(source=str(file), detections=str(tmp_path / "boxes.json"))
     assert open_source(config, "train", 0, task="grounding").record(0, 0).proposals == ()

@@ -191,6 +191,34 @@ def test_questions_without_answers_are_answered_and_not_judged(tmp_path: Path) -
     assert [row["answer"] == "" for row in results] == [False, True, False]
 
 
+def test_questions_with_answers_under_another_name_are_not_judged_as_if_nobody_had_asked(
+    tmp_path: Path,
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"image": name, "question": "how many", "answers": [{"answer": "2"}]}
+        for name in pictures(tmp_path, 3)
+    ]
+    source = source_of(tmp_path, "vqa", rows)
+    message = (
+        r'rows\.json: none of the 3 questions has an "answer" \(found "answers"\): there is nothing to judge'
+    )
+    with pytest.raises(UserError, match=message):
+        dict(evaluate_vqa(engine_for("answer"), source, Asking([], k=2), "data"))
+    rows[1]["answer"] = "2"
+    source = source_of(tmp_path, "vqa", rows)
+    assert source.notes[0].endswith('2 of 3 questions have no "answer" (found "answers") and are not judged.')
+    assert dict(evaluate_vqa(engine_for("answer"), source, Asking([], k=2), "data"))["data/count"] == 1
+
+
+def test_the_official_rule_is_for_the_official_questions_alone(tmp_path: Path) -> None:
+    row = {"image": pictures(tmp_path, 1)[0], "question": "is it", "answer": ["Yes"] * 10}
+    for dataset, people, right in (("vqa", 10, 0.0), ("vqa", 9, 1.0), ("mine", 10, 1.0), ("vqa", 1, 1.0)):
+        own: dict[str, object] = row | {"dataset": dataset, "answer": ["Yes"] * people}
+        source = source_of(tmp_path, "vqa", [own])
+        metrics = dict(evaluate_vqa(engine_for("answer"), source, Asking(["yes"], k=1), "data"))
+        assert metrics["data/accuracy"] == right, (dataset, people)
+
+
 def test_grounding(tmp_path: Path) -> None:
     names = pictures(tmp_path, 3)
     rows: list[dict[str, object]] = [
@@ -217,8 +245,14 @@ def test_grounding(tmp_path: Path) -> None:
     assert found.map.shape == (20, 30)
     assert [piece for piece, _ in found.words][:2] == ["[CLS]", "a"]
     del rows[0]["box"]
-    with pytest.raises(UserError, match='"box" is missing'):
-        dict(evaluate_grounding(engine, source_of(tmp_path, "grounding", rows), "data"))
+    source = source_of(tmp_path, "grounding", rows)
+    assert dict(evaluate_grounding(engine, source, "data"))["data/count"] == 2
+    assert source.notes == [f'{tmp_path / "rows.json"}: 1 of 3 phrases have no "box" and are left out.']
+    bare = [{"image": name, "text": "a fox", "bbox": [0, 0, 30, 20]} for name in names]
+    with pytest.raises(
+        UserError, match=r'none of the 3 phrases has a "box" \(found "bbox"\): there is nothing'
+    ):
+        source_of(tmp_path, "grounding", bare)
 
 
 def test_boxes_are_of_pictures_as_stored(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 AnswerType = Literal["yes_no", "number", "other"]
@@ -39,20 +40,39 @@ def normalise_answer(answer: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def soft_accuracy(answer: str, given: Sequence[str]) -> float:
+def comparable(answer: str) -> str:
+    """What equal answers have in common: the normalised text, or all of it where nothing is left of it ("A", "!")."""
+    return normalise_answer(answer) or " ".join(answer.lower().split())
+
+
+def most_frequent(answers: Iterable[str]) -> list[str]:
+    """The different answers, the most frequent first; of equal ones the form that is given most often."""
+    counts: Counter[str] = Counter()
+    forms: dict[str, str] = {}
+    for form, count in Counter(answers).most_common():
+        counts[comparable(form)] += count
+        forms.setdefault(comparable(form), form)
+    return [forms[answer] for answer, _ in counts.most_common()]
+
+
+def soft_accuracy(answer: str, given: Sequence[str], official: bool = False) -> float:
     """How right an answer is by what people gave, 0–1: min(matches / 3, 1), averaged over leaving one person out.
 
-    Of fewer than three people one match is enough. Where all people gave the same answer nothing is normalised, as in
-    the official evaluation.
+    Of three people the other two are enough, of fewer one. `official`, as the evaluation of VQA v2 has it: always
+    three are needed; where all people gave the same answer nothing is normalised, not even its case; and answers of
+    which nothing is left are equal.
     """
     if len(given) < ENOUGH:
-        return float(normalise_answer(answer) in {normalise_answer(one) for one in given})
-    answer, people = answer.strip(), [one.strip() for one in given]
-    if len(set(people)) > 1:
+        return float(comparable(answer) in {comparable(one) for one in given})
+    answer, people, enough = answer.strip(), [one.strip() for one in given], ENOUGH
+    if not official:
+        answer, people = comparable(answer), [comparable(one) for one in people]
+        enough = min(ENOUGH, len(people) - 1)
+    elif len(set(people)) > 1:
         answer, people = normalise_answer(answer), [normalise_answer(one) for one in people]
     matches = [one == answer for one in people]
     total = sum(matches)
-    return sum(min((total - own) / ENOUGH, 1.0) for own in matches) / len(people)
+    return sum(min((total - own) / enough, 1.0) for own in matches) / len(people)
 
 
 def answer_type(answer: str) -> AnswerType:

@@ -9,9 +9,22 @@ from pathlib import Path
 
 from albef.config import UserError
 from albef.data.rows import require_key
+from albef.data.text_files import not_utf8, quoted, unusable
 
 _NOT_SPACE = re.compile(r"\S")
-_decode = json.JSONDecoder().raw_decode
+
+
+def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of these keys and values; the standard decoder keeps the last value of a key that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {quoted(twice)} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=distinct)
 
 
 def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
@@ -26,6 +39,8 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
         if key:
             position, of = _value_of(text, position, key, path), f' of "{key}"'
         if text[position : position + 1] != "[":
+            if not text[position:]:
+                raise UserError(f"{path}: is empty.")
             raise UserError(
                 f'{path}: "{key}" is not a list.'
                 if key
@@ -35,46 +50,47 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
         position = _skip(text, position + 1)
         end = text[position : position + 1] == "]"
         while not end:
-            row, position = _decode(text, position)
+            row, position = _DECODER.raw_decode(text, position)
             number += 1
             yield f"row {number}{of}", row
             position = _skip(text, position)
             end = text[position : position + 1] == "]"
             if not end:
                 position = _after(text, position, ",", "a comma or ] is missing")
+        rest = _skip(text, position + 1)
+        if not key and rest < len(text):
+            raise json.JSONDecodeError("more follows after the list", text, rest)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}); correct it.") from None
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
     except UserError:
         raise
-    except (ValueError, RecursionError) as error:
-        raise unusable(f"{path}, row {number + 1}", error) from None
+    except Exception as error:  # whatever broken content may raise
+        raise unusable(path, f"row {number + 1}", error) from None
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
     """The place and value of each line; empty lines are skipped."""
-    with path.open(encoding="utf-8-sig") as file:
-        try:
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield f"line {number}", json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
-        except UnicodeDecodeError as error:
-            raise not_utf8(path, error) from None
-        except (ValueError, RecursionError) as error:
-            raise unusable(f"{path}, line {number}", error) from None
-
-
-def not_utf8(path: Path, error: UnicodeDecodeError) -> UserError:
-    """What to say of a file in another encoding."""
-    return UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.")
-
-
-def unusable(where: str, error: Exception) -> UserError:
-    """What to say of a number of thousands of digits, or of thousands of brackets."""
-    return UserError(f"{where}: unusable JSON ({str(error).partition(':')[0]}); correct it.")
+                    if line.startswith("["):
+                        raise UserError(
+                            f"{path}, line {number}: a list begins here, but lines of this file are objects; write an "
+                            f"object a line, or call a file with one list .json."
+                        )
+                    yield f"line {number}", _DECODER.decode(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number}: broken JSON ({error.msg}); correct it.") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever broken content may raise
+        raise unusable(path, f"line {number}", error) from None
 
 
 def _value_of(text: str, position: int, key: str, path: Path) -> int:
@@ -84,12 +100,12 @@ def _value_of(text: str, position: int, key: str, path: Path) -> int:
     found: list[str] = []
     position = _skip(text, position + 1)
     while text[position : position + 1] == '"':
-        name, position = _decode(text, position)
+        name, position = _DECODER.raw_decode(text, position)
         position = _after(text, _skip(text, position), ":", "a colon is missing")
         if name == key:
             return position
         found.append(name)
-        _, position = _decode(text, position)
+        _, position = _DECODER.raw_decode(text, position)
         position = _skip(text, position)
         if text[position : position + 1] == "}":
             break

@@ -7,7 +7,7 @@ import functools
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from albef.config import DataConfig, ModelConfig, UserError
 from albef.data.collate import collate
 from albef.data.pictures import BadPicture, open_picture
-from albef.data.records import Batch, Example, Record, stable_id
+from albef.data.records import Batch, Example, LeftOut, Record, stable_id
 from albef.data.sources import Source
 from albef.data.text import Tokenizer, clean_caption, clean_question, mask_tokens
 from albef.data.transforms import train_transform
@@ -270,6 +270,22 @@ class _Steps(Dataset[_Loaded]):
         return _Loaded(batch, list(examples.bad.values())[known:], mistake)
 
 
+def list_left_out(source: Source, file: Path, say: Callable[[str], None]) -> None:
+    """Lists what the source leaves out among the bad samples, once in a run; it counts for no tolerance."""
+    if source.left_out and not file.exists():
+        _list(source.left_out, file, say)
+
+
+def _list(samples: Sequence[BadSample | LeftOut], file: Path, say: Callable[[str], None]) -> None:
+    """Appends a line for each; `say` gets them if that can't be done."""
+    lines = "".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        append_whole(file, lines)
+    except OSError as error:
+        say(f"{file} can't be written ({plain(error)}). What it would say: {lines.rstrip()}")
+
+
 class _BadSampleLog:
     """Counts the bad records of this run over all its workers and processes, and lists them in a file."""
 
@@ -289,14 +305,7 @@ class _BadSampleLog:
         self.found.update(sample.index for sample in bad)
         new = [sample for sample in bad if sample.index not in self.listed]
         if self.file and new:
-            lines = "".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in new)
-            try:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                append_whole(self.file, lines)
-            except OSError as error:
-                self.say(
-                    f"{self.file} can't be written ({plain(error)}). What it would say: {lines.rstrip()}"
-                )
+            _list(new, self.file, self.say)
         self.listed.update(sample.index for sample in new)
         total = len(self.found | (self.listed - self.listed_before))
         if total > self.examples.max_bad:
@@ -317,7 +326,8 @@ class _BadSampleLog:
                 if not line.endswith(b"\n"):  # another process is writing it
                     break
                 self.read_bytes += len(line)
-                with contextlib.suppress(ValueError):  # half a line, by a process that was killed
+                # Half a line, by a process that was killed; a row that the source leaves out.
+                with contextlib.suppress(ValueError, KeyError):
                     self.listed.add(json.loads(line)["index"])
 
 

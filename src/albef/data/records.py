@@ -29,16 +29,27 @@ class Record:
 
     image: Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
     captions: tuple[str, ...]  # or the one question, sentence, statement or phrase
-    image_id: int | None  # `stable_id` of the user's value; None when the data give none
+    image_id: (
+        int | None
+    )  # equal for records of one image; None when it is another one's than any other record's
     caption_ids: tuple[int, ...] | None  # one per caption, equal where the meaning is; None when unknown
     origin: str  # where the user finds it, such as "captions.json, row 12"
     second_image: Path | np.ndarray | None = None
     label: int | None = None
     answers: tuple[str, ...] = ()  # as given, repeated where several people gave the same
     answer_weights: tuple[float, ...] = ()  # of each answer; the same answer's weights add up
+    official: bool = False  # answers are judged letter by letter where all people agree, as VQA v2's are
     key: str = ""  # the data set's own name of the row: question_id, ref_id, identifier
     box: Box | None = None  # of what the phrase means
     proposals: tuple[Box, ...] = ()  # boxes that it may be
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that a source has and does not use, and why."""
+
+    origin: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from albef.config import TaskName, UserError
 from albef.data.records import stable_id
+from albef.data.text_files import quoted
 
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 NLVR_LABELS = ("False", "True")
-LONGEST_QUOTED = 60  # characters of what stands in a file, in messages
+MAX_PIXELS = 1e9  # that a box may reach: far beyond every image, and a number that can be computed with
 VQA_WEIGHT, VG_WEIGHT = 1.0, 0.5  # of all answers to a question together
 
 # The columns of every task; what a task does not have is null there.
@@ -27,36 +29,81 @@ SCHEMA = pa.schema(
         ("label", pa.int64()),
         ("answers", pa.large_list(pa.large_string())),
         ("answer_weights", pa.large_list(pa.float32())),
+        ("official", pa.bool_()),
         ("key", pa.large_string()),
         ("box", pa.large_list(pa.float64())),
     ]
 )
+NAMES = tuple(SCHEMA.names)
 Columns = dict[str, Any]
+
+# The keys without which a row is none of its task's.
+REQUIRED: dict[TaskName, tuple[str, ...]] = {
+    "pretrain": ("image", "caption"),
+    "text_assignment": ("image", "caption"),
+    "retrieval": ("image", "caption"),
+    "vqa": ("image", "question"),
+    "entailment": ("image", "sentence", "label"),
+    "nlvr": ("images", "sentence", "label"),
+    "grounding": ("image", "text"),
+}
+
+
+class Judged(NamedTuple):
+    """What a row is judged by (and a question learnt from), though it is a row without it."""
+
+    key: str
+    column: str
+    rows: str  # what the rows are, in messages
+
+
+JUDGED: dict[TaskName, Judged] = {
+    "vqa": Judged("answer", "answers", "questions"),
+    "grounding": Judged("box", "box", "phrases"),
+}
+# What other tools call it, where the names are not alike.
+OTHER_NAMES = {
+    "image": ("filepath", "file_name", "filename", "path", "img"),
+    "images": ("image", "left"),
+    "caption": ("title", "text", "sentence", "TEXT", "raw"),
+    "question": ("text", "sent"),
+    "sentence": ("text", "hypothesis", "statement", "caption"),
+    "text": ("phrase", "caption", "sentence", "expression", "sent"),
+    "label": ("gold_label", "answer"),
+    "box": ("bbox",),
+}
+IDS = {"image_id", "question_id", "ref_id"}  # never meant for another key, however alike
+LONGEST_KEY = 60  # characters that keys are compared by
+
+OFFICIAL_DATASET, OFFICIAL_PEOPLE = "vqa", 10  # whom VQA v2's official evaluation asks
 
 
 def pair_row(row: dict[str, Any], where: str) -> Columns:
     """A picture and its captions: {"image", "caption": text or list of texts, "image_id": anything}."""
-    image_id = row.get("image_id")
+    image_id = name_at(row, "image_id", where)
     return {
         "image": text_at(row, "image", where),
         "captions": texts_at(row, "caption", where),
-        "image_id": None if image_id in (None, "") else stable_id(str(image_id)),
+        "image_id": stable_id(image_id) if image_id else None,
     }
 
 
 def vqa_row(row: dict[str, Any], where: str) -> Columns:
     """A question: {"image", "question", "answer": text or list of texts (none in a test set), "question_id"}.
 
-    Answers of "dataset": "vg" weigh half, as published.
+    Answers of "dataset": "vg" weigh half, as published. Ten of "dataset": "vqa" are judged as officially.
     """
-    answers = texts_at(row, "answer", where) if "answer" in row else []
+    answers = [] if row.get("answer") is None else texts_at(row, "answer", where)
+    if not any(answer.strip() for answer in answers):
+        answers = []
     whole = VG_WEIGHT if row.get("dataset") == "vg" else VQA_WEIGHT
     return {
         "image": text_at(row, "image", where),
         "captions": [text_at(row, "question", where)],
         "answers": answers,
         "answer_weights": [whole / len(answers) for _ in answers],
-        "key": str(row.get("question_id", "")),
+        "official": row.get("dataset") == OFFICIAL_DATASET and len(answers) == OFFICIAL_PEOPLE,
+        "key": name_at(row, "question_id", where),
     }
 
 
@@ -82,7 +129,7 @@ def nlvr_row(row: dict[str, Any], where: str) -> Columns:
         "second_image": images[1],
         "captions": [text_at(row, "sentence", where)],
         "label": label_at(row, NLVR_LABELS, where),
-        "key": str(row.get("identifier", "")),
+        "key": name_at(row, "identifier", where),
     }
 
 
@@ -91,21 +138,27 @@ def grounding_row(row: dict[str, Any], where: str) -> Columns:
 
     The last two are for evaluation. Phrases of one picture are positives of it, as published.
     """
-    image, box = text_at(row, "image", where), row.get("box")
-    if box is not None and not (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(side, int | float) and not isinstance(side, bool) for side in box)
-        and min(box[2:]) > 0
-    ):
+    box = row.get("box")
+    if box == "":  # as tables have it where there is none
+        box = None
+    if box is not None and not is_box(box):
         raise UserError(f'{where}: "box" must be [left, top, width, height] in pixels.')
     return {
-        "image": image,
+        "image": text_at(row, "image", where),
         "captions": [text_at(row, "text", where)],
-        "image_id": stable_id(image),
-        "key": str(row.get("ref_id", "")),
+        "key": name_at(row, "ref_id", where),
         "box": box,
     }
+
+
+def is_box(box: object) -> bool:
+    """Whether a value is a box as files have it: [left, top, width, height], four finite numbers, the last above 0."""
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(type(side) in (int, float) and -MAX_PIXELS <= side <= MAX_PIXELS for side in box)
+        and min(box[2:]) > 0
+    )
 
 
 ROWS: dict[TaskName, Callable[[dict[str, Any], str], Columns]] = {
@@ -123,7 +176,7 @@ def columns(row: object, task: TaskName, where: str) -> Columns:
     """The row as `SCHEMA` has it; raises `UserError` when it is none of that task's."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with keys and values, found {kind(row)}.")
-    return dict.fromkeys(SCHEMA.names) | ROWS[task](row, where)
+    return dict.fromkeys(NAMES) | ROWS[task](row, where)
 
 
 def text_at(row: dict[str, Any], key: str, where: str) -> str:
@@ -138,28 +191,54 @@ def texts_at(row: dict[str, Any], key: str, where: str) -> list[str]:
     """The texts under a key; a single one need not be a list."""
     require_key(row, key, where)
     texts = [row[key]] if isinstance(row[key], str) else row[key]
-    if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
-        raise UserError(f'{where}: "{key}" must be a text or a list of texts, found {kind(row[key])}.')
+    if not isinstance(texts, list):
+        raise UserError(f'{where}: "{key}" must be a text or a list of texts, found {kind(texts)}.')
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(
+                f'{where}: "{key}" must be a text or a list of texts, found a list with {kind(text)}.'
+            )
     return texts
+
+
+def name_at(row: dict[str, Any], key: str, where: str) -> str:
+    """The data set's own name of something, a text or a number; empty if there is none.
+
+    A table with gaps makes a number a decimal one and a gap a number that is none: 7.0 is "7", and NaN is a gap.
+    """
+    value = row.get(key)
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UserError(f'{where}: "{key}" must be a text or a number, found {kind(value)}.')
+    return str(value)
 
 
 def label_at(row: dict[str, Any], labels: tuple[str, ...], where: str) -> int:
     """The number of the row's label."""
     label = text_at(row, "label", where)
     if label not in labels:
-        raise UserError(
-            f'{where}: "label" is "{label[:LONGEST_QUOTED]}"; it must be one of {", ".join(labels)}.'
-        )
+        raise UserError(f'{where}: "label" is {quoted(label)}; it must be one of {", ".join(labels)}.')
     return labels.index(label)
 
 
 def require_key(keys: Iterable[str], key: str, where: str) -> None:
     """Raises `UserError`, with the nearest key that is there, when one is missing."""
-    keys = [str(found)[:LONGEST_QUOTED] for found in keys]
     if key not in keys:
-        nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-        found = f'rename "{nearest[0]}"' if nearest else f"found only {', '.join(keys[:10]) or 'nothing'}"
+        near = nearest(keys, key)
+        names = ", ".join(quoted(name)[1:-1] for name in list(keys)[:10])
+        found = f"rename {quoted(near)}" if near else f"found only {names or 'nothing'}"
         raise UserError(f'{where}: the key "{key}" is missing; {found}.')
+
+
+def nearest(keys: Iterable[str], key: str) -> str:
+    """The key that was probably meant for one that is missing; empty if none is like it."""
+    found = [str(name) for name in keys if name not in IDS and name != key]
+    alike = difflib.get_close_matches(key, [name[:LONGEST_KEY] for name in found], n=1, cutoff=0.5)
+    other = [name for name in OTHER_NAMES.get(key, ()) if name in found]
+    return next(iter(alike + other), "")
 
 
 def kind(value: object) -> str:

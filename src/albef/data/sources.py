@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from itertools import islice
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 
 from albef.config import DataConfig, TaskName, UserError, is_drawn
+from albef.data.annotations import ENDINGS, AnnotationSource
 from albef.data.formats import SUFFIXES
-from albef.data.json_rows import json_rows, jsonl_rows
-from albef.data.records import Record, stable_id
-from albef.data.rows import SCHEMA, Columns, columns, require_key
+from albef.data.proposals import ProposalSource
+from albef.data.records import LeftOut, Record, stable_id
 
 
 class Source(Protocol):
     """Records by number; the same (index, epoch) gives the same record in every process."""
 
     couple: int  # 2 when records 2k and 2k + 1 belong side by side in a batch, else 1
+    notes: Sequence[str] = ()  # what is not used of the data or looks like a mistake in them, in sentences
+    left_out: Sequence[LeftOut] = ()
 
     def __len__(self) -> int: ...
 
@@ -44,28 +42,23 @@ def open_source(
         if config.source == "pictograms":
             return PictogramSource(config, split, seed, image_size)
         return PictogramTaskSource(config, split, seed, image_size)
-    path = Path(config.source).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(config.source))
+    if os.path.isdir(path):
         if task not in OF_CAPTIONS:
             raise UserError(
-                f"{path}: a folder of pictures has captions alone; task {task} needs an annotation file "
-                f"({', '.join(_READERS)})."
+                f"{path}: a folder of pictures has captions alone; task {task} needs an annotation file ({ENDINGS})."
             )
         return FolderSource(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f'{path}: no such file or folder; data.source is "pictograms", an annotation file '
-            f"({', '.join(_READERS)}) or a folder of pictures with a .txt beside each."
+            f"({ENDINGS}) or a folder of pictures with a .txt beside each."
         )
-    source = AnnotationSource(path, config.image_root, task)
+    # A question without an answer teaches nothing, but can be answered; a phrase without a box is the other way round.
+    only_judged = (task == "vqa") is (split == "train")
+    source = AnnotationSource(path, config.image_root, task, config.strip_prefix, only_judged)
     if task == "grounding" and config.detections and split != "train":  # training looks at no boxes
-        return ProposalSource(source, Path(config.detections).expanduser())
-    if (
-        task == "vqa"
-        and split == "train"
-        and not any(source.record(n, 0).answers for n in range(len(source)))
-    ):
-        raise UserError(f'{path}: no question has an "answer" to learn from; take the training questions.')
+        return ProposalSource(source, Path(os.path.expanduser(config.detections)))
     return source
 
 
@@ -95,93 +88,7 @@ def check_pictograms(source: str, split: str, task: TaskName) -> None:
         )
 
 
-class AnnotationSource:
-    """The rows of a JSON, JSONL, CSV or TSV file, each with what `rows.py` says of the task."""
-
-    couple = 1
-
-    def __init__(self, path: Path, image_root: str = "", task: TaskName = "pretrain") -> None:
-        if path.suffix.lower() not in _READERS:
-            raise UserError(
-                f"{path}: unknown kind of annotation file; give it one of the endings {', '.join(_READERS)}."
-            )
-        root = Path(image_root).expanduser() if image_root else path.parent
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder; correct data.image_root.")
-        rows = _READERS[path.suffix.lower()](path)
-        try:
-            self._table = _table(
-                columns(row, task, f"{path}, {place}") | {"place": place} for place, row in rows
-            )
-        except (UnicodeDecodeError, UnicodeEncodeError) as error:
-            raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8.") from None
-        if not len(self):
-            raise UserError(f"{path}: holds no rows.")
-        self._name, self._root = path.name, root
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    def record(self, index: int, epoch: int) -> Record:
-        """Row `index`, the same in every epoch."""
-        row: Columns = dict.fromkeys(SCHEMA.names)
-        row.update({name: self._table[name][index].as_py() for name in self._table.column_names})
-        second = row["second_image"]
-        return Record(
-            image=self._root / row["image"],
-            captions=tuple(row["captions"]),
-            image_id=row["image_id"],
-            caption_ids=None,
-            origin=f"{self._name}, {row['place']}",
-            second_image=None if second is None else self._root / second,
-            label=row["label"],
-            answers=tuple(row["answers"] or ()),
-            answer_weights=tuple(row["answer_weights"] or ()),
-            key=row["key"] or "",
-            box=None if row["box"] is None else tuple(row["box"]),
-        )
-
-
-class ProposalSource:
-    """The rows of an annotation file, each with the boxes that a detector proposed for its picture."""
-
-    couple = 1
-
-    def __init__(self, source: AnnotationSource, detections: Path) -> None:
-        self._source, self._detections = source, detections
-        try:
-            self._boxes = json.loads(detections.read_text("utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                f"{detections}: not readable as JSON ({error}); correct data.detections."
-            ) from None
-        if not isinstance(self._boxes, dict):
-            raise UserError(f'{detections}: expected {{"image number": [[x, y, w, h], …]}}.')
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def record(self, index: int, epoch: int) -> Record:
-        """Row `index` with its picture's proposals; the picture's number is the last one in its name."""
-        record = self._source.record(index, epoch)
-        numbers = re.findall(r"\d+", Path(str(record.image)).stem)
-        boxes = self._boxes.get(str(int(numbers[-1])) if numbers else "")
-        if not boxes:
-            raise UserError(
-                f"{self._detections}: has no boxes for the picture of {record.origin} ({record.image}); add them under "
-                f"the picture's number, or leave the detections out."
-            )
-        try:
-            proposals = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h, *_ in boxes)
-        except (TypeError, ValueError):
-            raise UserError(
-                f"{self._detections}: the boxes of picture {int(numbers[-1])} are not [x, y, width, height, …]; "
-                f"correct them."
-            ) from None
-        return replace(record, proposals=proposals)
-
-
-class FolderSource:
+class FolderSource(Source):
     """The pictures in a folder and below it; each line of the .txt beside a picture is a caption of it."""
 
     couple = 1
@@ -219,7 +126,7 @@ class FolderSource:
         )
 
 
-class PictogramSource:
+class PictogramSource(Source):
     """The embedded scenes: new pictures in every epoch, often in couples that differ in one thing."""
 
     couple = 2
@@ -258,7 +165,7 @@ class PictogramSource:
         )
 
 
-class PictogramTaskSource:
+class PictogramTaskSource(Source):
     """The embedded version of another task, `pictograms:vqa` and so on: new scenes in every epoch."""
 
     def __init__(self, config: DataConfig, split: str, seed: int, image_size: int) -> None:
@@ -289,34 +196,3 @@ class PictogramTaskSource:
     def record(self, index: int, epoch: int) -> Record:
         """Record `index` of that epoch."""
         return self._record(self._world, index, epoch)
-
-
-# Rows are kept in Arrow columns: millions of them as Python objects would take gigabytes in every process.
-def _table(rows: Iterable[Columns]) -> pa.Table:
-    rows, batches = iter(rows), []
-    while chunk := list(islice(rows, 65_536)):
-        batches.append(pa.RecordBatch.from_pylist(chunk, SCHEMA))
-    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
-    # A column that the task does not have would cost as much as one that it has.
-    return table.drop_columns([name for name in SCHEMA.names if table[name].null_count == len(table)])
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, dialect=csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel)
-        try:
-            if reader.fieldnames:
-                for key in ("image", "caption"):  # tables hold pairs only
-                    require_key(reader.fieldnames, key, f"{path}, header")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: not as many fields as the header has; "
-                        "put captions that contain the separator in double quotes."
-                    )
-                yield f"line {reader.line_num}", row
-        except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: broken table ({error}); correct it.") from None
-
-
-_READERS = {".json": json_rows, ".jsonl": jsonl_rows, ".csv": _csv_rows, ".tsv": _csv_rows}

@@ -118,7 +118,7 @@ def another(source: Source, index: int, record: Record) -> Record | None:
         if number == index:
             continue
         seen = source.record(number, 0)
-        if not isinstance(seen.image, Path) or seen.image != record.image:
+        if seen.image_id is None or seen.image_id != record.image_id:
             return seen
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Literal
 
 from albef import distributed
 from albef.config import UserError
-from albef.data.answers import answer_type, normalise_answer, soft_accuracy
+from albef.data.annotations import AnnotationSource
+from albef.data.answers import answer_type, comparable, most_frequent, soft_accuracy
 from albef.data.pictures import BadPicture
-from albef.data.sources import AnnotationSource, Source
+from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric
 from albef.evaluation.judged import Judged, cluster_of, judged_metrics, of_all, shown
@@ -50,11 +50,11 @@ def judge_answers(
             )
         best["open"] = engine.written_answers(memory, asked.beams)
         for row, (index, record) in enumerate(zip(batch.indices, batch.records, strict=True)):
-            expected = max(record.answers, key=record.answers.count, default="")
+            expected = next(iter(most_frequent(record.answers)), "")
             found: dict[Way, Judged] = {}
             for way, answers in best.items():
                 answer, chance = answers[row][0]
-                score = soft_accuracy(answer, record.answers) if record.answers else math.nan
+                score = soft_accuracy(answer, record.answers, record.official) if record.answers else math.nan
                 found[way] = Judged(index, expected, answer, chance, score, cluster_of(record))
             yield found
 
@@ -69,10 +69,13 @@ def evaluate_vqa(
 ) -> Iterator[Metric]:
     """ "{name}/accuracy" of ranking the listed answers and "{name}/open_accuracy" of writing one, with intervals.
 
-    Both also of each type of answer ("…_yes_no", "…_number", "…_other"). Of data without answers only "{name}/count"
-    and "{name}/skipped". `results` gets the file that the official server takes: every question exactly once, those
-    without a readable picture with an empty answer; the answers are ranked ones where there is a list.
+    Both also of each type of answer ("…_yes_no", "…_number", "…_other"). `results` gets the file that the official
+    server takes: every question exactly once, those without a readable picture with an empty answer; the answers are
+    ranked ones where there is a list. Of data without answers then only "{name}/count" and "{name}/skipped" are left;
+    without `results` they raise `UserError`.
     """
+    if results is None:
+        check_answered(source)
     found, bad = of_all(lambda bad: judge_answers(engine, source, asked, shuffled, bad))
     if results is not None and distributed.rank() == 0:
         way: Way = "ranked" if asked.answers else "open"
@@ -87,6 +90,12 @@ def evaluate_vqa(
         metric = "accuracy" if way == "ranked" else "open_accuracy"
         ones = [ways[way] for ways in known]
         yield from judged_metrics(name, ones, bad, lambda one: answer_type(one.expected), metric)
+
+
+def check_answered(source: Source) -> None:
+    """Raises `UserError` for questions that nobody has answered."""
+    if isinstance(source, AnnotationSource) and source.none_judged:
+        raise UserError(source.none_judged)
 
 
 def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
@@ -105,20 +114,21 @@ def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
 
 
 def frequent_answers(source: Source, most: int = 3192) -> list[str]:
-    """The most frequent answers of training data; as many as the paper ranks.
+    """The most frequent answers of training data, as many as the paper ranks; equal ones are one.
 
     Of a file all are counted; of pictograms those of the first questions, since each needs a picture to be painted.
     """
     counted = len(source) if isinstance(source, AnnotationSource) else min(len(source), PAINTED)
-    counts = Counter(answer for index in range(counted) for answer in source.record(index, 0).answers)
-    return [answer for answer, _ in counts.most_common(most)]
+    return most_frequent(answer for index in range(counted) for answer in source.record(index, 0).answers)[
+        :most
+    ]
 
 
 def check_answers(file: Path, answers: Sequence[str], source: Source) -> None:
     """Raises `UserError` for a list that has none of the answers of the data."""
-    listed = {normalise_answer(answer) for answer in answers}
+    listed = {comparable(answer) for answer in answers}
     given = [answer for index in range(min(len(source), 1000)) for answer in source.record(index, 0).answers]
-    if given and not any(normalise_answer(answer) in listed for answer in given):
+    if given and not any(comparable(answer) in listed for answer in given):
         raise UserError(
             f"{file}: has none of the answers of the data, such as {given[0]!r}; make the list from the training "
             f"answers, or leave it out."

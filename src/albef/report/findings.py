@@ -92,7 +92,7 @@ def pixels_of(image: Picture, obey_exif: bool, config: Config) -> np.ndarray:
 
 
 @dataclass
-class Excerpt:
+class Excerpt(Source):
     """Records of a source, spread evenly: as many as a report can look at."""
 
     source: Source

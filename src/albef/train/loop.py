@@ -26,7 +26,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from albef import distributed
 from albef.config import Config, UserError
-from albef.data.loader import ExampleSet, batches
+from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
@@ -179,6 +179,9 @@ def train_process(config: Config, run: Path) -> None:
     if log is not None:
         parameters = sum(parameter.numel() for parameter in task.student.parameters())
         log.say(f"{parameters:,} parameters on {device}; {reason}")
+        for note in source.notes:
+            log.say(note)
+        list_left_out(source, run / "bad_samples.jsonl", log.say)
 
     if sharded:
         shard(task, optimizer, device)

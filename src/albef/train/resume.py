@@ -24,6 +24,7 @@ HARMLESS = frozenset(
     {
         "data.source",
         "data.image_root",
+        "data.strip_prefix",
         "data.validation",
         "data.workers",
         "data.max_bad_fraction",

@@ -46,7 +46,7 @@ def test_annotations_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureF
     source = tmp_path / "ve"
     picture(source / "flickr30k-images" / "7.jpg")
     file = write(source / "snli_ve_train.jsonl", [sentence(7, "neutral", "Flickr30K_ID")])
-    folder, latin, broken = ("Is a directory; nothing was written", "not UTF-8 text", "line 2: broken JSON")
+    folder, latin, broken = ("cannot be read (Is a directory)", "not UTF-8 text", "line 2: broken JSON")
     for content, message in (
         (None, folder),
         (b'{"a": "caf\xe9"}', latin),

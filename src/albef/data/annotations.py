@@ -1,0 +1,214 @@
+"""Records of annotation files: JSON, JSONL, CSV or TSV, a row each."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from albef.config import TaskName, UserError
+from albef.data.csv_rows import csv_rows
+from albef.data.json_rows import json_rows, jsonl_rows
+from albef.data.records import LeftOut, Record, stable_id
+from albef.data.rows import JUDGED, REQUIRED, SCHEMA, Columns, columns, nearest
+from albef.data.text_files import quoted, unusable
+
+_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[tuple[str, object]]]] = {
+    ".json": lambda path, required: json_rows(path),
+    ".jsonl": lambda path, required: jsonl_rows(path),
+    ".csv": csv_rows,
+    ".tsv": csv_rows,
+}
+ENDINGS = ", ".join(_READERS)
+
+
+class AnnotationSource:
+    """The rows of a JSON, JSONL, CSV or TSV file, each with what `rows.py` says of the task.
+
+    Rows with the same path are of one image, unless an `image_id` says otherwise. Paths begin at `image_root`, after
+    `strip_prefix` has been taken away from their beginning. With `only_judged` rows without what they are judged by
+    (`rows.JUDGED`) are left out; raises `UserError` if that are all.
+    """
+
+    couple = 1
+
+    def __init__(
+        self,
+        path: Path,
+        image_root: str = "",
+        task: TaskName = "pretrain",
+        strip_prefix: str = "",
+        only_judged: bool = False,
+    ) -> None:
+        if path.suffix.lower() not in _READERS:
+            raise UserError(f"{path}: unknown kind of annotation file; give it one of the endings {ENDINGS}.")
+        root = Path(os.path.expanduser(image_root)) if image_root else path.parent
+        if not os.path.isdir(root):
+            raise UserError(f"{root}: no such folder; correct data.image_root.")
+        reading = Reading(path, task, strip_prefix, only_judged)
+        self._columns = _arrow_columns(reading.rows(), path)
+        self._name, self._root, self._below_root = path.name, root, os.path.join(os.path.abspath(root), "")
+        self.notes: Sequence[str] = reading.notes()
+        self.left_out: Sequence[LeftOut] = reading.left_out
+        self.none_judged = reading.none_judged()  # a sentence if no row has what it is judged by
+        if not self._columns:
+            raise UserError(self.none_judged or f"{path}: holds no rows.")
+        check_path(self._columns["image"][0].as_py(), root, f"{path}, {self._columns['place'][0].as_py()}")
+
+    def __len__(self) -> int:
+        return len(self._columns["place"])
+
+    def record(self, index: int, epoch: int) -> Record:
+        """Row `index`, the same in every epoch."""
+        row: Columns = {name: column[index].as_py() for name, column in self._columns.items()}
+        image, second, image_id, box = (
+            row["image"],
+            row.get("second_image"),
+            row.get("image_id"),
+            row.get("box"),
+        )
+        return Record(
+            image=self._root / image,
+            captions=tuple(row["captions"]),
+            image_id=self._identity(image) if image_id is None else image_id,
+            caption_ids=None,
+            origin=f"{self._name}, {row['place']}",
+            second_image=None if second is None else self._root / second,
+            label=row.get("label"),
+            answers=tuple(row.get("answers") or ()),
+            answer_weights=tuple(row.get("answer_weights") or ()),
+            official=bool(row.get("official")),
+            key=row.get("key") or "",
+            box=None if box is None else tuple(box),
+        )
+
+    def _identity(self, image: str) -> int:
+        """A number for an image by its path as text: the file system is not asked, of which there are millions."""
+        path = os.path.normpath(os.path.join(self._below_root, image))
+        # Below the root by what follows it, so that data that have moved are the same.
+        return stable_id(path.removeprefix(self._below_root))
+
+
+class Reading:
+    """The rows of one file for one task, and an account of what is in it besides them."""
+
+    def __init__(self, path: Path, task: TaskName, strip_prefix: str, only_judged: bool) -> None:
+        self.path, self.task, self.strip_prefix, self.only_judged = path, task, strip_prefix, only_judged
+        self.num_rows, self.num_unjudged, self.near = 0, 0, ""
+        self.spread: list[str] = []  # places of rows that run over several lines
+        self.left_out: list[LeftOut] = []
+
+    def rows(self) -> Iterator[Columns]:
+        """The rows as `SCHEMA` has them."""
+        reader, judged = _READERS[self.path.suffix.lower()], JUDGED.get(self.task)
+        for place, row in reader(self.path, REQUIRED[self.task]):
+            read = columns(row, self.task, f"{self.path}, {place}")
+            read["place"] = place
+            self.num_rows += 1
+            if place.startswith("lines"):
+                self.spread.append(place)
+            if self.strip_prefix:
+                for image in ("image", "second_image"):
+                    read[image] = stripped(read[image], self.strip_prefix)
+            if judged and not read[judged.column]:
+                assert isinstance(row, dict)
+                self.num_unjudged += 1
+                self.near = self.near or nearest(row, judged.key)
+                if self.only_judged:
+                    origin, reason = f"{self.path.name}, {place}", f'there is no "{judged.key}"'
+                    self.left_out.append(LeftOut(origin, reason))
+                    continue
+            yield read
+
+    def notes(self) -> list[str]:
+        """What a user should know of the file, in sentences."""
+        notes, rows = [], f"of {self.num_rows:,}"
+        if 0 < self.num_unjudged < self.num_rows:
+            judged, done = JUDGED[self.task], "left out" if self.only_judged else "not judged"
+            notes.append(
+                f'{self.path}: {self.num_unjudged:,} {rows} {judged.rows} have no "{judged.key}"{self.meant()} and are '
+                f"{done}."
+            )
+        if self.spread:
+            notes.append(
+                f"{self.path}: {len(self.spread):,} {rows} rows run over several lines, the first from "
+                f"{self.spread[0]}; if that is not meant, a quotation mark is not closed there."
+            )
+        return notes
+
+    def none_judged(self) -> str:
+        """A sentence if no row has what it is judged by."""
+        if not self.num_rows or self.num_unjudged < self.num_rows:
+            return ""
+        judged, verb = (
+            JUDGED[self.task],
+            "learn from" if self.only_judged and self.task == "vqa" else "judge by",
+        )
+        article = "an" if judged.key[0] in "aeiou" else "a"
+        return (
+            f"{self.path}: none of the {self.num_rows:,} {judged.rows} has {article} "
+            f'"{judged.key}"{self.meant()}: there is nothing to {verb}.'
+        )
+
+    def meant(self) -> str:
+        """The key that was probably meant for what they are judged by."""
+        return f" (found {quoted(self.near)})" if self.near else ""
+
+
+def stripped(image: str | None, prefix: str) -> str | None:
+    """A path without its beginning."""
+    if image is None or not image.startswith(prefix):
+        return image
+    return image.removeprefix(prefix).lstrip("/")
+
+
+def check_path(image: str, root: Path, where: str) -> None:
+    """Raises `UserError` for a path of another machine whose end is there below the root; asks for one file only."""
+    if not (os.path.isabs(image) or "\\" in image) or os.path.exists(root / image):
+        return
+    parts = re.split(r"[/\\]", image)
+    for start in range(len(parts)):
+        below = "/".join(parts[start:])
+        if not below or os.path.isabs(below) or not os.path.isfile(root / below):
+            continue
+        prefix = image[: len(image) - len(below)]
+        if "\\" in image:
+            what = f"{quoted(image)} is written as on Windows, and there is no such file here"
+            do = f"write it as {quoted(below)}"
+        else:
+            what = f"{quoted(image)} is an absolute path, so data.image_root (--image-root) is not put before it, and "
+            what += "there is no such file"
+            do = f"set data.strip_prefix (--strip-prefix) to {prefix}, or take that away from the rows"
+        raise UserError(f"{where}: {what}; but {below} is there below {root}: {do}.")
+
+
+# Rows are kept in Arrow columns: millions of them as Python objects would take gigabytes in every process.
+def _arrow_columns(rows: Iterator[Columns], path: Path) -> dict[str, pa.Array]:
+    """The columns of `SCHEMA` that have anything in them; a column of nothing would cost as much as one that has."""
+    batches = []
+    while chunk := list(islice(rows, 65_536)):
+        batches.append(_record_batch(chunk, path))
+    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
+    return {
+        name: column.chunk(0)
+        for name, column in zip(SCHEMA.names, table.columns, strict=True)
+        if column.null_count < len(column)
+    }
+
+
+def _record_batch(rows: Sequence[Columns], path: Path) -> pa.RecordBatch:
+    """The rows as Arrow has them; raises `UserError`, which names the row, for what it has no place for."""
+    try:
+        return pa.RecordBatch.from_pylist(rows, SCHEMA)
+    except Exception as error:
+        if len(rows) > 1:
+            for row in rows:
+                _record_batch([row], path)
+        place = str(rows[0]["place"])
+        if isinstance(error, UnicodeEncodeError):
+            raise UserError(f"{path}, {place}: not UTF-8 text ({error.reason}); correct it.") from None
+        raise unusable(path, place, error) from None
