@@ -220,7 +220,7 @@ def test_a_model_saved_before_a_setting_was_there_is_as_published(folder: Path) 
         ({"resize": "nearest"}, "resize is 'nearest'"),
         ({"image_widht": 3}, "unknown key image_widht; did you mean image_width"),
         ({"image_size": 17}, "not divisible"),
-        ({"image_size": "big"}, "wrong type"),
+        ({"image_size": "big"}, "image_size is .big., but it must be a whole number"),
         ({"vocab_size": 20}, "pieces, but the model knows 20"),
     ],
 )

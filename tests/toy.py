@@ -34,6 +34,7 @@ MODEL = ModelConfig(
     max_tokens=12,
     dropout=0.1,
     initial_std=0.1,
+    sine_positions=False,
 )
 # The engine's tests have texts of their own, longer than the training ones.
 CAPTIONS = ["a fox on grass", "two red cars in the snow", "a small tree left of a large house", "a fox"]

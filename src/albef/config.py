@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from albef.agreement import OFFICIAL as OFFICIAL
+from albef.agreement import check_agreement
+from albef.errors import UserError as UserError
+from albef.setting_checks import ABOVE_0, BELOW_1, check_ranges, check_types, sized
 
 TaskName = Literal["pretrain", "retrieval", "vqa", "entailment", "text_assignment", "nlvr", "grounding"]
-
-
-class UserError(ValueError):
-    """A mistake that the user can mend: the message names the file or setting, the problem and the remedy."""
+TEMPERATURE_RANGE = (0.001, 0.5)  # within which training keeps it, as published
+LARGEST_SEED = 2**63 - 1  # that torch's generator takes
+LONGEST_TIMEOUT_SECONDS = 10**9
 
 
 def is_drawn(source: str) -> bool:
@@ -20,26 +23,46 @@ def is_drawn(source: str) -> bool:
     return source.partition(":")[0] == "pictograms"
 
 
-Ranges = Mapping[tuple[str, ...], tuple[float, float]]  # by settings: the least and the most
+# What the other sizes have that `base` has not.
+OF_SIZE: dict[str, dict[str, Any]] = {
+    "tiny": dict(
+        image_size=48,
+        patch_size=12,
+        image_width=96,
+        image_depth=4,
+        image_heads=3,
+        image_mlp_width=384,
+        text_width=96,
+        text_depth=2,
+        fusion_depth=2,
+        text_heads=3,
+        text_mlp_width=384,
+        feature_width=64,
+        vocabulary="trained",
+        vocab_size=512,
+        max_positions=64,
+        dropout=0.0,
+        initial_std=0.1,
+        sine_positions=True,
+    ),
+    "small": dict(
+        image_width=384,
+        image_heads=6,
+        image_mlp_width=1536,
+        text_width=384,
+        text_heads=6,
+        text_mlp_width=1536,
+    ),
+    "base": {},
+}
 
 
-def check_ranges(section: str, config: object, ranges: Ranges) -> None:
-    """Raises `UserError` for a setting, or a number in one, that is out of its range."""
-    for names, (least, most) in ranges.items():
-        for name in names:
-            value = getattr(config, name)
-            if not all(
-                least <= number <= most for number in (value if isinstance(value, tuple) else (value,))
-            ):
-                bound = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-                raise UserError(f"{section}.{name} is {value}, but it must be {bound}.")
-
-
+@sized(OF_SIZE)
 @dataclass(frozen=True)
 class ModelConfig:
     """Widths and depths of the model, and what it expects of its input. Defaults: the published `base` model."""
 
-    size: str = "base"  # a name of `SIZES`, whose sizes hold unless they are given
+    size: Literal["tiny", "small", "base"] = "base"  # whose sizes hold unless they are given
     image_size: int = 256  # pixels a side; a multiple of the patch
     patch_size: int = 16  # pixels a side of what becomes one image token
     image_width: int = 768  # of the image encoder's tokens
@@ -75,8 +98,9 @@ class ModelConfig:
     transparent: Literal["white", "dropped"] = "white"
 
     def __post_init__(self) -> None:
-        sizes = ("image_size", "patch_size", "feature_width", "vocab_size", "max_positions", "max_words")
-        encoders = (
+        check_types("model.", self)
+        sizes = ("image_size", "patch_size", "feature_width", "max_positions", "max_words")
+        encoders = tuple(
             f"{part}_{what}" for part in ("image", "text") for what in ("width", "heads", "mlp_width")
         )
         check_ranges(
@@ -84,13 +108,18 @@ class ModelConfig:
             self,
             {
                 (*sizes, *encoders, "image_depth"): (1, math.inf),
-                ("text_depth", "fusion_depth", "initial_std"): (0, math.inf),
-                ("dropout",): (0, 1),
+                ("text_depth", "fusion_depth"): (0, math.inf),
+                ("initial_std", "std"): (ABOVE_0, math.inf),
+                ("initial_temperature",): TEMPERATURE_RANGE,
+                ("dropout",): (0, BELOW_1),
                 ("max_tokens",): (2 + self.append_sep, self.max_positions),
+                # Far beyond what anybody builds; a number that slipped would take the memory of a machine.
+                ("image_size", "patch_size"): (-math.inf, 100_000),
+                ("image_depth", "text_depth", "fusion_depth"): (-math.inf, 1_000),
+                (*encoders, "feature_width", "max_positions", "max_words"): (-math.inf, 1_000_000),
+                ("vocab_size",): (6, 10_000_000),  # five special tokens and a piece
             },
         )
-        if self.transparent not in ("white", "dropped"):
-            raise UserError(f"model.transparent is {self.transparent!r}, but it must be white or dropped.")
         if self.image_size % self.patch_size:
             raise UserError(
                 f"model.image_size {self.image_size} is not divisible by model.patch_size {self.patch_size}: "
@@ -114,36 +143,8 @@ class ModelConfig:
 
 
 SIZES: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(
-        size="tiny",
-        image_size=48,
-        patch_size=12,
-        image_width=96,
-        image_depth=4,
-        image_heads=3,
-        image_mlp_width=384,
-        text_width=96,
-        text_depth=2,
-        fusion_depth=2,
-        text_heads=3,
-        text_mlp_width=384,
-        feature_width=64,
-        vocabulary="trained",
-        vocab_size=512,
-        max_positions=64,
-        dropout=0.0,
-        initial_std=0.1,
-        sine_positions=True,
-    ),
-    "small": ModelConfig(
-        size="small",
-        image_width=384,
-        image_heads=6,
-        image_mlp_width=1536,
-        text_width=384,
-        text_heads=6,
-        text_mlp_width=1536,
-    ),
+    "tiny": ModelConfig("tiny"),
+    "small": ModelConfig("small"),
     "base": ModelConfig(),
 }
 
@@ -195,12 +196,22 @@ class DataConfig:
     workers: int = 0  # data-loading processes per training process
 
     def __post_init__(self) -> None:
-        shares = ("caption_noise", "twin_share", "crop_scale", "mlm_probability", "max_bad_fraction")
-        check_ranges(
-            "data",
-            self,
-            {shares: (0, 1), ("count",): (1, math.inf), ("twins_from_epoch", "workers"): (0, math.inf)},
-        )
+        check_types("data.", self)
+        if not self.source:
+            raise UserError(
+                "data.source is empty: name an annotation file, a folder of pictures or pictograms."
+            )
+        ranges = {
+            ("caption_noise", "twin_share", "mlm_probability", "max_bad_fraction"): (0, 1),
+            ("crop_scale",): (ABOVE_0, 1),
+            ("count", "num_nouns"): (1, math.inf),
+            ("twins_from_epoch", "workers"): (0, math.inf),
+        }
+        check_ranges("data", self, ranges)
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise UserError(f"data.crop_scale is {self.crop_scale}, but it must have the smaller one first.")
+        if not self.twin_aspects:
+            raise UserError("data.twin_aspects is empty: name at least one, or set data.twin_share to 0.")
 
 
 @dataclass(frozen=True)
@@ -227,10 +238,11 @@ class TaskConfig:
     count_first_token_twice: bool = False  # in the ranking of answers
     # The contrast is with the pairs of all processes and the queue; published: of the own process and the queue.
     gather_batch: bool = True
-    # "official": the settings of `OFFICIAL` below, except those that are given by themselves.
+    # "official": all settings of `OFFICIAL`; empty again where a recipe gives one of them by itself.
     compat: Literal["", "official"] = ""
 
     def __post_init__(self) -> None:
+        check_types("task.", self)
         shares = ("alpha", "momentum", "align_first")
         ranges = {
             shares: (0, 1),
@@ -295,15 +307,37 @@ class TrainConfig:
     keep_every_steps: int = 0  # and each whose step is a multiple of this; 0: no others
 
     def __post_init__(self) -> None:
-        from_1 = ("steps", "batch_size", "processes", "timeout_seconds", "log_every_steps")
+        check_types("train.", self)
+        if not self.device:
+            raise UserError("train.device is empty: name one as torch does, or auto.")
+        from_1 = ("steps", "batch_size", "processes", "log_every_steps")
         from_0 = ("seed", "micro_batch_size", "warmup_steps", "threads", "keep_every_steps")
+        layers = ("init_image_layers", "init_text_layers")
         factors = ("lr", "min_lr", "warmup_lr", "weight_decay", "clip_norm", "temperature_lr_scale")
         ranges = {
             (*from_1, "checkpoint_every_steps", "keep_checkpoints"): (1, math.inf),
-            (*from_0, *factors): (0, math.inf),
-            ("betas",): (0, 1),
+            (*from_0, *factors, *layers): (0, math.inf),
+            ("betas",): (0, BELOW_1),
+            ("seed",): (0, LARGEST_SEED),
+            ("timeout_seconds",): (1, LONGEST_TIMEOUT_SECONDS),
         }
         check_ranges("train", self, ranges)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.init and (self.init_image or self.init_text):
+            raise UserError(
+                "train.init gives every encoder its weights: leave it out, or train.init_image and train.init_text."
+            )
+        for name in ("init_image", "init_text"):
+            if getattr(self, f"{name}_layers") and not getattr(self, name):
+                raise UserError(
+                    f"train.{name}_layers chooses from the layers of train.{name}: name that too."
+                )
+        if self.linear == "onednn" and self.precision == "bf16":
+            raise UserError(
+                "train.linear is onednn, whose products are fp32: set train.precision to fp32 or auto."
+            )
         if self.optimizer == "muon" and self.shard:
             raise UserError(
                 "train.shard cuts matrices into slices, but Muon needs them whole: set train.optimizer to adamw."
@@ -323,7 +357,12 @@ class EvaluateConfig:
     layer: int | None = None
 
     def __post_init__(self) -> None:
-        ranges = {("count", "top_k", "beams"): (1, math.inf), ("seed",): (0, math.inf)}
+        check_types("evaluate.", self)
+        ranges = {
+            ("count", "top_k", "beams"): (1, math.inf),
+            ("layer",): (0, math.inf),
+            ("seed",): (0, LARGEST_SEED),
+        }
         check_ranges("evaluate", self, ranges)
 
 
@@ -337,30 +376,20 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
+    def __post_init__(self) -> None:
+        check_types("", self)
+        check_agreement(self)
 
-# What `compat: official` means, setting by setting: the published behaviour wherever our default is another one.
-OFFICIAL: dict[str, object] = {
-    "task.teacher_dropout": True,
-    "task.random_queue": True,
-    "task.mask_same_pairs": False,
-    "task.count_first_token_twice": True,
-    "task.gather_batch": False,
-    "train.schedule": "published",
-    "train.decay_embeddings": True,
-    "train.clip_norm": 0.0,
-    "data.obey_exif": False,
-    "model.transparent": "dropped",
-}
+
 # Of the model's settings those that are younger than the first models: what older models and runs were made with.
 LATER: dict[str, object] = {"fuse_placed_patches": False, "transparent": "dropped"}
+SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
 
 
-def with_compat(config: Config, given: Set[str] = frozenset()) -> Config:
-    """The configuration with `task.compat` expanded into the settings it stands for, except those that were given."""
-    if config.task.compat != "official":
-        return config
-    sections = {name: getattr(config, name) for name in ("model", "data", "task", "train", "evaluate")}
-    for key in OFFICIAL.keys() - given:
+def official(config: Config) -> Config:
+    """The configuration with `task.compat` and all that it stands for (docs/published.md)."""
+    sections = {name: getattr(config, name) for name in SECTIONS}
+    for key, value in {**OFFICIAL, "task.compat": "official"}.items():
         section, name = key.split(".")
-        sections[section] = dataclasses.replace(sections[section], **{name: OFFICIAL[key]})
+        sections[section] = dataclasses.replace(sections[section], **{name: value})
     return Config(**sections)

@@ -17,7 +17,7 @@ from torch import Tensor
 from albef.config import LATER, ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
 from albef.manifest import MANIFEST_FILE
-from albef.model.albef import ALBEF
+from albef.model.albef import ALBEF, HEADS
 from albef.writing import whole_folder
 
 FORMAT_VERSION = 1
@@ -133,7 +133,11 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     stored = LATER | stored
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
-    heads = values.pop("heads", ())
+    heads = values.pop("heads", None)
+    if not (isinstance(heads, tuple) and heads and all(head in HEADS for head in heads)):
+        raise UserError(
+            f"{file}: heads is {stored.get('heads')!r}, but it must be a list of {', '.join(HEADS)}."
+        )
     values.pop("trained", None)
     del values["format_version"], values["resize"]
     if lacking := sorted(fields - set(values)):
@@ -144,8 +148,8 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
         raise UserError(f"{file}: unknown key {unknown[0]}; {hint}")
     try:
         return ModelConfig(**values), heads
-    except TypeError as error:  # a text where a number belongs
-        raise UserError(f"{file}: a value has the wrong type ({error}); save the model again.") from None
+    except UserError as error:
+        raise UserError(f"{file}: {error} Correct it, or save the model again.") from None
 
 
 def read_trained(file: Path) -> Trained | None:

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from albef.config import LATER, SIZES, Config, ModelConfig, UserError, with_compat
+from albef.agreement import OFFICIAL, deviating
+from albef.config import LATER, SIZES, Config, ModelConfig, UserError
 
 SECTIONS = {section.name: section.default_factory for section in dataclasses.fields(Config)}
 
@@ -38,13 +39,18 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
     size = settings.get("model", {}).get("size", "base")
     if size not in SIZES:
         raise UserError(f"model.size {size!r} is unknown: choose one of {', '.join(SIZES)}.")
+    if settings.get("task", {}).get("compat") == "official":
+        for key, value in OFFICIAL.items():
+            section, name = key.split(".")
+            settings.setdefault(section, {}).setdefault(name, value)
     try:
         parser = recipe_parser(size)
         parsed = parser.instantiate(parser.parse_object(settings))
     except ArgumentError as error:
         raise UserError(f"{path}: {plain(str(error))}") from error
-    given = {f"{section}.{name}" for section, keys in settings.items() for name in keys}
-    return with_compat(Config(**{name: parsed[name] for name in SECTIONS}), given)
+    if parsed["task"].compat and deviating(parsed):  # a setting was given by itself
+        parsed["task"] = dataclasses.replace(parsed["task"], compat="")
+    return Config(**{name: parsed[name] for name in SECTIONS})
 
 
 def later(model: dict[str, Any]) -> None:

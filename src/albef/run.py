@@ -102,10 +102,6 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
     """The configuration with its final vocabulary, written into a run folder that is new or holds this very run."""
     tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
     if config.train.init:
-        if config.train.init_image or config.train.init_text:
-            raise UserError(
-                "train.init gives every encoder its weights: leave it out, or train.init_image and train.init_text."
-            )
         known = load_recipe(config_file).model if config_file.exists() else None
         config = dataclasses.replace(config, model=initial_model(config, known))
     if tokenizer_file.exists():

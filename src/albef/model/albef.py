@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from albef.config import ModelConfig
+from albef.config import TEMPERATURE_RANGE, ModelConfig
 from albef.model.answer_decoder import AnswerDecoder
 from albef.model.heads import Classifier, MLMHead
 from albef.model.image_encoder import ImageEncoder
@@ -24,7 +24,7 @@ from albef.model.text_encoder import (
     init_bert,
 )
 
-TEMPERATURE_RANGE = (0.001, 0.5)
+HEADS = ("contrast", "itm", "mlm", "answer", "entailment", "nlvr", "text_assignment")
 
 
 class Encoding(NamedTuple):

@@ -28,6 +28,7 @@ HARMLESS = frozenset(
         "data.validation",
         "data.workers",
         "data.max_bad_fraction",
+        "task.compat",  # stands for other settings, which are compared themselves
         "train.device",
         "train.processes",
         "train.threads",

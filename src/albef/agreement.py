@@ -1,0 +1,57 @@
+"""Whether the settings of a run go together, and what `task.compat: official` makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from albef.errors import UserError
+
+# What `compat: official` means, setting by setting: the published behaviour wherever our default is another one.
+OFFICIAL: dict[str, object] = {
+    "task.teacher_dropout": True,
+    "task.random_queue": True,
+    "task.mask_same_pairs": False,
+    "task.count_first_token_twice": True,
+    "task.gather_batch": False,
+    "train.schedule": "published",
+    "train.decay_embeddings": True,
+    "train.clip_norm": 0.0,
+    "data.obey_exif": False,
+    "model.transparent": "dropped",
+}
+
+
+def check_agreement(config: Any) -> None:
+    """Raises `UserError` for settings of a `Config` that contradict each other."""
+    model, data, task, layer = config.model, config.data, config.task, config.evaluate.layer
+    contrast_alone = task.name == "pretrain" and task.losses == ("itc",)
+    if model.fusion_depth == 0 and not contrast_alone:
+        raise UserError("model.fusion_depth is 0, which is enough for the loss itc alone: set at least 1.")
+    if layer is not None and layer >= model.fusion_depth:
+        raise UserError(
+            f"evaluate.layer is {layer}, but model.fusion_depth is {model.fusion_depth}: layers count from 0."
+        )
+    if task.name == "pretrain" and task.align_first and "itc" not in task.losses:
+        raise UserError(
+            f"task.align_first is {task.align_first}, steps of the loss itc alone, which task.losses has not: "
+            f"add it there, or set task.align_first to 0."
+        )
+    masks_nothing = not data.mlm_probability and not data.mlm_content_only
+    if task.name == "pretrain" and "mlm" in task.losses and masks_nothing:
+        raise UserError("data.mlm_probability is 0, so no word is masked: take mlm out of task.losses.")
+    if task.compat and (key := deviating(config)):
+        raise UserError(
+            f"task.compat is official, but {key} is {setting(config, key)}: from Python call official(config), "
+            f"which sets all that it stands for, or leave task.compat empty."
+        )
+
+
+def deviating(config: Any) -> str:
+    """The first setting of a `Config` that is not as published, as `section.name`; empty where all are."""
+    return next((key for key, value in OFFICIAL.items() if setting(config, key) != value), "")
+
+
+def setting(config: Any, key: str) -> object:
+    """The value of `section.name`."""
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)

@@ -1,0 +1,80 @@
+"""What a model directory says of itself, read with suspicion: every odd value is named with its file and key."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toy
+from albef.config import UserError
+from albef.data.text import Tokenizer
+from albef.engine import Engine
+from albef.model.albef import ALBEF
+from albef.model_directory import read_config, save_model
+
+NAN, INFINITE = float("nan"), float("inf")
+ODD: list[tuple[str, Any]] = [
+    ("heads", 5),
+    ("heads", []),
+    ("heads", None),
+    ("heads", "itm"),
+    ("heads", ["itm", "gpt"]),
+    ("heads", ["itm", 3]),
+    ("heads", [["itm"]]),
+    ("image_size", 48.0),
+    ("image_size", "16"),
+    ("image_size", None),
+    ("image_size", True),
+    ("image_size", [16]),
+    ("image_size", 10**30),
+    ("image_depth", 10**9),
+    ("image_width", -16),
+    ("text_heads", 0),
+    ("text_heads", 3),
+    ("vocab_size", {"bert": 1}),
+    ("mean", [0.1]),
+    ("mean", 0.5),
+    ("mean", [0.1, 0.2, "0.3"]),
+    ("mean", [0.1, 0.2, NAN]),
+    ("mean", [[0.1], [0.2], [0.3]]),
+    ("std", [0.5, 0.0, 0.5]),
+    ("std", [0.5, 0.5, 0.5, 0.5]),
+    ("dropout", NAN),
+    ("dropout", INFINITE),
+    ("initial_temperature", -1),
+    ("initial_std", "small"),
+    ("append_sep", "yes"),
+    ("append_sep", 1),
+    ("size", "huge"),
+    ("size", ["tiny"]),
+    ("vocabulary", {}),
+    ("max_tokens", 10**4),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    tokenizer = Tokenizer.train(toy.CAPTIONS, toy.ENGINE_MODEL.vocab_size)
+    save_model(folder, ALBEF(toy.ENGINE_MODEL), tokenizer, "")
+    return folder
+
+
+@pytest.mark.parametrize(("key", "value"), ODD)
+def test_odd_values_are_named_with_their_file_and_key(folder: Path, key: str, value: object) -> None:
+    file = folder / "config.json"
+    sound = file.read_text()
+    try:
+        file.write_text(json.dumps(json.loads(sound) | {key: value}))
+        with pytest.raises(UserError) as refused:
+            Engine.load(folder, quiet=True)
+    finally:
+        file.write_text(sound)
+    assert str(refused.value).startswith(f"{file}: ")
+    assert key in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_sound_one_is_read_as_it_was_written(folder: Path) -> None:
+    assert read_config(folder / "config.json") == (toy.ENGINE_MODEL, ("contrast", "itm", "mlm"))
