@@ -59,6 +59,7 @@ def test_what_is_given_stays_beside_the_published_behaviour(recipe: Path) -> Non
         ("", ["train.steps=3"], "write it as --section.key=value"),
         ("", ["--train.steps"], "write it as --section.key=value"),
         ("", ["--model.size=huge"], "choose one of tiny, small, base"),
+        ("model: {size: [tiny]}", [], "choose one of tiny, small, base"),
         ("model:\n  image_size: 100", [], "not divisible by model.patch_size"),
         ("model:\n  size: tiny\n  max_tokens: 128", [], r"model\.max_tokens is 128, but .* from 2 to 64"),
         ("", ["--train.log_every_steps=0"], r"train\.log_every_steps is 0, but it must be at least 1"),

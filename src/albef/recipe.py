@@ -37,7 +37,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
         settings.setdefault(section, {})[name] = value
     later(settings.get("model", {}))
     size = settings.get("model", {}).get("size", "base")
-    if size not in SIZES:
+    if size not in list(SIZES):  # which may be compared with anything
         raise UserError(f"model.size {size!r} is unknown: choose one of {', '.join(SIZES)}.")
     if settings.get("task", {}).get("compat") == "official":
         for key, value in OFFICIAL.items():
