@@ -14,11 +14,11 @@ import pytest
 
 import toy
 from albef.cli import main
+from albef.cli.runs import run_state
 from albef.config import Config, UserError
 from albef.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in
 from albef.recipe import dump_config
 from albef.run import prepare, run
-from albef.runs import run_state
 
 HOLD = """
 import os, sys, time

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from albef.cli.info import build_on_meta, published_state
 from albef.config import SIZES, ModelConfig, TaskName, UserError
-from albef.info import build_on_meta, published_state
 from albef.model import checkpoints
 from albef.model.albef import ALBEF
 

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import toy
+from albef.cli.estimate import estimate
 from albef.data.text import Tokenizer
-from albef.estimate import estimate
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 from albef.run import choose_tokenizer

@@ -9,12 +9,12 @@ from PIL import Image
 
 import toy
 from albef.cli import main
+from albef.cli.doctor import findings
+from albef.cli.runs import run_state, runs_in, verified
 from albef.config import UserError
-from albef.doctor import findings
 from albef.engine import Engine
 from albef.model_directory import save_model
 from albef.run import prepare
-from albef.runs import run_state, runs_in, verified
 from albef.search.index import build_index, load_index
 from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import CheckpointWriter

@@ -1,0 +1,45 @@
+"""The command `albef`: one module for each group of commands, which says their arguments and what they do.
+
+Heavy modules are imported inside the commands, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from albef import __version__
+from albef.cli import data, measuring, models, predicting, searching, training, upkeep
+from albef.config import UserError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; exits with 0, or 2 for a mistake that the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    parser = build_parser()
+    # `--section.key=value` belongs to the recipe, which knows its keys; everything else must be known here.
+    given, settings = parser.parse_known_args(arguments)
+    takes_settings = given.command in training.TAKE_SETTINGS
+    if settings and not takes_settings:
+        parser.error(f"unknown argument: {settings[0]}")
+    try:
+        given.command(given, settings) if takes_settings else given.command(given)
+    except UserError as error:
+        print(f"albef: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    parser = argparse.ArgumentParser(
+        prog="albef", description="Align before fuse: vision and language together."
+    )
+    parser.add_argument("--version", action="version", version=f"albef {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (training, measuring, predicting, models, data, searching, upkeep):
+        group.add(commands)
+    return parser

@@ -1,0 +1,63 @@
+"""`albef data`: the embedded data set, and public ones."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from albef.cli.arguments import Commands
+from albef.data.prepare import NAMES
+
+
+def add(commands: Commands) -> None:
+    """The commands' arguments."""
+    command = commands.add_parser("data", help="the embedded data set, and public ones")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    command = actions.add_parser("export", help="write pictures and the published JSON")
+    command.add_argument("name", choices=["pictograms"])
+    command.add_argument("--split", default="train")
+    command.add_argument("--count", type=int, default=1000)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--num-nouns", type=int, default=24)
+    command.add_argument("--image-size", type=int, default=128, help="pixels a side")
+    command.add_argument("--out", type=Path, required=True)
+    command.set_defaults(command=export)
+
+    command = actions.add_parser("prepare", help="the published JSON from a public download (docs/data.md)")
+    command.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    command.add_argument(
+        "--from", dest="source", type=Path, required=True, metavar="DIR", help="the download"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.set_defaults(command=prepare)
+
+
+def export(given: argparse.Namespace) -> None:
+    """`albef data export`"""
+    from albef.data.pictograms.export import export_pictograms
+
+    annotations = export_pictograms(
+        given.out, given.split, given.count, given.seed, given.num_nouns, given.image_size
+    )
+    print(f"{given.count} pictures in {given.out / 'images'}, captions in {annotations}")
+
+
+def prepare(given: argparse.Namespace) -> None:
+    """`albef data prepare`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.data.prepare.sets import prepare as write
+    from albef.data.prepare.writing import MISSING_FILE
+
+    prepared = write(given.name, given.source, given.out)
+    table = Table("file", "rows", "left out", title=f"{given.name} in {given.out}")
+    for file in prepared.files:
+        table.add_row(file.name, f"{file.rows:,}", f"{file.left_out:,}")
+    Console(markup=False).print(table)
+    if prepared.missing:
+        print(
+            f"{prepared.missing:,} pictures are missing or empty (listed in {given.out / MISSING_FILE}); "
+            f"their rows were left out."
+        )
+    print(f"Pictures stay below {given.source}. Train with\n{prepared.command}")

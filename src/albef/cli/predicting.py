@@ -1,0 +1,142 @@
+"""`albef predict`: one verb for each thing that a model can be asked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from albef.cli.arguments import Commands, make_room
+
+if TYPE_CHECKING:
+    from albef.engine import Engine
+
+
+class Verb(NamedTuple):
+    """What a model is asked, the arguments of the question, and who answers: a number by name."""
+
+    help: str
+    arguments: dict[str, dict[str, Any]]
+    answer: Callable[[Engine, argparse.Namespace], dict[str, float]]
+
+
+def match(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
+    """The probability of a match."""
+    return {"match": float(engine.match([given.picture], [given.text])[0])}
+
+
+def retrieval(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
+    """The score of each hit."""
+    from albef.data.formats import SUFFIXES
+
+    by_picture = Path(given.text).suffix.lower() in SUFFIXES
+    rank = engine.rank_texts if by_picture else engine.rank
+    return {given.gallery[hit.number]: hit.score for hit in rank(given.text, given.gallery, given.k)}
+
+
+def vqa(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
+    """The probability of each answer."""
+    return dict(engine.answer(given.picture, given.text, given.candidates, given.k))
+
+
+def entailment(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
+    """The probability of each label."""
+    return engine.entails(given.picture, given.text)
+
+
+def nlvr(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
+    """The probability that the statement is true."""
+    return {"true": engine.judge(given.picture, given.second, given.text)}
+
+
+def grounding(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
+    """The sides of the box, in pixels; the picture with map and box is written beside it."""
+    from albef.report.plots import grounding_picture
+
+    found = engine.ground(given.picture, given.text, given.score, given.layer)
+    sheet = given.out or given.picture.with_name(f"{given.picture.stem}-grounding.png")
+    grounding_picture(given.picture, given.text, found, sheet)
+    print(f"Picture with map and box: {sheet}")
+    return dict(zip(("left", "top", "width", "height"), found.box, strict=True))
+
+
+PICTURE: dict[str, Any] = {"type": Path, "metavar": "PICTURE"}
+VERBS: dict[str, Verb] = {
+    "match": Verb("how well a text fits a picture", {"picture": PICTURE, "text": {"metavar": "TEXT"}}, match),
+    "retrieval": Verb(
+        "which pictures fit a text best, or which texts a picture?",
+        {
+            "text": {"metavar": "QUERY", "help": "a text, or a picture"},
+            "gallery": {
+                "nargs": "+",
+                "metavar": "GALLERY",
+                "help": "pictures for a text, texts for a picture",
+            },
+            "-k": {"type": int, "default": 10, "help": "hits to show"},
+        },
+        retrieval,
+    ),
+    "vqa": Verb(
+        "answer a question",
+        {
+            "picture": PICTURE,
+            "text": {"metavar": "QUESTION"},
+            "--candidates": {"nargs": "+", "metavar": "ANSWER", "help": "answers to choose from"},
+            "-k": {"type": int, "default": 5, "help": "answers to show"},
+        },
+        vqa,
+    ),
+    "entailment": Verb(
+        "does a picture entail a sentence?",
+        {"picture": PICTURE, "text": {"metavar": "SENTENCE"}},
+        entailment,
+    ),
+    "nlvr": Verb(
+        "is a statement true of two pictures?",
+        {"picture": PICTURE, "second": PICTURE, "text": {"metavar": "STATEMENT"}},
+        nlvr,
+    ),
+    "grounding": Verb(
+        "where in a picture is what a phrase means?",
+        {
+            "picture": PICTURE,
+            "text": {"metavar": "PHRASE"},
+            "--score": {"choices": ["itm", "itc"], "default": "itm", "help": "whose map"},
+            "--layer": {"type": int, "help": "fusion layer of the map, from 0"},
+            "--out": {"type": Path, "metavar": "PNG", "help": "picture with map and box"},
+        },
+        grounding,
+    ),
+}
+
+
+def add(commands: Commands) -> None:
+    """The verbs' arguments."""
+    command = commands.add_parser("predict", help="what a model says of pictures and texts")
+    verbs = command.add_subparsers(required=True, metavar="TASK")
+    for name, verb in VERBS.items():
+        command = verbs.add_parser(name, help=verb.help)
+        command.add_argument("model", metavar="MODEL")
+        for argument, settings in verb.arguments.items():
+            command.add_argument(argument, **settings)
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+        command.set_defaults(command=predict, answer=verb.answer, out=None)
+
+
+def predict(given: argparse.Namespace) -> None:
+    """`albef predict`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.engine import Engine
+    from albef.writing import write_json
+
+    make_room(given.json, given.out)
+    result = given.answer(Engine.load(given.model, quiet=True), given)
+    table = Table(title=given.text, show_header=False)
+    for name, value in result.items():
+        table.add_row(str(name), f"{value:.3f}")
+    Console(markup=False).print(table)
+    if given.json:
+        write_json(given.json, result)

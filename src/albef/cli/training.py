@@ -1,0 +1,96 @@
+"""`albef train` and `albef estimate`: what takes a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from albef.cli.arguments import Commands
+from albef.config import UserError
+
+
+def add(commands: Commands) -> None:
+    """The commands' arguments."""
+    command = commands.add_parser(
+        "train",
+        help="train a recipe, evaluate it and write its report",
+        description="Any setting of the recipe can be overridden: --section.key=value.",
+    )
+    command.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.yaml")
+    command.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/NAME_OF_RECIPE)")
+    command.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run, without its recipe")
+    command.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="go on although settings or data have changed; noted in RUN/changes.jsonl",
+    )
+    command.add_argument("--init", metavar="MODEL", help="weights to start from: as --train.init=MODEL")
+    command.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
+    command.set_defaults(command=train)
+
+    command = commands.add_parser(
+        "estimate",
+        help="parameters, memory and time of a recipe, from a few steps",
+        description="Any setting of the recipe can be overridden: --section.key=value.",
+    )
+    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    command.set_defaults(command=estimate)
+
+
+def train(given: argparse.Namespace, settings: list[str]) -> None:
+    """`albef train`"""
+    from albef.recipe import dump_config, load_recipe
+
+    if given.init:
+        settings = [*settings, f"--train.init={given.init}"]
+    if (given.recipe is None) == (given.resume is None):
+        raise UserError("albef train takes either a recipe or --resume RUN.")
+    if given.resume and given.out:
+        raise UserError("--resume RUN goes on in that folder: leave --out away.")
+    if given.resume and not (given.resume / "config.yaml").is_file():
+        raise UserError(f"{given.resume}: holds no run (there is no config.yaml).")
+    config = load_recipe(given.resume / "config.yaml" if given.resume else given.recipe, settings)
+    if given.print_config:
+        print(dump_config(config), end="")
+        return
+    from albef.run import run
+    from albef.train.loop import Interrupted
+
+    out = given.resume or given.out or Path("runs") / given.recipe.stem
+    try:
+        run(config, out, given.allow_changes)
+    except Interrupted as stop:
+        print(f"albef: {stop} Go on with albef train --resume {out}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+
+
+def estimate(given: argparse.Namespace, settings: list[str]) -> None:
+    """`albef estimate`"""
+    from rich.console import Console
+    from rich.table import Table
+
+    from albef.cli.estimate import estimate as measure
+    from albef.recipe import load_recipe
+
+    found = measure(load_recipe(given.recipe, settings))
+    table = Table(show_header=False, title=f"{given.recipe}, each process")
+    table.add_row("parameters", f"{found.parameters:,}")
+    for name in ("weights", "teacher", "optimizer", "memory"):
+        table.add_row(
+            {
+                "weights": "weights and gradients",
+                "teacher": "teacher and queue",
+                "memory": "memory there is",
+            }.get(name, name),
+            f"{getattr(found, f'{name}_bytes') / 2**20:,.1f} MB",
+        )
+    table.add_row("activations a pair", f"{found.activation_bytes_per_pair / 2**20:,.2f} MB")
+    table.add_row("largest train.micro_batch_size that fits", f"{found.largest_micro_batch:,}")
+    table.add_row("pairs a second, all processes", f"{1 / found.seconds_per_pair:,.0f}")
+    table.add_row("an epoch", f"{found.seconds_per_epoch / 60:,.1f} minutes")
+    table.add_row("the whole run, at the pace of its end", f"{found.seconds_in_all / 3600:,.2f} hours")
+    Console(markup=False).print(table)
+
+
+TAKE_SETTINGS = (train, estimate)
