@@ -14,13 +14,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "albef"
 LAYERS = [
     {"cli", "__main__"},
-    {"commands"},
-    {"estimate"},
-    {"run", "info", "exchange", "runs", "doctor"},
-    {"serve", "report"},
-    {"search", "train"},
+    {"run", "serve"},
+    {"report", "search"},
     {"evaluation"},
-    {"engine"},
+    {"train", "exchange"},
+    {"engine", "peers"},
     {"tasks", "model_directory"},
     {"model", "data", "momentum"},
     {"objectives", "config", "distributed", "recipe", "progress", "manifest", "ranker", "lock", "writing"},

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from albef import distributed
-from albef.config import Config, DataConfig, ModelConfig, TaskName, UserError, is_drawn
-from albef.data.sources import Source, check_pictograms, open_source
-from albef.data.text import Tokenizer, clean_caption
+from albef.config import Config, DataConfig, TaskName, UserError, is_drawn
+from albef.data.sources import check_pictograms, open_source
+from albef.data.text import Tokenizer
 from albef.engine import Engine
-from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr
-from albef.evaluation.evaluate import Metric, evaluate_pairs, evaluate_pictograms, write_metrics
-from albef.evaluation.grounding import evaluate_grounding
-from albef.evaluation.judged import another
-from albef.evaluation.protocol import Protocol, protocol, short
+from albef.evaluation.by_task import MEASURED, Asked, evaluate_on, facts_of, protocol_of
+from albef.evaluation.evaluate import write_metrics
+from albef.evaluation.protocol import short
 from albef.evaluation.tables import tables
-from albef.evaluation.vqa import Asking, check_answered, check_answers, evaluate_vqa, frequent_answers
+from albef.evaluation.vqa import Asking, check_answered, check_answers, frequent_answers
 from albef.lock import alone_in
 from albef.model.albef import ALBEF
 from albef.model.maps import layer_of
-from albef.model_directory import CONFIG_FILE as MODEL_FILE
-from albef.model_directory import Trained, find_model, read_answers, read_config, save_model
+from albef.model_directory import Trained, read_answers, save_model
 from albef.recipe import dump_config, load_recipe
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.initial_encoders import initial_encoders
 from albef.train.loop import TOKENIZER_FILE, train
 from albef.train.resume import CONFIG_FILE, check_same_run
+from albef.train.start import choose_tokenizer, initial_model
 from albef.writing import write_whole
-
-VOCABULARY_CAPTIONS = 5000
-VOCABULARY_FILE = "vocab.txt"  # BERT's, one piece a line
 
 
 def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
@@ -136,8 +129,7 @@ def check_free(folder: Path) -> None:
 def check_evaluation(config: Config) -> None:
     """Raises `UserError` for what the run would fail for at its end: a split, a file or a layer that there isn't."""
     task, data = config.task.name, config.data
-    if task == "grounding":
-        layer_of(config.model.fusion_depth, config.evaluate.layer)
+    layer_of(config.model.fusion_depth, config.evaluate.layer)
     source = data.source if is_drawn(data.source) else data.validation
     if is_drawn(source):
         for split in config.evaluate.splits:
@@ -145,43 +137,6 @@ def check_evaluation(config: Config) -> None:
     elif source:
         validation = dataclasses.replace(data, source=source)
         check_answered(open_source(validation, "test", config.evaluate.seed, task=task))
-
-
-def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
-    """The model that training starts from, with this recipe's picture size, text length and dropout.
-
-    `known`: that model, where a run has noted it, so that it need not be there any more.
-    """
-    start, own = known or read_config(find_model(config.train.init)[0] / MODEL_FILE)[0], config.model
-    return dataclasses.replace(
-        start,
-        image_size=own.image_size,
-        max_tokens=own.max_tokens,
-        max_words=own.max_words,
-        dropout=own.dropout,
-    )
-
-
-def choose_tokenizer(config: Config) -> Tokenizer:
-    """That of the model or BERT to start from, else BERT's or one of the data's first captions and answers."""
-    if config.train.init:
-        return Tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
-    beside = Path(config.train.init_text).expanduser() if config.train.init_text else None
-    if beside and (beside / TOKENIZER_FILE).is_file():
-        return Tokenizer.load(beside / TOKENIZER_FILE)
-    if beside and (beside / VOCABULARY_FILE).is_file():
-        return Tokenizer.of_vocabulary(beside / VOCABULARY_FILE)
-    if config.model.vocabulary == "bert":
-        return Tokenizer.bert()
-    source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
-    records = (source.record(index, 0) for index in range(len(source)))
-    texts = (
-        text
-        for record in islice(records, VOCABULARY_CAPTIONS)
-        for text in (*record.captions, *record.answers)
-    )
-    cleaned = [clean_caption(text, config.model.max_words) for text in texts]
-    return Tokenizer.train(cleaned, config.model.vocab_size)
 
 
 def evaluate(engine: Engine, config: Config) -> dict[str, float]:
@@ -199,104 +154,11 @@ def evaluate(engine: Engine, config: Config) -> dict[str, float]:
     return evaluate_on(engine, data, wanted.splits, wanted.seed, asked)
 
 
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What is to be measured, and how."""
-
-    task: TaskName
-    asking: Asking  # of questions; its `k` is also how many candidates matching re-ranks
-    layer: int | None = None  # of the maps of grounding
-    blind_alone: bool = False
-    results: Path | None = None  # where the answers to questions are written to
-
-
-def evaluate_on(
-    engine: Engine, data: DataConfig, splits: Sequence[str], seed: int, asked: Asked
-) -> dict[str, float]:
-    """A task's figures on splits of pictograms, or (as "data") on the user's own file or folder."""
-    if HEAD[asked.task] not in engine.model.heads:
-        raise UserError(
-            f"This model was trained for {engine.trained_for}, not for {asked.task}: "
-            f"leave --task out, or choose a model with that head."
-        )
-    metrics: dict[str, float] = {}
-    if data.source == "pictograms" and asked.task in OF_PAIRS:
-        found = evaluate_pictograms(engine, splits, seed, data.count, data.num_nouns, asked.asking.k)
-        return controls(found) if asked.blind_alone else dict(found)
-    drawn = is_drawn(data.source)
-    for name in splits if drawn else ["data"]:
-        source = open_source(data, name if drawn else "test", seed, engine.config.image_size, asked.task)
-        if distributed.rank() == 0:
-            for note in source.notes:
-                print(note, file=sys.stderr)
-        if data.answer_list and asked.task == "vqa":
-            check_answers(Path(data.answer_list), asked.asking.answers, source)
-        metrics |= evaluate_task(engine, source, name, asked)
-    return metrics
-
-
-def controls(metrics: Iterable[Metric]) -> dict[str, float]:
-    """The figures of the blind control alone."""
-    return {name: value for name, value in metrics if "/blind/" in name}
-
-
-def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> dict[str, float]:
-    """The task's figures on a source, and under "blind" what is left of them when every picture is another one's."""
-    if asked.task in OF_PAIRS:
-        found = evaluate_pairs(engine, source, asked.asking.k, name)  # with the blind control
-        return controls(found) if asked.blind_alone else dict(found)
-    metrics: dict[str, float] = {}
-    controlled = asked.blind_alone or another(source, 0, source.record(0, 0)) is not None
-    for shuffled in [False] * (not asked.blind_alone) + [True] * controlled:
-        prefix = f"{name}/blind" if shuffled else name
-        if asked.task == "vqa":
-            results = None if shuffled else asked.results
-            metrics |= evaluate_vqa(engine, source, asked.asking, prefix, shuffled, results)
-        elif asked.task == "entailment":
-            metrics |= evaluate_entailment(engine, source, prefix, shuffled)
-        elif asked.task == "nlvr":
-            metrics |= evaluate_nlvr(engine, source, prefix, shuffled)
-        elif asked.task == "grounding":
-            metrics |= evaluate_grounding(engine, source, prefix, asked.layer, shuffled)
-    return metrics  # empty for text assignment, which prepares for NLVR2 and is measured there
-
-
-OF_PAIRS = ("pretrain", "retrieval")  # evaluated by recall
-# What a model must have to be asked.
-HEAD: dict[TaskName, str] = {
-    "pretrain": "contrast",
-    "retrieval": "contrast",
-    "grounding": "itm",
-    "vqa": "answer",
-    "entailment": "entailment",
-    "text_assignment": "text_assignment",
-    "nlvr": "nlvr",
-}
-
-
-def task_of(engine: Engine) -> TaskName:
-    """The task that a model was trained for, by its heads where it does not say."""
-    if engine.trained is not None:
-        return engine.trained.task
-    by_head: dict[str, TaskName] = {"answer": "vqa", "entailment": "entailment", "nlvr": "nlvr"}
-    return next((task for head, task in by_head.items() if head in engine.model.heads), "retrieval")
-
-
-def protocol_of(engine: Engine, task: TaskName, data: str) -> Protocol | None:
-    """The protocol that the figures of retrieval belong to; None for other tasks."""
-    return protocol(engine.trained, data) if task in OF_PAIRS else None
-
-
-def facts_of(found: Protocol | None) -> dict[str, str]:
-    """What `metrics.json` says of the protocol."""
-    return {"protocol": found.name, "protocol_in_words": found.sentence} if found else {}
-
-
 def answers_of(config: Config) -> list[str]:
     """The answers that a model for questions ranks: the recipe's list, or the frequent ones of the training data."""
-    if config.task.name != "vqa":
+    if MEASURED[config.task.name].head != "answer":
         return []
-    source = open_source(config.data, "train", config.train.seed, config.model.image_size, "vqa")
+    source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     if not config.data.answer_list:
         return frequent_answers(source)
     file = Path(config.data.answer_list).expanduser()
@@ -319,7 +181,7 @@ def data_to_measure(trained: Config | None, task: TaskName) -> DataConfig:
     Raises `UserError` for a run on other data than pictograms that has no validation data.
     """
     if trained is None or is_drawn(trained.data.source):
-        return DataConfig("pictograms" if task in OF_PAIRS else f"pictograms:{task}")
+        return DataConfig("pictograms" if MEASURED[task].by_recall else f"pictograms:{task}")
     if not trained.data.validation:
         raise UserError(
             f"This run was trained on {trained.data.source} and has no data.validation: name with --data what it is "

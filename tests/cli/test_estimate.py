@@ -8,8 +8,8 @@ from albef.cli.estimate import estimate
 from albef.data.text import Tokenizer
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
-from albef.run import choose_tokenizer
 from albef.tasks.pretrain import Pretrain
+from albef.train.start import choose_tokenizer
 
 
 def test_counts_the_model_and_sees_what_checkpointing_saves() -> None:

@@ -12,10 +12,11 @@ import toy
 from albef.cli import main
 from albef.config import Config, DataConfig, EvaluateConfig, TaskConfig, TaskName, TrainConfig
 from albef.data.text import Tokenizer
+from albef.evaluation.by_task import Asked
 from albef.model.albef import ALBEF
 from albef.model_directory import Trained, save_model
 from albef.recipe import dump_config
-from albef.run import Asked, run
+from albef.run import run
 
 Rows = list[dict[str, object]]
 
@@ -85,7 +86,7 @@ def test_answers_are_ranked_as_published_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Asked] = []
-    monkeypatch.setattr("albef.run.evaluate_on", lambda *given: asked.append(given[-1]) or {})
+    monkeypatch.setattr("albef.evaluation.by_task.evaluate_on", lambda *given: asked.append(given[-1]) or {})
     model = model_in(tmp_path, "answer")
     main(["evaluate", model])
     main(["evaluate", model, "--count-first-token-twice"])

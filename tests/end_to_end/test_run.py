@@ -15,7 +15,8 @@ import toy
 from albef.cli import main
 from albef.config import DataConfig, TaskConfig, UserError
 from albef.recipe import dump_config
-from albef.run import choose_tokenizer, run
+from albef.run import run
+from albef.train.start import choose_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 METRICS = {

@@ -16,8 +16,8 @@ import toy
 from albef import distributed
 from albef.config import DataConfig, UserError
 from albef.engine import Engine
+from albef.evaluation.by_task import Asked, evaluate_on
 from albef.evaluation.vqa import Asking
-from albef.run import Asked, evaluate_on
 
 GALLERY, RECORDS = 140, 70  # three batches and two: two processes can't have as many pictures each
 TASKS = {"vqa": "answer", "entailment": "entailment", "nlvr": "nlvr", "grounding": "itm"}

@@ -17,12 +17,12 @@ from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.engine import choose_device
 from albef.model import kernels
-from albef.run import choose_tokenizer, initial_model
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
 from albef.train.allocator import keep_freed_memory
 from albef.train.kernel_choice import choose
 from albef.train.optim import build_optimizer, stage_at
+from albef.train.start import choose_tokenizer, initial_model
 
 MAX_ROWS = 16  # of the steps that are timed
 TIMED_STEPS = 2

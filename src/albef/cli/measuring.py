@@ -73,11 +73,12 @@ def evaluate(given: argparse.Namespace) -> None:
 
     from albef import distributed
     from albef.engine import Engine
+    from albef.evaluation.by_task import Asked, evaluate_on, facts_of, protocol_of, task_of
     from albef.evaluation.evaluate import write_metrics
     from albef.evaluation.tables import tables
     from albef.evaluation.vqa import Asking
     from albef.model_directory import read_answers
-    from albef.run import Asked, config_of, data_to_measure, evaluate_on, facts_of, protocol_of, task_of
+    from albef.run import config_of, data_to_measure
 
     make_room(given.json, given.results)
     with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):

@@ -1,0 +1,139 @@
+"""What each task is measured by, one line a task, and the figures of a model on splits or on own data."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from albef import distributed
+from albef.config import DataConfig, TaskName, UserError, is_drawn
+from albef.data.sources import Source, open_source
+from albef.engine import Engine
+from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr
+from albef.evaluation.evaluate import Metric, evaluate_pairs, evaluate_pictograms
+from albef.evaluation.grounding import evaluate_grounding
+from albef.evaluation.judged import another
+from albef.evaluation.protocol import Protocol, protocol
+from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is to be measured, and how."""
+
+    task: TaskName
+    asking: Asking  # of questions; its `k` is also how many candidates matching re-ranks
+    layer: int | None = None  # of the maps of grounding
+    blind_alone: bool = False
+    results: Path | None = None  # where the answers to questions are written to
+
+
+# The figures of a source; with True every image is replaced by another one's, the blind control.
+Judge = Callable[[Engine, Source, str, Asked, bool], Iterator[Metric]]
+
+
+def vqa(engine: Engine, source: Source, name: str, asked: Asked, shuffled: bool) -> Iterator[Metric]:
+    """Accuracy of answers."""
+    results = None if shuffled else asked.results
+    return evaluate_vqa(engine, source, asked.asking, name, shuffled, results)
+
+
+def entailment(engine: Engine, source: Source, name: str, asked: Asked, shuffled: bool) -> Iterator[Metric]:
+    """Accuracy of labels."""
+    return evaluate_entailment(engine, source, name, shuffled)
+
+
+def nlvr(engine: Engine, source: Source, name: str, asked: Asked, shuffled: bool) -> Iterator[Metric]:
+    """Accuracy and consistency of judgements."""
+    return evaluate_nlvr(engine, source, name, shuffled)
+
+
+def grounding(engine: Engine, source: Source, name: str, asked: Asked, shuffled: bool) -> Iterator[Metric]:
+    """Whether maps and boxes lie where they should."""
+    return evaluate_grounding(engine, source, name, asked.layer, shuffled)
+
+
+class Measured(NamedTuple):
+    """How a task is measured."""
+
+    head: str  # what a model must have to be asked
+    judge: Judge | None = None  # None: by recall, or (text assignment) in the task that it prepares for
+    by_recall: bool = False
+
+
+MEASURED: dict[TaskName, Measured] = {
+    "pretrain": Measured("contrast", by_recall=True),
+    "retrieval": Measured("contrast", by_recall=True),
+    "vqa": Measured("answer", vqa),
+    "entailment": Measured("entailment", entailment),
+    "nlvr": Measured("nlvr", nlvr),
+    "grounding": Measured("itm", grounding),
+    "text_assignment": Measured("text_assignment"),
+}
+
+
+def evaluate_on(
+    engine: Engine, data: DataConfig, splits: Sequence[str], seed: int, asked: Asked
+) -> dict[str, float]:
+    """A task's figures on splits of pictograms, or (as "data") on the user's own file or folder."""
+    measured = MEASURED[asked.task]
+    if measured.head not in engine.model.heads:
+        raise UserError(
+            f"This model was trained for {engine.trained_for}, not for {asked.task}: "
+            f"leave --task out, or choose a model with that head."
+        )
+    if data.source == "pictograms" and measured.by_recall:
+        found = evaluate_pictograms(engine, splits, seed, data.count, data.num_nouns, asked.asking.k)
+        return chosen(found, asked)
+    metrics: dict[str, float] = {}
+    drawn = is_drawn(data.source)
+    for name in splits if drawn else ["data"]:
+        source = open_source(data, name if drawn else "test", seed, engine.config.image_size, asked.task)
+        if distributed.rank() == 0:
+            for note in source.notes:
+                print(note, file=sys.stderr)
+        if data.answer_list and measured.judge is vqa:
+            check_answers(Path(data.answer_list), asked.asking.answers, source)
+        metrics |= evaluate_task(engine, source, name, asked)
+    return metrics
+
+
+def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> dict[str, float]:
+    """The task's figures on a source, and under "blind" what is left of them when every picture is another one's."""
+    measured = MEASURED[asked.task]
+    if measured.by_recall:
+        return chosen(evaluate_pairs(engine, source, asked.asking.k, name), asked)
+    metrics: dict[str, float] = {}
+    if measured.judge is not None:
+        if not asked.blind_alone:
+            metrics |= measured.judge(engine, source, name, asked, False)
+        if asked.blind_alone or another(source, 0, source.record(0, 0)) is not None:
+            metrics |= measured.judge(engine, source, f"{name}/blind", asked, True)
+    return metrics
+
+
+def chosen(metrics: Iterator[Metric], asked: Asked) -> dict[str, float]:
+    """The figures that were asked for, of those that come with their blind control."""
+    return {name: value for name, value in metrics if not asked.blind_alone or "/blind/" in name}
+
+
+def task_of(engine: Engine) -> TaskName:
+    """The task that a model was trained for, by its heads where it does not say."""
+    if engine.trained is not None:
+        return engine.trained.task
+    heads = engine.model.heads
+    own = (task for task, measured in MEASURED.items() if measured.judge and measured.head in heads)
+    return "retrieval" if "contrast" in heads else next(own, "retrieval")
+
+
+def protocol_of(engine: Engine, task: TaskName, data: str) -> Protocol | None:
+    """The protocol that the figures of retrieval belong to; None for other tasks."""
+    return protocol(engine.trained, data) if MEASURED[task].by_recall else None
+
+
+def facts_of(found: Protocol | None) -> dict[str, str]:
+    """What `metrics.json` says of the protocol."""
+    return {"protocol": found.name, "protocol_in_words": found.sentence} if found else {}

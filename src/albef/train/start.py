@@ -1,0 +1,52 @@
+"""What a training starts from: a tokenizer, and the sizes of the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice
+from pathlib import Path
+
+from albef.config import Config, ModelConfig
+from albef.data.sources import open_source
+from albef.data.text import Tokenizer, clean_caption
+from albef.model_directory import CONFIG_FILE, TOKENIZER_FILE, find_model, read_config
+
+VOCABULARY_CAPTIONS = 5000
+VOCABULARY_FILE = "vocab.txt"  # BERT's, one piece a line
+
+
+def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
+    """The model that training starts from, with this recipe's picture size, text length and dropout.
+
+    `known`: that model, where a run has noted it, so that it need not be there any more.
+    """
+    start, own = known or read_config(find_model(config.train.init)[0] / CONFIG_FILE)[0], config.model
+    return dataclasses.replace(
+        start,
+        image_size=own.image_size,
+        max_tokens=own.max_tokens,
+        max_words=own.max_words,
+        dropout=own.dropout,
+    )
+
+
+def choose_tokenizer(config: Config) -> Tokenizer:
+    """That of the model or BERT to start from, else BERT's or one of the data's first captions and answers."""
+    if config.train.init:
+        return Tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
+    beside = Path(config.train.init_text).expanduser() if config.train.init_text else None
+    if beside and (beside / TOKENIZER_FILE).is_file():
+        return Tokenizer.load(beside / TOKENIZER_FILE)
+    if beside and (beside / VOCABULARY_FILE).is_file():
+        return Tokenizer.of_vocabulary(beside / VOCABULARY_FILE)
+    if config.model.vocabulary == "bert":
+        return Tokenizer.bert()
+    source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
+    records = (source.record(index, 0) for index in range(len(source)))
+    texts = (
+        text
+        for record in islice(records, VOCABULARY_CAPTIONS)
+        for text in (*record.captions, *record.answers)
+    )
+    cleaned = [clean_caption(text, config.model.max_words) for text in texts]
+    return Tokenizer.train(cleaned, config.model.vocab_size)
