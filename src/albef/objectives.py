@@ -16,6 +16,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+# What training minimises, as the log names it and as readers do.
+LOSSES = {
+    "itc": "contrast (ITC)",
+    "itm": "matching (ITM)",
+    "mlm": "masked words (MLM)",
+    "answer": "answers",
+    "classification": "classification",
+    "assignment": "text assignment",
+}
+
 
 def similarity(
     features: Float[Tensor, "rows width"],

@@ -18,9 +18,10 @@ from albef.evaluation.ranking import similarities
 from albef.model.albef import ALBEF
 from albef.report import write_report
 from albef.report.findings import Pair, caption_maps, doubts, gallery_pairs, rank, training_pairs, words
+from albef.report.headline import duration
 from albef.report.page import source
+from albef.report.pairs import ordinal
 from albef.report.plots import LOSSES, SHARES, curves, lit, smoothed
-from albef.report.report import duration, ordinal
 
 MODEL = dataclasses.replace(
     SIZES["tiny"],

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from albef.config import UserError
 from albef.lock import is_held
 from albef.manifest import MANIFEST_FILE, Damaged, plain, verify
+from albef.objectives import LOSSES
 from albef.recipe import load_recipe
 from albef.train.checkpoint import checkpoints_in, step_of
-from albef.train.logging import LOSSES
 from albef.train.resume import CONFIG_FILE
 
 HEADLINES = ("t2i_r1", "accuracy")  # endings of the figures that stand for a run in the list

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from albef import objectives
 from albef.data.pictures import open_picture
 from albef.data.records import Box
 from albef.engine import Grounding
@@ -43,7 +45,7 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": _INK,
     "ytick.color": _INK,
 }
-_BLUE, _ORANGE, _GREEN = "#3b82f6", "#f08c1a", "#17a673"
+_BLUE, _ORANGE, _GREEN = _COLORS = "#3b82f6", "#f08c1a", "#17a673"
 
 
 class Panel(NamedTuple):
@@ -57,14 +59,7 @@ class Panel(NamedTuple):
 LOSSES = Panel(
     "Losses",
     (0, None),
-    {
-        "itc": ("contrast (ITC)", _BLUE),
-        "itm": ("matching (ITM)", _ORANGE),
-        "mlm": ("masked words (MLM)", _GREEN),
-        "answer": ("answers", _BLUE),
-        "classification": ("classification", _BLUE),
-        "assignment": ("text assignment", _BLUE),
-    },
+    {name: (label, color) for (name, label), color in zip(objectives.LOSSES.items(), cycle(_COLORS))},
 )
 INFORMATION = Panel(
     "Mutual information, at least (nats)",

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from albef.manifest import plain
+from albef.objectives import LOSSES
 from albef.writing import append_whole
-
-LOSSES = ("itc", "itm", "mlm", "answer", "classification", "assignment")  # in the progress bar
 
 Scalars = dict[str, float]
 
