@@ -196,9 +196,10 @@ class Engine(LoadedModel):
         picture = open_picture(image, obey_exif=True, transparent=transparent, shrink=False)
         ids, mask = self.text_tokens([phrase])
         pixels = self.placed(self.pixels(picture))[None]
-        maps = word_maps(self.model, pixels, ids, mask, layer)[0]
+        with self.computing():
+            maps = word_maps(self.model, pixels, ids, mask, layer)[0]
+            together = maps.mean(0) if score == "itm" else contrast_maps(self.model, pixels, ids, mask)[0]
         size = picture.shape[1], picture.shape[0]
-        together = maps.mean(0) if score == "itm" else contrast_maps(self.model, pixels, ids, mask)[0]
         whole = enlarged(together, size)
         words = tuple(
             (piece, enlarged(one, size))

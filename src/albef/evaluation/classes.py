@@ -26,7 +26,7 @@ def judge_classes(
         if batch.second_pixels is not None:
             pixels = torch.cat([pixels, batch.second_pixels])
         ids, mask = engine.text_tokens([record.captions[0] for record in batch.records])
-        with torch.inference_mode():
+        with engine.computing():
             model = engine.model
             memory = model.image_memory(model.encode_image(pixels))
             chances = model.classify(model.encode_text(ids, mask).tokens, mask, memory).float().softmax(1)

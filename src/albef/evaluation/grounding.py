@@ -47,8 +47,9 @@ def ground_all(
         raise UserError(f"This model was trained for {engine.trained_for}, without matching (itm).")
     for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of pictures as stored
         ids, mask = engine.text_tokens([record.captions[0] for record in batch.records])
-        itm = word_maps(engine.model, batch.pixels, ids, mask, layer).sum(1)
-        itc = contrast_maps(engine.model, batch.pixels, ids, mask)
+        with engine.computing():
+            itm = word_maps(engine.model, batch.pixels, ids, mask, layer).sum(1)
+            itc = contrast_maps(engine.model, batch.pixels, ids, mask)
         for record, *maps in zip(batch.records, itm, itc, strict=True):
             image = open_picture(record.image, obey_exif=False, shrink=False)
             size = image.shape[1], image.shape[0]

@@ -184,7 +184,8 @@ class WordMap(NamedTuple):
 def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
     """A map for each word of the caption that may name something in the picture, in the caption's order."""
     ids, mask = engine.text_tokens([pair.caption])
-    maps = word_maps(engine.model, engine.placed(engine.pixels(pair.image))[None], ids, mask)[0]
+    with engine.computing():
+        maps = word_maps(engine.model, engine.placed(engine.pixels(pair.image))[None], ids, mask)[0]
     found = []
     for word, places in words(engine.tokenizer.pieces(ids[0].tolist())):
         if word not in EMPTY_WORDS:
