@@ -1,6 +1,14 @@
 import io
+import os
+import signal
+import socket
 import struct
+import sys
+import threading
+import warnings
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +16,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from albef.config import UserError
+from albef.data import pictures
 from albef.data.pictures import BadPicture, open_picture
 
 rng = np.random.default_rng(0)
@@ -88,7 +97,6 @@ def test_exif_orientation_is_obeyed_or_ignored(kind, orientation):
     assert upright.shape[0] == (70 if orientation > 4 else 50)
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, of corrupt EXIF data
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_broken_exif_data_leave_the_picture_as_it_is_stored(kind):
     exif = Image.Exif()
@@ -148,3 +156,154 @@ def test_the_size_is_judged_before_anything_is_decoded(monkeypatch):
     monkeypatch.setattr(Image.Image, "convert", decode)
     with pytest.raises(BadPicture, match="megapixels"):
         open_picture(png_header(12_000, 10_000), obey_exif=True)
+
+
+def test_a_damaged_tiff_is_a_bad_picture():
+    whole = KINDS["tiff"]
+    place = whole.index(struct.pack("<HH", 273, 4))  # where the pixels are: a number of four bytes
+    damaged = whole[: place + 2] + struct.pack("<H", 2) + whole[place + 4 :]  # now a text
+    with pytest.raises(BadPicture, match=r"cannot be read as a picture \("):
+        open_picture(damaged, obey_exif=True)
+
+
+class Odd(Exception):
+    """What no list of exceptions has."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Odd(), MemoryError(), AssertionError("odd"), RecursionError(), ZeroDivisionError(), UserWarning("odd")],
+)
+def test_whatever_a_decoder_raises_is_a_bad_picture(monkeypatch, error):
+    def decode(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(Image, "open", decode)
+    with pytest.raises(
+        BadPicture, match=f"^the picture: cannot be read as a picture .{error or type(error).__name__}"
+    ):
+        open_picture(KINDS["bmp"], obey_exif=True)
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    with pytest.raises(BadPicture):
+        open_picture(KINDS["jpeg"], obey_exif=True)
+
+
+def test_ctrl_c_while_decoding_stays_ctrl_c(monkeypatch):
+    def decode(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    with pytest.raises(KeyboardInterrupt):
+        open_picture(KINDS["jpeg"], obey_exif=True)
+
+
+def test_warning_filters_are_as_before_whoever_decodes():
+    exif = encoded(PICTURE, "WEBP", exif=b"Exif\0\0II*\0\0\0\0\0\xff\xff")
+    before = list(warnings.filters)
+    errors = []
+
+    def decode():
+        try:
+            for _ in range(30):
+                open_picture(exif, obey_exif=True)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=decode) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert warnings.filters == before
+
+
+@pytest.fixture
+def no_hanging() -> Iterator[None]:
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+
+
+@pytest.mark.usefixtures("no_hanging")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "socket.png"))
+    for path in (tmp_path / "pipe.png", tmp_path / "socket.png", Path("/dev/zero")):
+        with pytest.raises(BadPicture, match="it is a pipe, socket or device"):
+            open_picture(path, obey_exif=True)
+    listening.close()
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(BadPicture, match=r"link\.png: is a link to nowhere\.png, where no file is"):
+        open_picture(tmp_path / "link.png", obey_exif=True)
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    for odd in (
+        tmp_path / "circle.png",
+        "a\0b.png",
+        tmp_path / ("a" * 300),
+        "",
+        tmp_path / "link.png" / "x.png",
+    ):
+        with pytest.raises(BadPicture):
+            open_picture(odd, obey_exif=True)
+
+
+def test_files_of_more_than_a_gigabyte_are_not_read_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_BYTES", 1000)
+    (tmp_path / "a.jpg").write_bytes(KINDS["jpeg"] + bytes(1000))
+    with pytest.raises(BadPicture, match="megabytes; shrink it"):
+        open_picture(tmp_path / "a.jpg", obey_exif=True)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "grey jpeg", "cmyk"])
+def test_large_jpegs_are_decoded_at_a_part_of_their_size(monkeypatch, kind):
+    whole = open_picture(KINDS[kind], obey_exif=True)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(cv2, "imdecode", None)  # which would decode all of it
+    half = open_picture(KINDS[kind], obey_exif=True)
+    assert half.shape == (25, 35, 3)
+    expected = cv2.resize(whole, (35, 25), interpolation=cv2.INTER_AREA)
+    assert np.abs(half.astype(int) - expected).mean() < 3
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
+    assert open_picture(KINDS[kind], obey_exif=True).shape == (7, 9, 3)
+    with pytest.raises(BadPicture, match="megapixels"):  # where pixels are counted
+        open_picture(KINDS[kind], obey_exif=True, shrink=False)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_picture(encoded(PICTURE, "JPEG", exif=exif), obey_exif=True).shape == (9, 7, 3)
+
+
+@pytest.mark.parametrize("kind", ["progressive", "png", "webp", "gif", "bmp", "tiff"])
+def test_what_can_only_be_decoded_whole_is_refused_when_large(monkeypatch, kind):
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    with pytest.raises(BadPicture, match="megapixels; shrink it"):
+        open_picture(KINDS[kind], obey_exif=True)
+
+
+def test_jpegs_have_a_bound_too(monkeypatch):
+    large = KINDS["jpeg"].replace(struct.pack(">HH", 50, 70), struct.pack(">HH", 40_000, 40_000), 1)
+    with pytest.raises(BadPicture, match="1000 megapixels"):
+        open_picture(large, obey_exif=True)
+
+
+HEIC = Path(__file__).parent / "heic"
+
+
+def test_heic_is_read_with_the_extra():
+    pytest.importorskip("pi_heif")
+    turned = open_picture(HEIC / "turned.heic", obey_exif=True)  # 64 × 48: white above, red to the left, blue
+    assert turned.shape == (64, 48, 3)
+    for place, colour in (((5, 40), (240, 240, 240)), ((10, 10), (200, 30, 30)), ((50, 10), (30, 30, 200))):
+        assert np.abs(turned[place].astype(int) - colour).max() < 20
+    alpha = open_picture(HEIC / "alpha.heic", obey_exif=True)  # transparent to the left
+    assert np.abs(alpha[40, 10].astype(int) - 255).max() < 5
+    assert np.abs(alpha[40, 60].astype(int) - (30, 30, 200)).max() < 20
+    with pytest.raises(BadPicture, match="cannot be read"):
+        open_picture((HEIC / "turned.heic").read_bytes()[:400], obey_exif=True)
+
+
+def test_without_the_extra_heic_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(BadPicture, match=r"is a HEIC picture.*albef\[heic\]"):
+        open_picture(HEIC / "turned.heic", obey_exif=True)
