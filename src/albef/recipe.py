@@ -55,9 +55,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def later(model: dict[str, Any]) -> None:
     """Adds what the configuration of an older run lacks of the model's settings, as that run was made."""
-    if {
-        field.name for field in dataclasses.fields(ModelConfig)
-    } - LATER.keys() <= model.keys():  # every other one
+    others = {field.name for field in dataclasses.fields(ModelConfig)} - LATER.keys()
+    if others <= model.keys():
         model |= {name: value for name, value in LATER.items() if name not in model}
 
 

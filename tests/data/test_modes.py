@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import toy
-from albef.config import OFFICIAL, DataConfig, ModelConfig, TaskConfig, UserError, with_compat
+from albef.config import OFFICIAL, DataConfig, ModelConfig, UserError, official
 from albef.data.loader import ExampleSet
 from albef.data.pictures import BadPicture, open_picture
 from albef.data.records import Record
@@ -310,7 +310,7 @@ def test_how_transparency_is_laid_down_is_stored_with_the_model(tmp_path: Path) 
     stored = json.loads((tmp_path / "white" / "config.json").read_text())
     for change in ({"transparent": "black"}, {"transparent": 1}):
         (tmp_path / "white" / "config.json").write_text(json.dumps(stored | change))
-        with pytest.raises(UserError, match="white or dropped"):
+        with pytest.raises(UserError, match="white, dropped"):
             read_config(tmp_path / "white" / "config.json")
     del stored["transparent"]  # saved before
     (tmp_path / "white" / "config.json").write_text(json.dumps(stored))
@@ -329,6 +329,5 @@ def test_runs_of_before_and_published_ones_go_on_without_alpha(tmp_path: Path) -
     file.write_text("model: {size: tiny}")
     assert load_recipe(file).model.transparent == "white"
     assert load_recipe(file, ["--task.compat=official"]).model.transparent == "dropped"
-    official = with_compat(dataclasses.replace(toy.config(), task=TaskConfig(compat="official")))
-    assert official.model.transparent == OFFICIAL["model.transparent"] == "dropped"
+    assert official(toy.config()).model.transparent == OFFICIAL["model.transparent"] == "dropped"
     assert ModelConfig().transparent == "white"
