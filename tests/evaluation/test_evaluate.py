@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from albef.config import UserError
-from albef.data.pictograms.gallery import gallery
+from albef.data.pictograms.gallery import foils, gallery
 from albef.data.records import Record
 from albef.engine import Engine
 from albef.evaluation import evaluate, ranking
@@ -101,6 +101,72 @@ def test_a_model_that_cannot_match_is_measured_by_contrast(engine: Engine) -> No
     engine.model.itm_head = None
     metrics = dict(evaluate_pictograms(engine, ["test"], 1, 20, 24, top_k=5))
     assert {name.replace("/blind", "").split("/")[1] for name in metrics} == {"itc"}
+
+
+def places(order: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """How many stand before the first correct one in each row's order."""
+    return np.take_along_axis(correct, order, axis=1).argmax(1)
+
+
+def test_figures_are_those_of_ranking_by_hand(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recall of a model that is right now and then, otherwise for texts than for images, by another way."""
+    rng, num_images, top_k = np.random.default_rng(2), 30, 6
+    of_text = np.sort(np.concatenate([np.arange(num_images), rng.integers(0, num_images, 40)]))
+    of_images = rng.normal(size=(num_images, 5)).astype(np.float32)
+    of_texts = of_images[of_text] + 0.7 * rng.normal(size=(len(of_text), 5)).astype(np.float32)
+    match = 3 * rng.normal(size=(num_images, len(of_text))) + 3 * (np.arange(num_images)[:, None] == of_text)
+    monkeypatch.setattr(engine, "encode_images", lambda images, **_: of_images)
+    monkeypatch.setattr(engine, "encode_texts", lambda texts: of_texts)
+    monkeypatch.setattr(ranking, "match_scores", lambda _, __, ___, pairs: match[pairs[:, 0], pairs[:, 1]])
+    shown = pictures(num_images)
+    rows = [record(shown[image], f"{n} foxes", image_id=int(image)) for n, image in enumerate(of_text)]
+    metrics = dict(evaluate_pairs(engine, Listed(rows), top_k=top_k))
+
+    cosine, truth = of_images @ of_texts.T, np.arange(num_images)[:, None] == of_text
+    blind = np.roll(truth, num_images // 2, axis=0)
+    for way, scores, matched in (("i2t", cosine, match), ("t2i", cosine.T, match.T)):
+        for name, correct in (("data", truth), ("data/blind", blind)):
+            correct = correct if way == "i2t" else correct.T
+            first = np.argsort(-scores, axis=1)
+            best, rest = first[:, :top_k], first[:, top_k:]
+            near = np.take_along_axis(matched, best, axis=1)
+            added = np.take_along_axis(scores, best, axis=1) / engine.temperature + near
+            orders = {"itc": first}
+            for score, values in (("itm", near), ("sum", added)):
+                again = np.take_along_axis(best, np.argsort(-values, axis=1), axis=1)
+                orders[score] = np.concatenate([again, rest], axis=1)
+            for score, order in orders.items():
+                for k in (1, 5, 10):
+                    share = (places(order, correct) < k).mean()
+                    assert metrics[f"{name}/{score}/{way}_r{k}"] == pytest.approx(share), (
+                        name,
+                        score,
+                        way,
+                        k,
+                    )
+    for score in ("itc", "itm", "sum"):  # a figure in another one's place would be noticed
+        assert metrics[f"data/{score}/t2i_r1"] != metrics[f"data/{score}/i2t_r1"]
+    assert (metrics["data/pictures"], metrics["data/captions"]) == (30, 70)
+
+
+def test_a_foil_that_fools_the_model_counts_against_its_own_kind(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = gallery("test", 5, 40, 24, engine.config.image_size)
+    false = foils(drawn, 5)
+    texts = [*drawn.captions, *(foil.caption for foil in false)]
+    kinds = dict(zip(texts[40:], (foil.kind for foil in false), strict=True))
+    oracle(engine, monkeypatch, {caption: number for number, caption in enumerate(drawn.captions)})
+
+    def match_scores(engine: Engine, images: object, texts: list[str], pairs: np.ndarray) -> np.ndarray:
+        believed = {"count": 5.0, "size": 4.0}
+        return np.array([4.0 if text < 40 else believed.get(kinds[texts[text]], -4.0) for _, text in pairs])
+
+    monkeypatch.setattr(evaluate, "match_scores", match_scores)
+    metrics = dict(evaluate_pictograms(engine, ["test"], 5, 40, 24, top_k=8))
+    expected = {"count": 0.0, "size": 0.5, "noun": 1.0, "background": 1.0, "location": 1.0, "relation": 1.0}
+    assert {kind: metrics[f"test/itm/foil_{kind}"] for kind in expected} == expected
+    assert {metrics[f"test/itc/foil_{kind}"] for kind in expected} == {1.0}
 
 
 def test_rows_with_one_image_id_are_one_picture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

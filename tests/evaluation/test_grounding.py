@@ -1,0 +1,108 @@
+"""Grounding by maps whose right answers are counted by hand, with misses among them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+import toy
+from albef.data.records import Box, Record
+from albef.evaluation import grounding
+from albef.evaluation.grounding import evaluate_grounding, grounded
+
+GRID = 2  # of the toy model's maps
+
+
+class Phrases:
+    """Records of grey pictures, 20 pixels a side, with one box each."""
+
+    couple = 1
+
+    def __init__(self, boxes: Sequence[Box], proposals: Sequence[tuple[Box, ...]] = ()) -> None:
+        self.boxes, self.proposals = boxes, proposals or [()] * len(boxes)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def record(self, index: int, epoch: int) -> Record:
+        grey = np.full((20, 20, 3), 100, np.uint8)
+        box, proposals = self.boxes[index], self.proposals[index]
+        return Record(grey, ("a fox",), index, None, "here", box=box, proposals=proposals)
+
+
+def spot(left: int, top: int, side: int = 4) -> np.ndarray:
+    """A map of 20 × 20 that is one in a square and falls off from its top left corner."""
+    map_ = np.zeros((20, 20), np.float32)
+    map_[top : top + side, left : left + side] = np.linspace(1, 0.9, side * side).reshape(side, side)
+    return map_
+
+
+def one(box: Box, *proposals: Box) -> Record:
+    return Phrases([box], [proposals]).record(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("box", "pointed"),
+    [
+        ((8.0, 4.0, 4.0, 4.0), True),
+        ((8.6, 4.0, 4.0, 4.0), False),  # the middle of the highest pixel is at 8.5, 4.5
+        ((4.0, 4.0, 4.4, 4.0), False),
+        ((4.0, 4.0, 4.6, 4.0), True),
+        ((8.0, 4.6, 4.0, 4.0), False),
+        ((8.0, 0.0, 4.0, 4.4), False),
+        ((8.0, 0.0, 4.0, 4.6), True),
+        ((4.0, 8.0, 4.0, 4.0), False),  # row and column are not the other
+    ],
+)
+def test_a_map_points_into_the_box_or_beside_it(box: Box, pointed: bool) -> None:
+    assert grounded(one(box), spot(8, 4)).pointed is pointed
+
+
+def test_a_box_is_right_from_half_an_overlap_on() -> None:
+    map_ = spot(8, 4)
+    assert grounded(one((8.0, 4.0, 4.0, 8.0)), map_).right  # 16 of 32
+    assert not grounded(one((8.0, 4.0, 4.0, 8.1)), map_).right
+    assert not grounded(one((0.0, 0.0, 4.0, 4.0)), map_).right
+
+
+def test_a_chosen_proposal_is_what_counts() -> None:
+    near, far = (8.0, 4.0, 4.0, 4.0), (0.0, 10.0, 4.0, 4.0)
+    found = grounded(one(near, far, near), spot(8, 4))
+    assert (found.chosen, found.right) == (near, True)
+    found = grounded(one(near, far), spot(8, 4))  # the map's own box would be right
+    assert (found.chosen, found.right) == (far, False)
+    assert grounded(one(near), spot(8, 4)).chosen is None
+
+
+def test_figures_of_maps_that_hit_and_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four phrases matching points at all but the last, contrast at the first alone."""
+    corners = [(0, 0), (10, 0), (0, 10), (10, 10)]
+    boxes: list[Box] = [(float(x), float(y), 10.0, 10.0) for x, y in corners]
+
+    def maps(shown: Sequence[int]) -> np.ndarray:
+        return np.eye(4, dtype=np.float32)[list(shown)].reshape(len(shown), GRID, GRID)
+
+    # A map per token: those of [CLS] and of a word are nowhere, that of the other word points.
+    of_words = np.stack([np.zeros((4, GRID, GRID)), maps([0, 1, 2, 1]), np.zeros((4, GRID, GRID))], axis=1)
+    monkeypatch.setattr(grounding, "word_maps", lambda *_: of_words)
+    monkeypatch.setattr(grounding, "contrast_maps", lambda *_: maps([0, 0, 0, 0]))
+    monkeypatch.setattr(grounding, "enlarged", lambda map_, size: np.kron(map_, np.ones((10, 10))))
+    engine = toy.engine("contrast", "itm")
+    found = dict(evaluate_grounding(engine, Phrases(boxes), "x"))
+    shares = {name: value for name, value in found.items() if not name.endswith(("_low", "_high"))}
+    assert shares == {
+        "x/itm_pointing": 0.75,
+        "x/itm_map_box": 0.75,
+        "x/itc_pointing": 0.25,
+        "x/itc_map_box": 0.25,
+        "x/count": 4.0,
+        "x/skipped": 0.0,
+    }
+    # Where the proposals of the second phrase leave its box out.
+    proposals = [tuple(boxes), (boxes[0], boxes[2]), tuple(boxes), tuple(boxes)]
+    found = dict(evaluate_grounding(engine, Phrases(boxes, proposals), "x"))
+    assert (found["x/itm_proposals"], found["x/itc_proposals"]) == (0.5, 0.25)
+    assert (found["x/itm_pointing"], found["x/itm_map_box"]) == (0.75, 0.75)
+    # A phrase without proposals: the figure would be of other phrases than the rest.
+    found = dict(evaluate_grounding(engine, Phrases(boxes, [*proposals[:3], ()]), "x"))
+    assert "x/itm_proposals" not in found
