@@ -146,7 +146,7 @@ class Reading:
             return ""
         judged, verb = (
             JUDGED[self.task],
-            "learn from" if self.only_judged and self.task == "vqa" else "judge by",
+            "learn from" if self.only_judged and self.task == "vqa" else "judge",
         )
         article = "an" if judged.key[0] in "aeiou" else "a"
         return (
