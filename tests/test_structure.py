@@ -22,7 +22,7 @@ LAYERS = [
     {"tasks", "model_directory"},
     {"model", "data", "momentum"},
     {"objectives", "config", "distributed", "recipe", "progress", "manifest", "ranker", "lock", "writing"},
-    {"setting_checks", "agreement"},
+    {"setting_checks", "setting_values", "agreement"},
     {"errors"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

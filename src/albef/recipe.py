@@ -4,53 +4,89 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 
 from albef.agreement import OFFICIAL, deviating
-from albef.config import LATER, SIZES, Config, ModelConfig, UserError
+from albef.config import LATER, Config, ModelConfig, UserError
+from albef.setting_checks import hints
+from albef.setting_values import check_tags, is_null, typed_value, value_of
 
-SECTIONS = {section.name: section.default_factory for section in dataclasses.fields(Config)}
+KINDS = {name: hints(section) for name, section in hints(Config).items()}  # types by section and setting
+SECTIONS = ", ".join(KINDS)
+Settings = dict[str, dict[str, Any]]  # values by section and setting
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The run that a recipe describes, with `overrides` such as `--train.steps=100` over it.
 
     Sizes come from `model.size`, then what the recipe says, then the overrides; what `task.compat` stands for gives way
-    to both. Raises `UserError` for a missing file, a key that doesn't exist (with the nearest one that does) and a value
-    of the wrong type.
+    to both. Raises `UserError` for a missing file, a key that doesn't exist (with the nearest one that does) or is there
+    twice, and a value of the wrong type.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such recipe. Recipes are in the folder `recipes`, or write your own.")
-    try:
-        recipe = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as YAML ({plain(str(error))}); correct it.") from error
-    check_keys(recipe, str(path))
-    settings = {section: dict(keys or {}) for section, keys in recipe.items()}
+    settings = read_recipe(path)
     for override in overrides:
         section, name, value = split_override(override)
         settings.setdefault(section, {})[name] = value
     later(settings.get("model", {}))
-    size = settings.get("model", {}).get("size", "base")
-    if size not in list(SIZES):  # which may be compared with anything
-        raise UserError(f"model.size {size!r} is unknown: choose one of {', '.join(SIZES)}.")
     if settings.get("task", {}).get("compat") == "official":
         for key, value in OFFICIAL.items():
             section, name = key.split(".")
             settings.setdefault(section, {}).setdefault(name, value)
-    try:
-        parser = recipe_parser(size)
-        parsed = parser.instantiate(parser.parse_object(settings))
-    except ArgumentError as error:
-        raise UserError(f"{path}: {plain(str(error))}") from error
-    if parsed["task"].compat and deviating(parsed):  # a setting was given by itself
+    parsed = {name: kind(**settings.get(name, {})) for name, kind in hints(Config).items()}
+    if parsed["task"].compat and deviating(SimpleNamespace(**parsed)):  # a setting was given by itself
         parsed["task"] = dataclasses.replace(parsed["task"], compat="")
-    return Config(**{name: parsed[name] for name in SECTIONS})
+    return Config(**parsed)
+
+
+def read_recipe(path: Path) -> Settings:
+    """What the file says, as it stands there: the type of a setting is known before its value is read."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such recipe. Recipes are in the folder `recipes`, or write your own.")
+    try:
+        node = yaml.compose(path.read_text("utf-8-sig"), Loader=yaml.SafeLoader)
+        check_tags(node)
+        return settings_in(node, str(path))
+    except UserError:
+        raise
+    except Exception as error:  # whatever broken content may raise
+        raise UserError(f"{path}: not readable as YAML ({plain(str(error))}); correct it.") from error
+
+
+def settings_in(node: yaml.Node | None, where: str) -> Settings:
+    """The settings of a recipe's sections."""
+    found: Settings = {}
+    for section, body in entries(node, where):
+        check_key(section, where)
+        if section in found or section not in KINDS:
+            raise UserError(
+                f"{where}: a recipe has the sections {SECTIONS}, each once, with keys and values."
+            )
+        found[section] = {}
+        for name, value in entries(body, where):
+            check_key(f"{section}.{name}", where)
+            if name in found[section]:
+                raise UserError(f"{where}: {section}.{name} is there twice; take one out.")
+            kind = KINDS[section][name]
+            if kind is str and not isinstance(value, yaml.ScalarNode):
+                raise UserError(f"{where}: {section}.{name} must be a text; put it into quotation marks.")
+            found[section][name] = value_of(value, kind)
+    return found
+
+
+def entries(node: yaml.Node | None, where: str) -> Iterator[tuple[str, yaml.Node]]:
+    """The keys and values of a mapping; none of an empty place."""
+    if node is None or is_null(node):
+        return
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{where}: a recipe has the sections {SECTIONS}, each once, with keys and values.")
+    for key, value in node.value:
+        yield str(key.value), value
 
 
 def later(model: dict[str, Any]) -> None:
@@ -60,18 +96,8 @@ def later(model: dict[str, Any]) -> None:
         model |= {name: value for name, value in LATER.items() if name not in model}
 
 
-def recipe_parser(size: str) -> ArgumentParser:
-    """A parser of every setting; the model's defaults are those of a size."""
-    parser = ArgumentParser(prog="albef train", exit_on_error=False)
-    for name, section in SECTIONS.items():
-        assert section is not dataclasses.MISSING
-        default = SIZES[size] if name == "model" else section()
-        parser.add_argument(f"--{name}", type=type(default), default=default)
-    return parser
-
-
 def split_override(override: str) -> tuple[str, str, Any]:
-    """Section, name and value of `--section.name=value`; the value is YAML, as in a recipe."""
+    """Section, name and value of `--section.name=value`; a text is taken as it stands, another value is YAML."""
     key, equals, value = override.removeprefix("--").partition("=")
     if not override.startswith("--") or not equals:
         raise UserError(
@@ -82,39 +108,18 @@ def split_override(override: str) -> tuple[str, str, Any]:
     if not name:
         raise UserError(f"{override!r} names a whole section: write it as --section.key=value.")
     try:
-        return section, name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return section, name, typed_value(value, KINDS[section][name])
+    except Exception as error:  # whatever broken content may raise
         raise UserError(f"{override!r}: the value is not readable as YAML ({plain(str(error))}).") from error
-
-
-def check_keys(recipe: Any, where: str) -> None:
-    """Raises `UserError` for anything that isn't sections of known keys."""
-    if not isinstance(recipe, dict) or not all(
-        isinstance(section, dict | None) for section in recipe.values()
-    ):
-        raise UserError(
-            f"{where}: a recipe has the sections {', '.join(SECTIONS)}, each with keys and values."
-        )
-    for section, keys in recipe.items():
-        check_key(section, where)
-        for key in keys or {}:
-            check_key(f"{section}.{key}", where)
 
 
 def check_key(key: str, where: str) -> None:
     """Raises `UserError`, with the nearest known name, for a key that doesn't exist."""
-    known = list(known_keys())
-    if key not in known and key not in SECTIONS:
-        near = difflib.get_close_matches(str(key), [*known, *SECTIONS], 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"sections are {', '.join(SECTIONS)}."
+    known = [f"{section}.{name}" for section, names in KINDS.items() for name in names]
+    if key not in known and key not in KINDS:
+        near = difflib.get_close_matches(key, [*known, *KINDS], 1, 0.4)
+        hint = f"did you mean {near[0]}?" if near else f"sections are {SECTIONS}."
         raise UserError(f"{where}: unknown setting {key}; {hint}")
-
-
-def known_keys() -> Iterable[str]:
-    """Every `section.key`."""
-    for name, section in SECTIONS.items():
-        assert section is not dataclasses.MISSING
-        yield from (f"{name}.{field.name}" for field in dataclasses.fields(section()))
 
 
 def plain(message: str) -> str:
@@ -124,7 +129,7 @@ def plain(message: str) -> str:
 
 def dump_config(config: Config) -> str:
     """The whole configuration as YAML; `load_recipe` reads it back as it was."""
-    sections = {name: to_yaml(dataclasses.asdict(getattr(config, name))) for name in SECTIONS}
+    sections = {name: to_yaml(dataclasses.asdict(getattr(config, name))) for name in KINDS}
     return yaml.safe_dump(sections, sort_keys=False)
 
 

@@ -19,8 +19,9 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits with 0, or 2 for a mistake that the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = build_parser()
-    # `--section.key=value` belongs to the recipe, which knows its keys; everything else must be known here.
-    given, settings = parser.parse_known_args(arguments)
+    words, settings = training.split_settings(sys.argv[1:] if arguments is None else arguments)
+    given, unknown = parser.parse_known_args(words)
+    settings += unknown
     takes_settings = given.command in training.TAKE_SETTINGS
     if settings and not takes_settings:
         parser.error(f"unknown argument: {settings[0]}")

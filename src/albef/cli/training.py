@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from albef.cli.arguments import Commands
 from albef.config import UserError
+
+SETTING = re.compile(r"--\w+\.\w+=")
 
 
 def add(commands: Commands) -> None:
@@ -15,7 +20,8 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "train",
         help="train a recipe, evaluate it and write its report",
-        description="Any setting of the recipe can be overridden: --section.key=value.",
+        description="Any setting of the recipe can be overridden: --section.key=value. A text is taken as it is typed, "
+        "lists are written [a, b].",
     )
     command.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.yaml")
     command.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/NAME_OF_RECIPE)")
@@ -32,7 +38,8 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "estimate",
         help="parameters, memory and time of a recipe, from a few steps",
-        description="Any setting of the recipe can be overridden: --section.key=value.",
+        description="Any setting of the recipe can be overridden: --section.key=value. A text is taken as it is typed, "
+        "lists are written [a, b].",
     )
     command.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     command.set_defaults(command=estimate)
@@ -61,7 +68,7 @@ def train(given: argparse.Namespace, settings: list[str]) -> None:
     try:
         run(config, out, given.allow_changes)
     except Interrupted as stop:
-        print(f"albef: {stop} Go on with albef train --resume {out}", file=sys.stderr)
+        print(f"albef: {stop} Go on with albef train --resume {shlex.quote(str(out))}", file=sys.stderr)
         sys.exit(stop.exit_code)
 
 
@@ -94,3 +101,14 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
 
 
 TAKE_SETTINGS = (train, estimate)
+
+
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What was typed without any `--section.key=value`, and those: a recipe's, which knows its keys and their types.
+
+    argparse would take one with a space in it for the name of a file.
+    """
+    if list(words[:1]) not in [[command.__name__] for command in TAKE_SETTINGS]:
+        return list(words), []
+    settings = [word for word in words if SETTING.match(word)]
+    return [word for word in words if not SETTING.match(word)], settings

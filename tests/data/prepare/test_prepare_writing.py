@@ -96,11 +96,20 @@ def test_mistakes_end_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixt
     ids=lambda training: training.recipe,
 )
 def test_the_command_to_type_next_is_one(training: Training) -> None:
-    albef, train, recipe, *settings = shlex.split(training.command(Path("my out"), Path("my in")))
-    assert (albef, train) == ("albef", "train")
-    config = load_recipe(RECIPES / Path(recipe).name, settings)
-    assert (config.data.source, config.data.image_root) == ("my out/a.json", "my in")
+    for out, root in (("my out", "my in"), ("2024-05-01", "2024"), ("[a] #1: b", "it's"), ("a=b", '"')):
+        albef, train, recipe, *settings = shlex.split(training.command(Path(out), Path(root)))
+        assert (albef, train) == ("albef", "train")
+        config = load_recipe(RECIPES / Path(recipe).name, settings)
+        assert (config.data.source, config.data.image_root) == (f"{out}/a.json", root)
     assert (config.train.init == "MODEL") == (config.train.lr < 1e-4)  # what fine-tunes begins with a model
+
+
+def test_a_file_that_the_set_has_not_is_taken_away() -> None:
+    words = shlex.split(
+        Training("vqa", {"source": "a.json", "answer_list": ""}).command(Path("o"), Path("i"))
+    )
+    assert load_recipe(RECIPES / "vqa.yaml").data.answer_list
+    assert load_recipe(RECIPES / "vqa.yaml", words[3:]).data.answer_list == ""
 
 
 def test_an_unreplaced_model_gets_a_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Training:
 
     def command(self, out: Path, image_root: Path) -> str:
         """What to type next."""
-        paths = {name: str(out / file) if file else '""' for name, file in self.files.items()}
+        paths = {name: str(out / file) if file else "" for name, file in self.files.items()}
         start = [] if self.recipe in FROM_RANDOM_WEIGHTS else ["--train.init=MODEL"]
         return shlex.join(
             ["albef", "train", f"recipes/{self.recipe}.yaml", *start]
