@@ -60,4 +60,6 @@ def prepare(given: argparse.Namespace) -> None:
             f"{prepared.missing:,} pictures are missing or empty (listed in {given.out / MISSING_FILE}); "
             f"their rows were left out."
         )
+    for note in prepared.notes:
+        print(note)
     print(f"Pictures stay below {given.source}. Train with\n{prepared.command}")

@@ -1,12 +1,15 @@
 """CC3M, CC12M and SBU: lists of links, and what img2dataset downloaded of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from albef.config import UserError
 from albef.data.prepare.conceptual_captions import links
 from albef.data.prepare.img2dataset import rows_of_links
+from albef.data.prepare.writing import Files
 from downloads import picture, prepare, records, write
 
 LINKS = [
@@ -53,6 +56,11 @@ def test_cc12m_table_has_the_link_first(tmp_path: Path) -> None:
     check(prepare("cc12m", source), "cc12m", source)
 
 
+def test_a_caption_that_begins_like_a_link_is_one(tmp_path: Path) -> None:
+    table = write(tmp_path / "cc3m.tsv", "a dog\thttp://x.org/0\nhttp is a word\thttp://x.org/1\n")
+    assert [caption for _, caption, _ in links(table)] == ["a dog", "http is a word"]
+
+
 def test_sbu_in_two_text_files_or_one_json(tmp_path: Path) -> None:
     for source in (tmp_path / "text", tmp_path / "json"):
         download(source / "sbu")
@@ -84,6 +92,39 @@ def test_pictures_of_another_list(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"{source / 'cc12m.tsv'}, line 1 has http://x.org/1.jpg" in error
 
 
+@pytest.mark.parametrize("lost", [0, 3, 9_998, 10_001])
+def test_numbers_that_shift_are_found_wherever_they_do(tmp_path: Path, lost: int) -> None:
+    """A list of which the downloader took two lines for one, before a picture in the middle of a folder."""
+    names = [(f"caption {n}", f"http://x.org/{n}") for n in range(lost + 3)]
+    downloaded = names[: lost + 1] + names[lost + 2 :]
+    for number in {0, lost, lost + 1}:
+        place = tmp_path / f"{number // 10_000:05d}" / f"{number:09d}"
+        picture(place.with_suffix(".jpg"))
+        write(place.with_suffix(".json"), {"url": downloaded[number][1]})
+    table = [(f"list, line {n + 1}", *link) for n, link in enumerate(names)]
+    rows = rows_of_links(table, Path("."), Files(tmp_path, tmp_path))
+    message = rf"{lost + 1:09d}\.json: its picture came from .*/{lost + 2}, but list, line {lost + 2} has .*/{lost + 1}"
+    with pytest.raises(UserError, match=message):
+        list(rows)
+
+
+def test_pictures_that_do_not_say_their_link_are_counted_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "cc"
+    write(source / "cc3m.tsv", "".join(f"{caption}\t{url}\n" for caption, url in LINKS))
+    download(source)
+    for content in (None, "", '{"caption": "x"}', "["):
+        file = source / "00000" / "000000002.json"
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        out = prepare("cc3m", source)
+        assert "1 of the pictures have no .json beside them" in capsys.readouterr().out
+        assert len((out / "cc3m.jsonl").read_text().splitlines()) == 2
+        shutil.rmtree(out)
+
+
 def test_broken_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "cc"
     download(source)
@@ -111,13 +152,13 @@ def test_broken_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_table_is_a_stream(tmp_path: Path) -> None:
     """The first row comes before the second line has been read, so that no size is too large."""
     table = write(tmp_path / "cc12m.tsv", f"{LINKS[0][1]}\t{LINKS[0][0]}\nbroken\n")
-    rows = rows_of_links(links(table), Path("."), tmp_path)
+    rows = rows_of_links(links(table), Path("."), Files(tmp_path, tmp_path))
     where, row = next(rows)
     assert where.endswith("line 1")
     assert json.dumps(row) == json.dumps({"image": "00000/000000000.jpg", "caption": LINKS[0][0]})
 
 
-def test_names_go_on_in_the_next_folder() -> None:
+def test_names_go_on_in_the_next_folder(tmp_path: Path) -> None:
     many = (("x", "y", "z") for _ in range(10_001))
-    *_, (_, last) = rows_of_links(many, Path("p"), Path("nowhere"))
+    *_, (_, last) = rows_of_links(many, Path("p"), Files(Path("nowhere"), tmp_path))
     assert last["image"] == "p/00001/000010000.jpg"

@@ -28,13 +28,14 @@ def cc12m(source: Path, files: Files) -> Training:
 def conceptual_captions(name: str, tables: tuple[str, ...], source: Path, files: Files) -> Training:
     """Writes the rows of the table's links; without a table, of the captions beside the pictures."""
     folder, table = shards_folder(source, name), search(source, *tables)
-    rows = rows_of_links(links(table), folder, source) if table else rows_of_folder(folder, source)
+    rows = rows_of_links(links(table), folder, files) if table else rows_of_folder(folder, source)
     files.rows(f"{name}.jsonl", "pretrain", rows)
     return Training("own-data", {"source": f"{name}.jsonl"})
 
 
 def links(table: Path) -> Iterator[Link]:
-    """The links of a table of captions and URLs (CC3M) or of URLs and captions (CC12M)."""
+    """The links of a table of captions and URLs (CC3M) or of URLs and captions (CC12M), as its first line has them."""
+    url_first: bool | None = None  # not known yet
     with table.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             where, fields = f"{table}, line {number}", line.rstrip("\r\n").split("\t")
@@ -42,5 +43,7 @@ def links(table: Path) -> Iterator[Link]:
                 continue
             if len(fields) != 2:
                 raise UserError(f"{where}: expected a caption, a tab and a URL, found {len(fields)} fields.")
-            caption, url = reversed(fields) if fields[0].startswith("http") else fields
+            if url_first is None:
+                url_first = fields[0].startswith("http")
+            caption, url = reversed(fields) if url_first else fields
             yield where, caption.strip(), url.strip()

@@ -9,6 +9,7 @@ from pathlib import Path
 from albef.config import UserError
 from albef.data.formats import SUFFIXES
 from albef.data.prepare.reading import Row, find
+from albef.data.prepare.writing import Files
 
 SHARD = 10_000  # links per folder, img2dataset's default; then a file's name is its link's number
 
@@ -21,31 +22,39 @@ def shards_folder(source: Path, name: str) -> Path:
     return first.parent.relative_to(source)
 
 
-def rows_of_links(links: Iterable[Link], folder: Path, source: Path) -> Iterator[Row]:
-    """A row per link, named as img2dataset names its pictures; their own .json must agree, once in every folder."""
-    checked = -1
+def rows_of_links(links: Iterable[Link], folder: Path, files: Files) -> Iterator[Row]:
+    """A row per link, named as img2dataset names its pictures; each one's .json must say that it came from there.
+
+    Those that have none are counted and said: nothing tells whether the caption is theirs.
+    """
+    unknown = 0
     for number, (where, caption, url) in enumerate(links):
-        shard = number // SHARD
-        image = folder / f"{shard:05d}" / f"{number:09d}.jpg"
-        if checked < shard:
-            record = source / image.with_suffix(".json")
-            if record.is_file():
-                check_url(record, url, where)
-                checked = shard
+        image = folder / f"{number // SHARD:05d}" / f"{number:09d}.jpg"
+        came_from = url_of(files.image_root / image.with_suffix(".json"))
+        if came_from is None:
+            unknown += files.is_there(str(image))
+        elif came_from != url:
+            raise UserError(
+                f"{files.image_root / image.with_suffix('.json')}: its picture came from {came_from}, but {where} has "
+                f"{url}. From there on pictures and lines have other numbers, as where the downloader took several "
+                f"lines for one, or the pictures were downloaded from another list. Move the list away to take the "
+                f"captions from the .txt files beside the pictures."
+            )
         yield where, {"image": str(image), "caption": caption}
-
-
-def check_url(record: Path, url: str, where: str) -> None:
-    """Raises `UserError` if a picture came from another link."""
-    try:
-        found = json.loads(record.read_text("utf-8"))["url"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f'{record}: not a JSON object with "url", as img2dataset writes it.') from None
-    if found != url:
-        raise UserError(
-            f"{record}: its picture came from {found}, but {where} has {url}; the pictures were downloaded from "
-            f"another list. Move the list away to take the captions from the .txt files beside the pictures."
+    if unknown:
+        files.notes.append(
+            f"{unknown:,} of the pictures have no .json beside them that says where they came from: their captions are "
+            f"taken by their numbers alone."
         )
+
+
+def url_of(record: Path) -> str | None:
+    """The link that a picture came from; None if its .json is missing, broken or does not say."""
+    try:
+        url = json.loads(record.read_bytes())["url"]
+    except Exception:  # whatever broken content may raise
+        return None
+    return url.strip() if isinstance(url, str) else None
 
 
 def rows_of_folder(folder: Path, source: Path) -> Iterator[Row]:

@@ -22,10 +22,10 @@ def sbu(source: Path, files: Files) -> Training:
         captions = find(
             source, CAPTIONS, origin="the SBU Captioned Photo Dataset, SBUCaptionedPhotoDataset.tar.gz"
         )
-        rows = rows_of_links(pairs(lines(captions), lines(urls)), folder, source)
+        rows = rows_of_links(pairs(lines(captions), lines(urls)), folder, files)
     elif together:
         columns = texts(together, "captions"), texts(together, "image_urls")
-        rows = rows_of_links(pairs(*columns), folder, source)
+        rows = rows_of_links(pairs(*columns), folder, files)
     else:
         rows = rows_of_folder(folder, source)
     files.rows("sbu.jsonl", "pretrain", rows)

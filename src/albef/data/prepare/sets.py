@@ -40,10 +40,11 @@ SETS: dict[str, Callable[[Path, Files], Training]] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written, how many pictures are missing (listed in missing.txt), and what to type next."""
+    """What was written, how many pictures are missing (listed in missing.txt), what else to know, what to type next."""
 
     files: list[Written]
     missing: int
+    notes: list[str]
     command: str
 
 
@@ -61,4 +62,4 @@ def prepare(name: str, source: Path, out: Path) -> Prepared:
             training = SETS[name](source, files)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}; nothing was written.") from None
-    return Prepared(files.written, files.missing, training.command(out, source))
+    return Prepared(files.written, files.missing, files.notes, training.command(out, source))

@@ -57,9 +57,10 @@ class Files:
     folder: Path
     written: list[Written] = field(default_factory=list)
     missing: int = 0  # different pictures
+    notes: list[str] = field(default_factory=list)  # what a user should know besides
 
     def __post_init__(self) -> None:
-        self._is_there = lru_cache(REMEMBERED)(self._look_for)
+        self.is_there = lru_cache(REMEMBERED)(self._look_for)
 
     def rows(self, name: str, task: TaskName, rows: Iterable[Row]) -> None:
         """Writes a JSON list, or an object a line if the name ends in .jsonl, row by row.
@@ -73,7 +74,7 @@ class Files:
             for where, row in rows:
                 read = columns(row, task, where)
                 pictures = [read["image"], *([read["second_image"]] if read["second_image"] else [])]
-                missing = [picture for picture in pictures if not self._is_there(picture)]
+                missing = [picture for picture in pictures if not self.is_there(picture)]
                 if missing:
                     left_out, looked_for = left_out + 1, looked_for or missing[0]
                     continue
