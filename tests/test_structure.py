@@ -9,6 +9,7 @@ import pytest
 
 from albef.config import OFFICIAL, SIZES, Config
 from albef.recipe import load_recipe
+from settings_read import settings_read
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "albef"
@@ -58,10 +59,48 @@ def test_metrics_and_the_ranker_need_numpy_alone(path: str) -> None:
 
 
 def test_every_setting_is_read_somewhere() -> None:
-    text = "\n".join(path.read_text() for path in SOURCES if path.name != "config.py")
-    for section in dataclasses.fields(Config):
-        for setting in dataclasses.fields(section.default_factory()):
-            assert re.search(rf"\.{setting.name}\b", text), f"nobody reads {section.name}.{setting.name}"
+    # To check a setting is not yet to do something with it.
+    checking = {"config.py", "agreement.py", "setting_checks.py"}
+    read = settings_read(path.read_text("utf-8") for path in SOURCES if path.name not in checking)
+    sections = [section.default_factory for section in dataclasses.fields(Config)]
+    settings = {(kind.__name__, setting.name) for kind in sections for setting in dataclasses.fields(kind)}
+    assert settings - read == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(config: Config): return config.data.flip",
+        "def f(data: DataConfig): return data.flip",
+        "def f(given: Config | None): return (given or Config()).data.flip",
+        "def f(config: Config):\n    task, data = config.task, config.data\n    return lambda: data.flip",
+        "def f(config: Config):\n    data = dataclasses.replace(config.data, count=3)\n    return data.flip",
+        "def f(path): return load(path).data.flip\ndef load(path) -> Config: ...",
+        "def f(path):\n    config, heads = load(path)\n    config.flip\ndef load(path) -> tuple[DataConfig, list]: ...",
+        "class A:\n    def __init__(self, own: Config): self.own = own\n    def f(self): return self.own.data.flip",
+        "class A:\n    own: DataConfig\ndef f(a: A): return a.own.flip",
+        "def f(parsed): return parsed['data'].flip",
+        "def f(config: Config):\n    if (data := config.data) and data.flip: ...",
+    ],
+)
+def test_a_setting_that_is_read_is_noticed(source: str) -> None:
+    assert ("DataConfig", "flip") in settings_read([source])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""What data.flip does, config.data.flip."""',
+        "import cv2\ndef f(image, data): return cv2.flip(image, 1)",
+        "def f(config: Config): return config.flip, config.task.flip, config.data.flips",
+        "def f(data: np.ndarray): return data.flip",
+        "def f(config: Config): config.data.flip = True  # config.data.flip",
+        "def f(config: Config):\n    def g(config: Image): return config.data.flip",
+        "def f(data: DataConfig): ...\ndef g(data): return data.flip",
+    ],
+)
+def test_what_only_looks_like_a_setting_is_not(source: str) -> None:
+    assert not {one for one in settings_read([source]) if one == ("DataConfig", "flip")}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)

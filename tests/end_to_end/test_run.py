@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,19 +181,6 @@ def test_mistakes_end_with_a_sentence_and_status_2(
     assert stopped.value.code == 2
     assert message in error
     assert "Traceback" not in error
-
-
-def test_the_commands_in_the_readme_exist() -> None:
-    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    mentioned = set(re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE))
-    assert {"quickstart", "test"} <= mentioned <= targets
-    from albef.cli import build_parser
-
-    for line in re.findall(r"^\.venv/bin/albef (.+?)(?:\s+#.*)?$", readme, re.MULTILINE):
-        import shlex
-
-        build_parser().parse_known_args(shlex.split(line))
 
 
 def test_a_learnt_vocabulary_has_the_answers_too(tmp_path: Path) -> None:
