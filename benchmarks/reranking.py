@@ -58,7 +58,7 @@ def reranking_section(limits: Limits, size: str, rounds: int) -> list[Section]:
     logits = {name: case()[:PUBLISHED_PAIRS].float() for name, case in ready.items()}
     exact = logits["published, fp32"]
     most = limits.of(True) * 1e9 * PAIRS / counts["ours, bf16"]
-    pairs = {name: PUBLISHED_PAIRS if name.startswith("published") else PAIRS for name in cases}
+    pairs = {name: PUBLISHED_PAIRS if name.startswith("published") else PAIRS for name in ready}
     rates = {name: pairs[name] / timing.seconds for name, timing in timings.items()}
     found = [
         [

@@ -353,7 +353,7 @@ class EvaluateConfig:
     seed: int = 1  # of its scenes
     top_k: int = 64  # candidates of the contrastive ranking that ITM re-ranks; answers that are scored whole
     beams: int = 1  # vqa: of the search for answers that the model writes itself; 1: greedy
-    # grounding: fusion layer of the maps, counted from 0; null: the published one of six (2), or in the same place
+    # grounding: fusion layer of the published map, from 0; null: that of the paper (2 of 6), or in the same place
     layer: int | None = None
 
     def __post_init__(self) -> None:

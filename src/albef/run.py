@@ -22,7 +22,7 @@ from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answered, check_answers, frequent_answers
 from albef.lock import alone_in
 from albef.model.albef import ALBEF
-from albef.model.maps import layer_of
+from albef.model.published_maps import layer_of
 from albef.model_directory import Trained, read_answers, save_model
 from albef.recipe import dump_config, load_recipe
 from albef.train.checkpoint import checkpoints_in, load_task

@@ -73,6 +73,20 @@ def test_decode_leaves_special_tokens_out():
     assert BERT.decode(ids) == "antidisestablishmentarianism on grass"
 
 
+def test_words_are_whole_and_know_their_pieces():
+    text = "a café with unbelievably 雪 zebras"
+    words = BERT.words(text, 99, append_sep=True)
+    assert [word for word, _ in words] == text.split()
+    pieces = BERT.pieces(BERT.encode(text, 99, append_sep=True))
+    assert [place for _, places in words for place in places] == list(range(1, len(pieces) - 1))
+    assert "".join(pieces[place] for place in dict(words)["unbelievably"]) == "un##bel##ie##va##bly"
+    cut = BERT.encode(text, 6, append_sep=True)
+    assert (
+        max(place for _, places in BERT.words(text, 6, append_sep=True) for place in places) == len(cut) - 2
+    )
+    assert BERT.words("", 9, append_sep=False) == []
+
+
 def test_a_trained_vocabulary_knows_its_captions_and_survives_saving(tmp_path):
     tokenizer = Tokenizer.train(CAPTIONS, vocab_size=60)
     assert tokenizer.vocab_size == 60

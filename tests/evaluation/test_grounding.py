@@ -9,6 +9,7 @@ import toy
 from albef.data.records import Box, Record
 from albef.evaluation import grounding
 from albef.evaluation.grounding import evaluate_grounding, grounded
+from albef.model.maps import Maps
 
 GRID = 2  # of the toy model's maps
 
@@ -75,17 +76,17 @@ def test_a_chosen_proposal_is_what_counts() -> None:
 
 
 def test_figures_of_maps_that_hit_and_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four phrases matching points at all but the last, contrast at the first alone."""
+    """Of four phrases matching points at all but the last, contrast at the first alone, the published map at none."""
     corners = [(0, 0), (10, 0), (0, 10), (10, 10)]
     boxes: list[Box] = [(float(x), float(y), 10.0, 10.0) for x, y in corners]
 
     def maps(shown: Sequence[int]) -> np.ndarray:
         return np.eye(4, dtype=np.float32)[list(shown)].reshape(len(shown), GRID, GRID)
 
-    # A map per token: those of [CLS] and of a word are nowhere, that of the other word points.
-    of_words = np.stack([np.zeros((4, GRID, GRID)), maps([0, 1, 2, 1]), np.zeros((4, GRID, GRID))], axis=1)
-    monkeypatch.setattr(grounding, "word_maps", lambda *_: of_words)
-    monkeypatch.setattr(grounding, "contrast_maps", lambda *_: maps([0, 0, 0, 0]))
+    of_score = {"itm": maps([0, 1, 2, 1]), "itc": maps([0, 0, 0, 0])}
+    none = np.zeros((4, 0, GRID, GRID), np.float32)
+    monkeypatch.setattr(grounding, "score_maps", lambda *given: Maps(of_score[given[-1]], none))
+    monkeypatch.setattr(grounding, "pair_maps", lambda *_: maps([1, 2, 3, 0]))
     monkeypatch.setattr(grounding, "enlarged", lambda map_, size: np.kron(map_, np.ones((10, 10))))
     engine = toy.engine("contrast", "itm")
     found = dict(evaluate_grounding(engine, Phrases(boxes), "x"))
@@ -95,6 +96,8 @@ def test_figures_of_maps_that_hit_and_miss(monkeypatch: pytest.MonkeyPatch) -> N
         "x/itm_map_box": 0.75,
         "x/itc_pointing": 0.25,
         "x/itc_map_box": 0.25,
+        "x/published_pointing": 0.0,
+        "x/published_map_box": 0.0,
         "x/count": 4.0,
         "x/skipped": 0.0,
     }

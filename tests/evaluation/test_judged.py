@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from albef.engine import Engine, Grounding
 from albef.engine import engine as engine_module
 from albef.evaluation import vqa
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
-from albef.evaluation.grounding import best_proposal, evaluate_grounding, ground_all, overlap
+from albef.evaluation.grounding import activation, best_proposal, evaluate_grounding, ground_all, overlap
 from albef.evaluation.judged import Judged, another, shown
 from albef.evaluation.tables import task_table
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
@@ -70,6 +71,17 @@ def test_the_proposal_with_the_most_of_the_map_wins_and_size_is_no_help() -> Non
     assert best_proposal(np.zeros((20, 20)), boxes) == boxes[0]
     map_[15, 15] = 0.4
     assert box_of_map(map_) == boxes[1]
+
+
+def test_proposals_are_cut_to_pixels_as_published() -> None:
+    # The far sides are cut after they are added, and the area is that of the box as it is given: where both sides are
+    # cut apart, 2.4 + 3.8 pixels end a pixel earlier, and the area shrinks from 13.68 to 9.
+    map_ = np.zeros((10, 10), np.float32)
+    map_[2:6, 5] = 1.0
+    assert activation(map_, (2.4, 2.4, 3.8, 3.6)) == pytest.approx(4 / 13.68**0.5)
+    whole, cut = (2.4, 2.4, 3.8, 3.6), (5.0, 2.0, 1.0, 1.0)
+    assert best_proposal(map_, [cut, whole]) == whole
+    assert activation(map_, (2.0, 2.0, 0.0, 3.0)) == 0
 
 
 def test_consistency_counts_statements() -> None:
@@ -243,7 +255,10 @@ def test_grounding(tmp_path: Path) -> None:
     found = engine.ground(tmp_path / "0.png", "a fox")
     assert isinstance(found, Grounding)
     assert found.map.shape == (20, 30)
-    assert [piece for piece, _ in found.words][:2] == ["[CLS]", "a"]
+    assert [word for word, _ in found.words] == ["a", "fox"]
+    assert all(map_.shape == (20, 30) for _, map_ in found.words)
+    published = engine.ground(tmp_path / "0.png", "a fox", layer=0)
+    assert not np.allclose(published.map, found.map)
     del rows[0]["box"]
     source = source_of(tmp_path, "grounding", rows)
     assert dict(evaluate_grounding(engine, source, "data"))["data/count"] == 2
@@ -253,6 +268,25 @@ def test_grounding(tmp_path: Path) -> None:
         UserError, match=r'none of the 3 phrases has a "box" \(found "bbox"\): there is nothing'
     ):
         source_of(tmp_path, "grounding", bare)
+
+
+@pytest.mark.parametrize(("score", "layer"), [("itc", None), ("itm", None), ("itm", 0)])
+def test_maps_are_as_high_as_the_phrase_is_probable(
+    tmp_path: Path, score: Literal["itc", "itm"], layer: int | None
+) -> None:
+    pictures(tmp_path, 1)
+    engine = engine_for("contrast", "itm")
+    for odds in (-6.0, 0.0, 6.0):
+        with torch.no_grad():
+            engine.model.itm_head.bias.copy_(torch.tensor([0.0, odds]))
+        found = engine.ground(tmp_path / "0.png", "a fox on grass", score, layer)
+        assert found.probability == engine.match([tmp_path / "0.png"], ["a fox on grass"])[0]
+        assert found.map.max() == pytest.approx(found.probability)
+        assert max(map_.max() for _, map_ in found.words) == pytest.approx(found.probability)
+        left, top, width, height = found.box
+        row, column = np.unravel_index(int(found.map.argmax()), found.map.shape)
+        assert left <= column < left + width
+        assert top <= row < top + height
 
 
 def test_boxes_are_of_pictures_as_stored(tmp_path: Path) -> None:
@@ -270,7 +304,7 @@ def test_boxes_are_of_pictures_as_stored(tmp_path: Path) -> None:
         ]
         source = source_of(tmp_path / name, "grounding", rows)
         batches = list(ground_all(engine_for("contrast", "itm"), source, None, False, {}))
-        found.append([grounded["itm"] for grounded in batches])
+        found.append([answer.phrase["itm"] for answer in batches])
     assert found[0] == found[1]
 
 

@@ -1,117 +1,151 @@
-"""Maps of words: against finite differences, and what must not change them."""
+"""Maps of scores and of words: against finite differences, and what must not change them."""
 
-import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from albef.config import ModelConfig
 from albef.model.albef import ALBEF
-from albef.model.maps import word_maps
+from albef.model.maps import SCORES, Score, box_of_map, scaled, score_maps
+from toy_maps import CONFIG, toy_model, toy_pairs
 
-CONFIG = ModelConfig(
-    image_size=12,
-    patch_size=4,
-    image_width=8,
-    image_depth=1,
-    image_heads=2,
-    image_mlp_width=16,
-    text_width=8,
-    text_depth=1,
-    fusion_depth=3,
-    text_heads=2,
-    text_mlp_width=16,
-    feature_width=4,
-    vocab_size=20,
-    max_positions=8,
-    max_tokens=8,
-    dropout=0.0,
-)
+Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+HEADS, WIDTH = CONFIG.image_heads, CONFIG.image_width // CONFIG.image_heads
 
 
 @pytest.fixture(params=[False, True], ids=["all tokens", "placed patches"])
 def model(request: pytest.FixtureRequest) -> ALBEF:
-    torch.manual_seed(0)
-    config = dataclasses.replace(CONFIG, fuse_placed_patches=request.param)
-    model = ALBEF(config).double().eval().requires_grad_(False)
-    for parameter in model.parameters():  # BERT's initial weights are too small for the attention to matter
-        parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model
+    return toy_model(fuse_placed_patches=request.param, image_depth=2)
 
 
 @pytest.fixture
-def pairs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(1)
-    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    return torch.randn(2, 3, 12, 12).double(), torch.randint(5, 20, (2, 5)), mask
+def pairs() -> Pairs:
+    return toy_pairs()
 
 
-def test_equals_the_definition_by_finite_differences(model, pairs):
+def words_of(*places: list[int], length: int = 5) -> torch.Tensor:
+    """The same words in both texts."""
+    words = torch.zeros(2, len(places), length, dtype=torch.bool)
+    for number, of_word in enumerate(places):
+        words[:, number, of_word] = True
+    return words
+
+
+def score_of(
+    model: ALBEF, score: Score, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    image, text = model.encode_image(pixels), model.encode_text(ids, mask)
+    if score == "itc":
+        return (image.feature * text.feature).sum(1) / model.temperature
+    no, yes = model.match(text.tokens, mask, model.image_memory(image)).unbind(1)
+    return yes - no
+
+
+def attending_more(
+    model: ALBEF, block: int, head: int, place: int, step: float, compute: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """What is computed where [CLS] attends by `step` more to one place, in one head of one block."""
+    attention = model.image_encoder.blocks[block].attention
+
+    def changed(module: torch.nn.Module, given: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        value = attention.qkv(given[0]).unflatten(-1, (3, HEADS, WIDTH))[:, place, 2, head]
+        out = out.clone()
+        out[:, 0] += step * value @ attention.out.weight[:, head * WIDTH : (head + 1) * WIDTH].T
+        return out
+
+    hook = attention.register_forward_hook(changed)
+    result = compute()
+    hook.remove()
+    return result
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_equal_the_definition_by_finite_differences(model: ALBEF, pairs: Pairs, score: Score) -> None:
     pixels, ids, mask = pairs
-    heads, width, layer = 2, 4, 1
-    memory = model.image_memory(model.encode_image(pixels))
-    tokens = model.encode_text(ids, mask).tokens
-    attention = model.fuse(tokens, mask, memory, keep_attention=True).attention[layer]
-    values = memory.layers[layer].unflatten(-1, (2, heads, width))[:, :, 1]  # [pairs, patches, heads, width]
-    joined_weights = model.fusion_encoder.layers[layer].cross_attention.out
+    words = words_of([1], [2])
+    found = score_maps(model, pixels, ids, mask, words, score)
+    assert found.whole.shape == (2, 3, 3)
+    assert found.words.shape == (2, 2, 3, 3)
+    _, rows = model.image_encoder.watched(pixels)
 
-    def score(query: int, head: int, patch: int, step: float) -> torch.Tensor:
-        """The matching logits where every pair attends by `step` more."""
+    def scores() -> torch.Tensor:
+        whole = score_of(model, score, pixels, ids, mask)
+        without = [score_of(model, score, pixels, ids, mask & ~words[:, word]) for word in range(2)]
+        return torch.stack([whole, *(whole - one for one in without)], 1)
 
-        def attend_more(module: object, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            context = inputs[0].clone()  # real tokens alone, text after text
-            real = mask[:, query]
-            rows = (mask.flatten().cumsum(0) - 1).view(mask.shape)[real, query]
-            context[rows, head * width : (head + 1) * width] += step * values[real, patch, head]
-            return (context,)
-
-        hook = joined_weights.register_forward_pre_hook(attend_more)
-        fused = model.fuse(tokens, mask, memory)
-        hook.remove()
-        return model.itm_head(fused.tokens[:, 0])[:, 1]
-
-    expected = np.zeros((2, 5, 3, 3))
-    for query in range(5):
-        for patch in range(9):
-            token = patch + attention.shape[-1] - 9  # after [CLS], where fusion sees it
-            for head in range(heads):
-                slope = (score(query, head, token, 1e-5) - score(query, head, token, -1e-5)) / 2e-5
-                cell = attention[:, head, query, token] * slope.clamp(min=0) * mask[:, query] / heads
-                expected[:, query, patch // 3, patch % 3] += cell.numpy()
-    found = word_maps(model, pixels, ids, mask, layer)
-    assert found.shape == (2, 5, 3, 3)
-    assert found[0].max() > 1e-4
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-9)
+    expected = np.zeros((2, 3, 3, 3))
+    for block, row in enumerate(rows):
+        for head in range(HEADS):
+            for patch in range(9):
+                more, less = (
+                    attending_more(model, block, head, patch + 1, step, scores) for step in (1e-5, -1e-5)
+                )
+                part = row[:, head, 0, patch + 1, None] * ((more - less) / 2e-5).clamp(min=0) / HEADS
+                expected[:, :, patch // 3, patch % 3] += part.numpy()
+    assert expected[:, 0].max() > 1e-3
+    assert expected[:, 1:].max() > 1e-3
+    np.testing.assert_allclose(found.whole, expected[:, 0], rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(found.words, expected[:, 1:], rtol=1e-4, atol=1e-8)
 
 
-def test_pairs_do_not_see_each_other_and_padding_has_no_map(model, pairs):
+@pytest.mark.parametrize("score", SCORES)
+def test_pairs_do_not_see_each_other(model: ALBEF, pairs: Pairs, score: Score) -> None:
     pixels, ids, mask = pairs
-    found = word_maps(model, pixels, ids, mask)
-    alone = word_maps(model, pixels[1:], ids[1:, :3], mask[1:, :3])
-    np.testing.assert_allclose(found[1:, :3], alone, rtol=1e-5, atol=1e-12)
-    assert not found[1, 3:].any()
-    assert (found >= 0).all()
+    found = score_maps(model, pixels, ids, mask, words_of([1], [2]), score)
+    alone = score_maps(model, pixels[1:], ids[1:, :3], mask[1:, :3], words_of([1], [2], length=3)[1:], score)
+    np.testing.assert_allclose(found.whole[1:], alone.whole, rtol=1e-5, atol=1e-10)
+    np.testing.assert_allclose(found.words[1:], alone.words, rtol=1e-5, atol=1e-10)
+    assert (found.whole >= 0).all()
+    assert (found.words >= 0).all()
 
 
-@pytest.mark.parametrize(("depth", "published"), [(6, 2), (3, 1), (2, 0), (1, 0)])
-def test_default_layer_lies_where_the_published_one_does(depth, published, pairs):
-    torch.manual_seed(0)
-    pixels, ids, mask = pairs
-    model = ALBEF(ModelConfig(**{**vars(CONFIG), "fusion_depth": depth})).double().eval()
-    np.testing.assert_array_equal(
-        word_maps(model, pixels, ids, mask), word_maps(model, pixels, ids, mask, published)
-    )
+@pytest.mark.parametrize("score", SCORES)
+def test_a_word_of_no_token_has_an_empty_map_and_no_words_are_no_maps(
+    model: ALBEF, pairs: Pairs, score: Score
+) -> None:
+    found = score_maps(model, *pairs, words_of([], [1]), score)
+    np.testing.assert_allclose(found.words[:, 0], 0, atol=1e-10)
+    assert found.words[:, 1].any()
+    assert score_maps(model, *pairs, words_of(), score).words.shape == (2, 0, 3, 3)
 
 
-def test_in_the_last_layer_only_the_first_token_matters(model, pairs):
-    found = word_maps(model, *pairs, layer=2)
-    assert found[:, 0].any()
-    assert not found[:, 1:].any()
+def test_what_is_masked_within_a_text_says_nothing(model: ALBEF, pairs: Pairs) -> None:
+    _, ids, mask = pairs
+    holes = mask & ~words_of([1])[:, 0]
+    other = ids.clone()
+    other[:, 1] = (ids[:, 1] + 1) % 20
+    before, after = model.encode_text(ids, holes), model.encode_text(other, holes)
+    torch.testing.assert_close(before.feature, after.feature)
+    assert not torch.allclose(model.encode_text(ids, mask).feature, before.feature)
+    # Positions stay: what follows the gap is not moved into it.
+    closed = model.encode_text(ids[:1, [0, 2, 3, 4]], holes[:1, [0, 2, 3, 4]])
+    assert not torch.allclose(closed.feature, before.feature[:1])
 
 
-def test_leaves_no_gradients_behind(pairs):
-    torch.manual_seed(0)
-    model = ALBEF(CONFIG).double()
-    word_maps(model, *pairs)
+def test_watching_changes_nothing(model: ALBEF, pairs: Pairs) -> None:
+    tokens, rows = model.image_encoder.watched(pairs[0])
+    torch.testing.assert_close(tokens, model.image_encoder(pairs[0]))
+    assert len(rows) == 2
+    for row in rows:
+        assert row.shape == (2, HEADS, 1, 10)
+        torch.testing.assert_close(row.sum(-1), torch.ones(2, HEADS, 1).double())
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_no_gradients_are_left_behind(pairs: Pairs, score: Score) -> None:
+    model = toy_model().requires_grad_()
+    score_maps(model, *pairs, words_of([1]), score)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_maps_are_on_one_scale() -> None:
+    maps = np.array([[[1.0, 4.0]], [[2.0, 0.0]]])
+    np.testing.assert_allclose(scaled(maps, 0.5), [[[0.125, 0.5]], [[0.25, 0.0]]])
+    assert not scaled(np.zeros((2, 2)), 0.5).any()
+    assert scaled(np.zeros((0, 2, 2)), 0.5).shape == (0, 2, 2)
+
+
+def test_the_box_is_around_the_connected_part() -> None:
+    map_ = np.array([[0.0, 0.9, 0.0, 0.6], [0.0, 1.0, 0.5, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert box_of_map(map_) == (1.0, 0.0, 2.0, 2.0)

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from albef.config import Config, ModelConfig, TaskConfig, TaskName, TrainConfig
 from albef.data.records import Batch
+from albef.data.text import Tokenizer
 from albef.engine import Engine
+from albef.engine.preparing import Preparing
 from albef.evaluation import metrics, ranking
 from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.answering import rank_answers
 from albef.model.image_encoder import resize_positions
-from albef.model.maps import contrast_maps, pair_maps, word_maps
+from albef.model.published_maps import contrast_maps, pair_maps, word_maps
 from albef.tasks.base import Negatives, Stage, Task
 from albef.tasks.build import build_task
 from albef.tasks.classes import classify
@@ -157,8 +159,9 @@ def replay_retrieval_eval(golden: Golden) -> Iterator[Comparison]:
     model, case = load_task(golden, "retrieval").student.eval(), golden.case
     # The published score is the logit of "match" alone, ours its difference to the other one: so that one is 0.
     model.itm_head.weight.data[0], model.itm_head.bias.data[0] = 0, 0
-    engine = GivenInputs(model, golden.group("input."))
-    images, texts = (list(range(len(engine.inputs[name]))) for name in ("image", "input_ids"))
+    engine, inputs = Engine(model, Tokenizer.bert(), quiet=True), golden.group("input.")
+    engine.prepare = GivenInputs(model.config, inputs)
+    images, texts = range(len(inputs["image"])), [str(number) for number in range(len(inputs["input_ids"]))]
     similarity = ranking.similarities(engine, images, texts)
     features = engine.encode_images(images), engine.encode_texts(texts)
     i2t, t2i = (
@@ -175,7 +178,10 @@ def replay_retrieval_eval(golden: Golden) -> Iterator[Comparison]:
     captions = case["captions_per_image"]
     of_image = [list(range(captions * image, captions * (image + 1))) for image in images]
     recalls = {}
-    for name, scores, truth in (("txt", i2t, of_image), ("img", t2i, [text // captions for text in texts])):
+    for name, scores, truth in (
+        ("txt", i2t, of_image),
+        ("img", t2i, [int(text) // captions for text in texts]),
+    ):
         # What was not scored ties; the published evaluation takes the later ones first.
         order = scores.argsort(axis=1, kind="stable").argsort(axis=1)
         found = [100 * metrics.recall_at(order, truth, k) for k in (1, 5, 10)]
@@ -186,18 +192,21 @@ def replay_retrieval_eval(golden: Golden) -> Iterator[Comparison]:
         yield name, torch.tensor(recalls[name]), torch.tensor(value), TIGHT
 
 
-class GivenInputs(Engine):
-    """An engine whose pictures and texts are numbers of a file's pixels and ids."""
+class GivenInputs(Preparing):
+    """What a model takes of a file: its pixels and ids, by their number."""
 
-    def __init__(self, model: ALBEF, inputs: Mapping[str, Tensor]) -> None:
-        self.model, self.config, self.quiet, self.device = model, model.config, True, torch.device("cpu")
-        self.inputs, self.bf16 = inputs, False
+    def __init__(self, config: ModelConfig, inputs: Mapping[str, Tensor]) -> None:
+        self.config, self.inputs = config, inputs
 
     def pixels(self, picture: Any) -> Tensor:
         return self.inputs["image"][picture]
 
-    def text_tokens(self, texts: Any) -> tuple[Tensor, Tensor]:
-        return self.inputs["input_ids"][list(texts)], self.inputs["attention_mask"][list(texts)].bool()
+    def cleaned(self, text: str, clean: Any = None) -> str:
+        return text
+
+    def text_tokens(self, texts: Any, clean: Any = None) -> tuple[Tensor, Tensor]:
+        numbers = [int(text) for text in texts]
+        return self.inputs["input_ids"][numbers], self.inputs["attention_mask"][numbers].bool()
 
 
 def replay_classification(golden: Golden) -> Iterator[Comparison]:

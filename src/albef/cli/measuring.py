@@ -55,7 +55,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--image-root", default="", help="put before the pictures' paths in --data")
     command.add_argument("--strip-prefix", default="", help="taken away from their beginning first")
     command.add_argument("--detections", default="", help="boxes to choose from, for grounding")
-    command.add_argument("--layer", type=int, help="fusion layer of the maps, from 0, for grounding")
+    command.add_argument("--layer", type=int, help="fusion layer of the published map, from 0, for grounding")
     command.add_argument(
         "--shuffle-images",
         action="store_true",

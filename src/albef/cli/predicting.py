@@ -102,8 +102,12 @@ VERBS: dict[str, Verb] = {
         {
             "picture": PICTURE,
             "text": {"metavar": "PHRASE"},
-            "--score": {"choices": ["itm", "itc"], "default": "itm", "help": "whose map"},
-            "--layer": {"type": int, "help": "fusion layer of the map, from 0"},
+            "--score": {
+                "choices": ["itc", "itm"],
+                "default": "itc",
+                "help": "whose map: contrast or matching",
+            },
+            "--layer": {"type": int, "help": "the published map of this fusion layer instead, from 0"},
             "--out": {"type": Path, "metavar": "PNG", "help": "picture with map and box"},
         },
         grounding,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,13 @@ Box = tuple[float, float, float, float]  # left, top, width, height in pixels
 def stable_id(text: str) -> int:
     """A 63-bit number for a text, never negative, the same on every machine and in every run."""
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) >> 1
+
+
+class Naming(NamedTuple):
+    """A caption that names several things of its image, each once, and the box of each by the words for it."""
+
+    caption: str
+    things: tuple[tuple[str, Box], ...]
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Record:
     key: str = ""  # the data set's own name of the row: question_id, ref_id, identifier
     box: Box | None = None  # of what the phrase means
     proposals: tuple[Box, ...] = ()  # boxes that it may be
+    naming: Naming | None = None  # of the same image, to tell whether the map of a word is of that word
 
 
 @dataclass(frozen=True)

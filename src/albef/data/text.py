@@ -122,6 +122,17 @@ class Tokenizer:
         end = [self.sep_id] if append_sep else []
         return np.array([self.cls_id, *tokens[: max_tokens - 1 - len(end)], *end], dtype=np.int64)
 
+    def words(self, text: str, max_tokens: int, append_sep: bool) -> list[tuple[str, list[int]]]:
+        """The words of the text as it spells them, each with the places of its pieces in what `encode` gives."""
+        encoded = self._wordpiece.encode(text, add_special_tokens=False)
+        found: dict[int | None, tuple[int, list[int]]] = {}
+        kept = encoded.word_ids[: max_tokens - 1 - append_sep]
+        for place, (word, (start, _)) in enumerate(zip(kept, encoded.offsets, strict=False)):
+            found.setdefault(word, (start, []))[1].append(place + 1)  # after [CLS]
+        return [
+            (text[start : encoded.offsets[places[-1] - 1][1]], places) for start, places in found.values()
+        ]
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of the ids, special tokens left out."""
         return self._wordpiece.decode([int(number) for number in ids], skip_special_tokens=True)

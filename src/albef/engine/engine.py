@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from albef.engine.loaded import PICTURES_AT_ONCE, TEXTS_AT_ONCE, LoadedModel
 from albef.engine.preparing import check_count, texts_of, things
 from albef.model.albef import Encoding
 from albef.model.answering import rank_answers, write_answers
-from albef.model.maps import box_of_map, contrast_maps, enlarged, word_maps
+from albef.model.maps import Score, box_of_map, enlarged, scaled, score_maps
+from albef.model.published_maps import word_maps
 from albef.model.text_encoder import Memory
 from albef.ranker import Hit, best_first, hits_of
 
@@ -29,11 +30,16 @@ LONGEST_ANSWER = 12  # tokens that the model writes itself
 
 
 class Grounding(NamedTuple):
-    """Where a phrase points: a map of the picture's size, the box of its highest part, and a map of each word piece."""
+    """Where a phrase points: a map of the image's size, the box of its highest part, and a map of each word.
+
+    The highest value of the map, and that of all words' maps together, is the probability: where an image does not show
+    what the phrase says, no place is hot.
+    """
 
     map: Float[np.ndarray, "height width"]
     box: Box
     words: tuple[tuple[str, Float[np.ndarray, "height width"]], ...]
+    probability: float  # that the phrase matches the image
 
 
 class Engine(LoadedModel):
@@ -182,30 +188,40 @@ class Engine(LoadedModel):
         return chances
 
     def ground(
-        self, image: Picture, phrase: str, score: Literal["itm", "itc"] = "itm", layer: int | None = None
+        self, image: Picture, phrase: str, score: Score = "itc", layer: int | None = None
     ) -> Grounding:
-        """Where in a picture a phrase finds what it means: a map, a box, and a map per word.
+        """Where in an image the score of a phrase comes from: a map, a box, and a map of what each word adds.
 
-        The map is that of matching ("itm", at fusion layer `layer`: see `maps.word_maps`) or of contrast ("itc");
-        the words' maps are those of matching.
+        The score is that of contrast ("itc") or of matching ("itm"); with `layer` the maps are the published ones of
+        matching, of that fusion layer. They are scaled by the probability that the phrase matches the image.
         """
         if not self.can_match:
             raise UserError(f"This model was trained for {self.trained_for}, without matching (itm).")
+        if score == "itc":
+            self._must_contrast()
         self.prepare.check_says_something(phrase, "phrase")
         transparent = self.config.transparent
         picture = open_picture(image, obey_exif=True, transparent=transparent, shrink=False)
         ids, mask = self.text_tokens([phrase])
         pixels = self.placed(self.pixels(picture))[None]
-        with self.computing():
-            maps = word_maps(self.model, pixels, ids, mask, layer)[0]
-            together = maps.mean(0) if score == "itm" else contrast_maps(self.model, pixels, ids, mask)[0]
+        words = self.prepare.words(phrase)
+        if layer is None:
+            places = torch.zeros(1, len(words), ids.shape[1], dtype=torch.bool, device=self.device)
+            for number, (_, of_word) in enumerate(words):
+                places[0, number, of_word] = True
+            with self.computing():
+                found = score_maps(self.model, pixels, ids, mask, places, score)
+            whole, of_words = found.whole[0], found.words[0]
+        else:
+            with self.computing():
+                tokens = word_maps(self.model, pixels, ids, mask, layer)[0]
+            whole, of_words = tokens.mean(0), np.stack([tokens[places].sum(0) for _, places in words])
         size = picture.shape[1], picture.shape[0]
-        whole = enlarged(together, size)
-        words = tuple(
-            (piece, enlarged(one, size))
-            for piece, one in zip(self.tokenizer.pieces(ids[0].tolist()), maps, strict=True)
-        )
-        return Grounding(whole, box_of_map(whole), words)
+        probability = float(self.match([picture], [phrase])[0])
+        map_ = scaled(enlarged(whole, size), probability)
+        large = scaled(np.array([enlarged(one, size) for one in of_words]), probability)
+        named = tuple((word, one) for (word, _), one in zip(words, large, strict=True))
+        return Grounding(map_, box_of_map(map_), named, probability)
 
     def fill_mask(self, text: str, image: Picture, k: int = 5) -> list[list[tuple[str, float]]]:
         """For each "[MASK]" in the text the `k` likeliest word pieces and their probabilities, best first.

@@ -68,6 +68,10 @@ class Preparing:
         ]
         return self._padded(rows)
 
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """The words of the cleaned text, each with the places of its pieces in what `text_tokens` gives."""
+        return self.tokenizer.words(self.cleaned(text), self.config.max_tokens, self.config.append_sep)
+
     def answer_tokens(
         self, answers: Sequence[str]
     ) -> tuple[Int[Tensor, "answers length"], Bool[Tensor, "answers length"]]:

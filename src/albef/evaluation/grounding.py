@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from albef.config import UserError
 from albef.data.pictures import BadPicture, open_picture
@@ -15,12 +17,14 @@ from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric, with_interval
 from albef.evaluation.judged import cluster_of, of_all, shown
-from albef.model.maps import box_of_map, contrast_maps, enlarged, word_maps
+from albef.evaluation.naming import words_on_their_own
+from albef.model.maps import SCORES, box_of_map, enlarged, score_maps
+from albef.model.published_maps import pair_maps
 
 ENOUGH_OVERLAP = 0.5
 ROUNDING = 2.0  # pixels by which a box may reach beyond its picture
-Score = Literal["itm", "itc"]
-SCORES: tuple[Score, ...] = ("itm", "itc")
+MAPPED_AT_ONCE = 16  # phrases: their images' states are kept for the backward pass
+PUBLISHED = "published"  # the map of matching at one fusion layer, beside those of both scores
 
 
 @dataclass(frozen=True)
@@ -39,30 +43,59 @@ class Grounded:
         return overlap(self.chosen or self.box, self.true_box) >= ENOUGH_OVERLAP
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the maps of a record say: of its phrase, and of the words of a caption that names several things."""
+
+    phrase: dict[str, Grounded]  # by the map: a score, or `PUBLISHED`
+    words: dict[str, list[float]]  # by the score: of each thing's word, see `on_its_own`
+    cluster: int
+
+
 def ground_all(
     engine: Engine, source: Source, layer: int | None, shuffled: bool, bad: dict[int, BadPicture]
-) -> Iterator[dict[Score, Grounded]]:
-    """Each phrase grounded in its picture (for the blind control: in another one), by either score's map."""
+) -> Iterator[Answer]:
+    """Each phrase grounded in its picture (for the blind control: in another one), by every map."""
     if not engine.can_match:
         raise UserError(f"This model was trained for {engine.trained_for}, without matching (itm).")
     for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of pictures as stored
-        ids, mask = engine.text_tokens([record.captions[0] for record in batch.records])
-        with engine.computing():
-            itm = word_maps(engine.model, batch.pixels, ids, mask, layer).sum(1)
-            itc = contrast_maps(engine.model, batch.pixels, ids, mask)
-        for record, *maps in zip(batch.records, itm, itc, strict=True):
-            image = open_picture(record.image, obey_exif=False, shrink=False)
-            size = image.shape[1], image.shape[0]
-            if record.box is None:
-                raise UserError(
-                    f'{record.origin}: the key "box" is missing; evaluation needs [left, top, width, height] in pixels '
-                    f"of what the phrase means."
-                )
-            check_inside(record.box, size, f"{record.origin}: the box")
-            for box in record.proposals:
-                check_inside(box, size, f"{record.origin}: the proposed box")
-            by_score = zip(SCORES, (enlarged(one, size) for one in maps), strict=True)
-            yield {score: grounded(record, map_) for score, map_ in by_score}
+        for start in range(0, len(batch.records), MAPPED_AT_ONCE):
+            some = slice(start, start + MAPPED_AT_ONCE)
+            records, pixels = batch.records[some], batch.pixels[some]
+            sizes = [size_of(record) for record in records]
+            phrases = [record.captions[0] for record in records]
+            maps = phrase_maps(engine, pixels, phrases)
+            with engine.computing():
+                maps[PUBLISHED] = pair_maps(engine.model, pixels, *engine.text_tokens(phrases), layer)
+            named = words_on_their_own(engine, records, pixels, sizes)
+            for row, (record, size, words) in enumerate(zip(records, sizes, named, strict=True)):
+                phrase = {name: grounded(record, enlarged(ones[row], size)) for name, ones in maps.items()}
+                yield Answer(phrase, words, cluster_of(record))
+
+
+def size_of(record: Record) -> tuple[int, int]:
+    """Width and height of the record's picture; raises `UserError` where its boxes can't be of it."""
+    image = open_picture(record.image, obey_exif=False, shrink=False)
+    size = image.shape[1], image.shape[0]
+    if record.box is None:
+        raise UserError(
+            f'{record.origin}: the key "box" is missing; evaluation needs [left, top, width, height] in pixels '
+            f"of what the phrase means."
+        )
+    check_inside(record.box, size, f"{record.origin}: the box")
+    for box in record.proposals:
+        check_inside(box, size, f"{record.origin}: the proposed box")
+    return size
+
+
+def phrase_maps(
+    engine: Engine, pixels: Float[Tensor, "phrases 3 height width"], phrases: Sequence[str]
+) -> dict[str, Float[np.ndarray, "phrases grid grid"]]:
+    """A map of each phrase and its image by both scores."""
+    ids, mask = engine.text_tokens(phrases)
+    no_words = torch.zeros(len(ids), 0, ids.shape[1], dtype=torch.bool, device=ids.device)
+    with engine.computing():
+        return {score: score_maps(engine.model, pixels, ids, mask, no_words, score).whole for score in SCORES}
 
 
 def check_inside(box: Box, size: tuple[int, int], what: str) -> None:
@@ -90,24 +123,30 @@ def grounded(record: Record, map_: np.ndarray) -> Grounded:
 def evaluate_grounding(
     engine: Engine, source: Source, name: str, layer: int | None = None, shuffled: bool = False
 ) -> Iterator[Metric]:
-    """ "{name}/{score}_proposals", and without any proposals "…_pointing" and "…_map_box": accuracies with intervals.
+    """ "{name}/{map}_proposals", and without any proposals "…_pointing" and "…_map_box": accuracies with intervals.
 
-    The score whose map it is: "itm", matching (`layer` of the fusion encoder), or "itc", contrast. A box is right from
-    an intersection over union of 0.5 on.
+    The map: "itm", of the log-odds of matching, "itc", of the similarity, or "published", of matching at fusion layer
+    `layer`. A box is right from an intersection over union of 0.5 on. "{name}/{score}_words": how often the map of a
+    word lies more on what it names than on another thing that its caption names (by chance: one half).
     """
     found, bad = of_all(lambda bad: ground_all(engine, source, layer, shuffled, bad))
     if not found:
         raise UserError("No phrase with a readable picture is left to evaluate.")
-    for score in SCORES:
-        ones = [each[score] for each in found]
-        clusters = [one.cluster for one in ones]
+    clusters = [answer.cluster for answer in found]
+    for map_name in (*SCORES, PUBLISHED):
+        ones = [answer.phrase[map_name] for answer in found]
         right: dict[str, list[bool]] = {}
         if all(one.chosen is not None for one in ones):
             right["proposals"] = [one.right for one in ones]
         right["pointing"] = [one.pointed for one in ones]
         right["map_box"] = [overlap(one.box, one.true_box) >= ENOUGH_OVERLAP for one in ones]
         for metric, values in right.items():
-            yield from with_interval(f"{name}/{score}_{metric}", np.array(values, dtype=float), clusters)
+            yield from with_interval(f"{name}/{map_name}_{metric}", np.array(values, dtype=float), clusters)
+    for score in SCORES:
+        words = [(value, answer.cluster) for answer in found for value in answer.words[score]]
+        if words:
+            of_words, cluster_of_word = zip(*words, strict=True)
+            yield from with_interval(f"{name}/{score}_words", np.array(of_words), cluster_of_word)
     yield f"{name}/count", float(len(found))
     yield f"{name}/skipped", float(len(bad))
 
@@ -119,9 +158,10 @@ def best_proposal(map_: np.ndarray, proposals: Sequence[Box]) -> Box:
 
 def activation(map_: np.ndarray, box: Box) -> float:
     """Sum of the map inside a box, by the square root of the box's area."""
-    left, top, width, height = (int(side) for side in box)
-    inside = map_[max(top, 0) : top + height, max(left, 0) : left + width]
-    return float(inside.sum()) / max(width * height, 1) ** 0.5
+    left, top, width, height = box
+    # As published: the sides are cut to whole pixels after they are added, and the area is of the box as it is given.
+    inside = map_[max(int(top), 0) : int(top + height), max(int(left), 0) : int(left + width)]
+    return float(inside.sum()) / (width * height) ** 0.5 if width * height > 0 else 0.0
 
 
 def overlap(a: Box, b: Box) -> float:

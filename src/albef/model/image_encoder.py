@@ -28,8 +28,8 @@ class ImageBlock(nn.Module):
 
     def watched(
         self, tokens: Float[Tensor, "batch tokens width"]
-    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch heads tokens tokens"]]:
-        """What `forward` gives, and the attention probabilities."""
+    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch heads 1 tokens"]]:
+        """What `forward` gives, and the attention probabilities of [CLS]."""
         gathered, attention = self.attention.watched(self.attention_norm(tokens))
         tokens = tokens + gathered
         return tokens + self.mlp(self.mlp_norm(tokens)), attention
@@ -75,18 +75,15 @@ class ImageEncoder(nn.Module):
         return torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], 1) + self.positions
 
     def watched(
-        self, pixels: Float[Tensor, "batch 3 height width"], depth: int
-    ) -> tuple[Float[Tensor, "batch tokens channels"], Float[Tensor, "batch heads tokens tokens"]]:
-        """What `forward` gives, and the attention probabilities of block `depth`."""
-        tokens = self.embed(pixels)
-        for block in self.blocks[:depth]:
-            tokens = block(tokens)
-        block = self.blocks[depth]
-        assert isinstance(block, ImageBlock)
-        tokens, attention = block.watched(tokens)
-        for block in self.blocks[depth + 1 :]:
-            tokens = block(tokens)
-        return self.norm(tokens), attention
+        self, pixels: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch tokens channels"], tuple[Float[Tensor, "batch heads 1 tokens"], ...]]:
+        """What `forward` gives, and the attention probabilities of [CLS] in every block."""
+        tokens, rows = self.embed(pixels), []
+        for block in self.blocks:
+            assert isinstance(block, ImageBlock)
+            tokens, row = block.watched(tokens)
+            rows.append(row)
+        return self.norm(tokens), tuple(rows)
 
 
 def sine_positions(grid: int, width: int) -> Float[Tensor, "1 patches width"]:

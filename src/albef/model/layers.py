@@ -134,12 +134,13 @@ class SelfAttention(nn.Module):
 
     def watched(
         self, states: Float[Tensor, "batch length width"]
-    ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, "batch heads length length"]]:
-        """What `forward` gives, and the attention probabilities."""
+    ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, "batch heads 1 length"]]:
+        """What `forward` gives, and the attention probabilities of the first token ([CLS])."""
         query, key, value = split_heads(self.qkv(states), self.heads, 3)
-        context, attention = attend(query, key, value, None, 0.0, keep_attention=True)
-        assert attention is not None
-        return self.out(context), attention
+        first, row = attend(query[:, :, :1], key, value, None, 0.0, keep_attention=True)
+        others, _ = attend(query[:, :, 1:], key, value, None, 0.0)
+        assert row is not None
+        return self.out(torch.cat([first, others], 1)), row
 
     def packed(self, states: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "real width"]:
         """What each real token gathers from those of its text."""

@@ -1,6 +1,15 @@
-"""Which patches of a picture a word relies on: Grad-CAM of image–text matching (paper §6.5)."""
+"""Which patches of an image a score rests on: the score of a text, and what each of its words adds to it.
+
+A map is the sum over all blocks of the image encoder of A · max(∂S/∂A, 0), mean over heads, where A is the [CLS] row of
+a block's attention (Chefer et al., 2021, without their product over layers). S is the score that is shown. For a word it
+is what the word adds: the score of the text less that of the text with the word's pieces masked from attention. A word's
+own row of attention says little of it, since self-attention has mixed the words before they look at the image.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -8,95 +17,103 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from albef.config import UserError
 from albef.data.records import Box
-from albef.model.albef import ALBEF, unit
-from albef.model.text_encoder import cls
+from albef.model.albef import ALBEF, Encoding, unit
+from albef.model.text_encoder import Memory, cls
+
+Score = Literal["itm", "itc"]  # log-odds of matching; similarity / temperature
+SCORES: tuple[Score, ...] = ("itm", "itc")
 
 
-def layer_of(depth: int, layer: int | None) -> int:
-    """The number of a fusion layer; by default the published one of six, or the one in the same place of another depth.
+class Maps(NamedTuple):
+    """Where the scores of pairs come from; nowhere negative, in units of the score."""
 
-    Raises `UserError` for a layer that there isn't.
-    """
-    if layer is None:
-        return (depth - 1) // 2
-    if not 0 <= layer < depth:
-        raise UserError(f"There is no fusion layer {layer}: choose one of 0 to {depth - 1}.")
-    return layer
+    whole: Float[np.ndarray, "pairs grid grid"]
+    words: Float[np.ndarray, "pairs words grid grid"]
 
 
-def word_maps(
+class Slopes(NamedTuple):
+    """What is computed of an image's tokens, and how the score of each of its texts changes with it."""
+
+    states: tuple[Tensor, ...]  # each [pairs, …]
+    gradients: tuple[Tensor, ...]  # of each [pairs, texts, …]
+
+
+def score_maps(
     model: ALBEF,
     pixels: Float[Tensor, "pairs 3 height width"],
     ids: Int[Tensor, "pairs length"],
     mask: Bool[Tensor, "pairs length"],
-    layer: int | None = None,
-) -> np.ndarray:
-    """A map per token of pair p (picture p, text p), float32 [pairs, length, grid, grid], nowhere negative.
+    words: Bool[Tensor, "pairs words length"],
+    score: Score,
+) -> Maps:
+    """Maps of the score of pair p (image p, text p), and of what each of its words adds.
 
-    Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` (see `layer_of`) and S
-    the matching logit. Padding gets zeros. In the last layer matching reads [CLS] alone, so there only its map is not
-    zero.
+    `words` says which tokens are of each word; a word of no token has a map of zeros. The image is encoded once, and a
+    word costs one more backward pass.
     """
-    layer = layer_of(model.config.fusion_depth, layer)
-    with torch.no_grad():
-        tokens = model.encode_text(ids, mask).tokens
-        memory = model.image_memory(model.encode_image(pixels))
+    # Each text whole, and without each of its words; positions stay.
+    texts = torch.cat([mask[:, None], mask[:, None] & ~words], 1)
     with torch.enable_grad():
         # The attention carries a gradient even where the model's own weights are frozen.
-        fused = model.fuse(tokens.requires_grad_(), mask, memory, keep_attention=True)
-        assert model.itm_head is not None
-        score = model.itm_head(fused.tokens[:, 0])[:, 1].sum()
-        attention = fused.attention[layer]
-        (gradient,) = torch.autograd.grad(score, attention)
-    maps = (attention.detach() * gradient.clamp(min=0)).mean(1) * mask[..., None]
-    grid = model.config.grid
-    patches: np.ndarray = maps[..., -(grid**2) :].float().cpu().numpy()  # without [CLS], where fusion sees it
-    return patches.reshape(*patches.shape[:2], grid, grid)
+        tokens, rows = model.image_encoder.watched(pixels.clone().requires_grad_())
+        slopes = (matching_slopes if score == "itm" else contrast_slopes)(model, tokens, ids, texts)
+        maps = [carried(slopes, number, rows) for number in range(texts.shape[1])]
+    whole, *of_words = (on_patches(one, model.config.grid) for one in maps)
+    empty = np.zeros((len(whole), 0, *whole.shape[1:]), np.float32)
+    return Maps(whole, np.stack(of_words, 1) if of_words else empty)
 
 
-def pair_maps(
+def contrast_slopes(
     model: ALBEF,
-    pixels: Float[Tensor, "pairs 3 height width"],
+    tokens: Float[Tensor, "pairs places width"],
     ids: Int[Tensor, "pairs length"],
-    mask: Bool[Tensor, "pairs length"],
-    layer: int | None = None,
-) -> np.ndarray:
-    """A map of each whole text, float32 [pairs, grid, grid]: the mean of `word_maps` over its tokens, [CLS] too.
-
-    The published mean is over the padded length, which changes nothing but the scale of a pair's map.
-    """
-    lengths = mask.sum(1).cpu().numpy()[:, None, None]
-    maps: np.ndarray = word_maps(model, pixels, ids, mask, layer).sum(1) / lengths
-    return maps
-
-
-def contrast_maps(
-    model: ALBEF,
-    pixels: Float[Tensor, "pairs 3 height width"],
-    ids: Int[Tensor, "pairs length"],
-    mask: Bool[Tensor, "pairs length"],
-    block: int | None = None,
-) -> np.ndarray:
-    """A map of what the image encoder's [CLS] looks at for each text, float32 [pairs, grid, grid], nowhere negative.
-
-    Mean over heads of A · max(∂S/∂A, 0), where A is the [CLS] row of the attention of image block `block` (default: the
-    last but one, which pointed best on pictograms) and S the similarity of picture and text divided by the temperature.
-    """
-    if block is None:
-        block = max(model.config.image_depth - 2, 0)
+    texts: Bool[Tensor, "pairs texts length"],
+) -> Slopes:
+    """Of similarity / temperature by the image's feature: it is linear in it."""
+    count = texts.shape[1]
     with torch.no_grad():
-        text = model.encode_text(ids, mask).feature
-    with torch.enable_grad():
-        # The attention carries a gradient even where the model's own weights are frozen.
-        tokens, attention = model.image_encoder.watched(pixels.clone().requires_grad_(), block)
-        feature = unit(model.image_projection(cls(tokens)))
-        score = (feature * text).sum() / model.temperature.detach()
-        (gradient,) = torch.autograd.grad(score.sum(), attention)
-    seen = (attention.detach() * gradient.clamp(min=0))[:, :, 0, 1:].mean(1)
-    patches: np.ndarray = seen.float().cpu().numpy()
-    return patches.reshape(-1, model.config.grid, model.config.grid)
+        feature = model.encode_text(ids.repeat_interleave(count, 0), texts.flatten(0, 1)).feature
+    states = unit(model.image_projection(cls(tokens)))
+    return Slopes((states,), (feature.unflatten(0, (-1, count)) / model.temperature.detach(),))
+
+
+def matching_slopes(
+    model: ALBEF,
+    tokens: Float[Tensor, "pairs places width"],
+    ids: Int[Tensor, "pairs length"],
+    texts: Bool[Tensor, "pairs texts length"],
+) -> Slopes:
+    """Of the log-odds of matching, "match" minus "no match", by the keys and values that fusion has of the image."""
+    count = texts.shape[1]
+    memory = model.image_memory(Encoding(tokens, None, cls(tokens)))
+    with torch.no_grad():
+        text = model.encode_text(ids.repeat_interleave(count, 0), texts.flatten(0, 1))
+        seen = [layer.repeat_interleave(count, 0).requires_grad_() for layer in memory.layers]
+    no, yes = model.match(text.tokens, texts.flatten(0, 1), Memory(tuple(seen), None)).unbind(1)
+    gradients = torch.autograd.grad((yes - no).sum(), seen)
+    return Slopes(memory.layers, tuple(one.unflatten(0, (-1, count)) for one in gradients))
+
+
+def carried(
+    slopes: Slopes, number: int, rows: Sequence[Float[Tensor, "pairs heads 1 places"]]
+) -> Float[Tensor, "pairs patches"]:
+    """The map of text 0, or of text 0 less text `number`: its slopes carried into the image encoder's attention."""
+    pulls = [one[:, 0] - one[:, number] if number else one[:, 0] for one in slopes.gradients]
+    gradients = torch.autograd.grad(slopes.states, rows, pulls, retain_graph=True)
+    parts = [row.detach() * gradient.clamp(min=0) for row, gradient in zip(rows, gradients, strict=True)]
+    return torch.stack([part[:, :, 0, 1:].mean(1) for part in parts]).sum(0)
+
+
+def on_patches(values: Float[Tensor, "*shape patches"], grid: int) -> Float[np.ndarray, "*shape grid grid"]:
+    """The values of patches, row by row, in their places; float32."""
+    patches: np.ndarray = values.detach().float().cpu().numpy()
+    return patches.reshape(*patches.shape[:-1], grid, grid)
+
+
+def scaled(maps: np.ndarray, peak: float) -> np.ndarray:
+    """The maps on one scale, so that the highest value of them all is `peak`; zeros stay."""
+    return maps * (peak / (maps.max(initial=0.0) or 1.0))
 
 
 def enlarged(map_: np.ndarray, size: tuple[int, int]) -> np.ndarray:

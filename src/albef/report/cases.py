@@ -15,10 +15,11 @@ from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.classes import judge_classes
-from albef.evaluation.grounding import Grounded, grounded
-from albef.evaluation.judged import Judged, another
+from albef.evaluation.grounding import PUBLISHED, Grounded, grounded, phrase_maps
+from albef.evaluation.judged import Judged, another, shown
 from albef.evaluation.tables import confusion, measured
 from albef.evaluation.vqa import Asking, judge_answers
+from albef.model.maps import SCORES, enlarged, scaled
 from albef.report import page
 from albef.report.findings import pixels_of
 from albef.report.plots import boxed, lit
@@ -35,7 +36,9 @@ WORDS = {
     "pointing": "highest point in the box",
     "map_box": "box of the map, IoU ≥ 0.5",
     "proposals": "best of the proposed boxes, IoU ≥ 0.5",
+    "words": "map of a word more on its thing than on another",
 }
+MAPS = {"itm": "matching", "itc": "contrast", PUBLISHED: "matching, as published"}
 
 
 class Case(NamedTuple):
@@ -111,57 +114,61 @@ def case_card(case: Case, config: Config) -> str:
 
 def grounded_sections(engine: Engine, source: Source, config: Config) -> list[str]:
     """Phrases with the maps of matching and of contrast over their pictures, the box found and the one expected."""
-    found: dict[bool, list[str]] = {True: [], False: []}
-    for record, picture, maps, boxes in groundings(engine, source, config):
-        assert record.box is not None
-        cards = found[boxes["itm"].right]
-        if len(cards) < NUM_GROUNDED:
-            cards.append(grounded_card(record.captions[0], picture, maps, boxes))
+    found: dict[bool, list[GroundedCase]] = {True: [], False: []}
+    for case in groundings(engine, source, config):
+        of_kind = found[case.boxes["itc"].right]
+        if len(of_kind) < NUM_GROUNDED:
+            of_kind.append(case)
+    brightest = max((case.probability for cases in found.values() for case in cases), default=1.0) or 1.0
     sections = []
-    for heading, cards in (("Found", found[True]), ("Missed", found[False])):
+    for heading, chosen in (("Found", found[True]), ("Missed", found[False])):
         lead = (
-            f"The first {len(cards)} phrases whose box by matching covers the expected one "
+            f"The first {len(chosen)} phrases whose box by contrast covers the expected one "
             f"{'with' if heading == 'Found' else 'without'} an intersection over union of 0.5. Green: the expected "
             "box; orange: the one found (the best of the proposals where there are any, else that of the map itself). "
-            "Lit is where the map of the phrase is high: Grad-CAM of matching, and of contrast."
+            "Lit is where the score of the phrase comes from. All maps are on one scale: as bright as the phrase is "
+            f"probable, by matching ({brightest:.0%} is full light), so that a picture that does not show it stays dark."
         )
-        sections.append(page.section(heading, lead, f'<div class="cards">{"".join(cards)}</div>'))
+        cards = "".join(grounded_card(case, brightest) for case in chosen)
+        sections.append(page.section(heading, lead, f'<div class="cards">{cards}</div>'))
     return sections
 
 
-Found = tuple[Record, np.ndarray, dict[str, np.ndarray], dict[str, Grounded]]
+class GroundedCase(NamedTuple):
+    """A phrase with its picture, its maps and boxes by matching ("itm") and contrast ("itc"), and its probability."""
+
+    phrase: str
+    picture: np.ndarray
+    maps: dict[str, np.ndarray]
+    boxes: dict[str, Grounded]
+    probability: float
 
 
-def groundings(engine: Engine, source: Source, config: Config) -> Iterator[Found]:
-    """Of each record with a box: its picture, and the map and the boxes by matching ("itm") and contrast ("itc")."""
-    for index in range(len(source)):
-        record = source.record(index, 0)
-        if record.box is None:
-            continue
-        try:
-            picture = pixels_of(record.image, False, config)  # boxes are those of the stored picture
-        except BadPicture:
-            continue
-        maps = {
-            "itm": engine.ground(picture, record.captions[0], "itm", config.evaluate.layer).map,
-            "itc": engine.ground(picture, record.captions[0], "itc").map,
-        }
-        boxes = {name: grounded(record, map_) for name, map_ in maps.items()}
-        yield record, picture, maps, boxes
+def groundings(engine: Engine, source: Source, config: Config) -> Iterator[GroundedCase]:
+    """Each record with a box and a readable picture."""
+    for batch in shown(engine, source, False, {}, obey_exif=False):  # boxes are those of the stored picture
+        for record, pixels in zip(batch.records, batch.pixels, strict=True):
+            if record.box is None:
+                continue
+            picture, phrase = pixels_of(record.image, False, config), record.captions[0]
+            size = picture.shape[1], picture.shape[0]
+            found = phrase_maps(engine, pixels[None], [phrase])
+            maps: dict[str, np.ndarray] = {score: enlarged(found[score][0], size) for score in SCORES}
+            boxes: dict[str, Grounded] = {score: grounded(record, map_) for score, map_ in maps.items()}
+            yield GroundedCase(phrase, picture, maps, boxes, float(engine.match([picture], [phrase])[0]))
 
 
-def grounded_card(
-    phrase: str, picture: np.ndarray, maps: dict[str, np.ndarray], boxes: dict[str, Grounded]
-) -> str:
+def grounded_card(case: GroundedCase, brightest: float) -> str:
     """A phrase with its picture and both maps, each with the box found and the expected one."""
-    whole = cv2.resize(picture, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
-    figures = [page.figure(page.img(whole, phrase), "picture")]
-    for name, title in (("itm", "matching"), ("itc", "contrast")):
-        light = maps[name] / (maps[name].max() or 1.0)
-        one = boxes[name]
-        drawn = boxed(lit(picture, light, _MAP_SIDE), picture.shape, one.true_box, one.chosen or one.box)
-        figures.append(page.figure(page.img(drawn, f"{phrase}: {title}"), title))
-    return page.card(phrase, f'<div class="row three">{"".join(figures)}</div>')
+    whole = cv2.resize(case.picture, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
+    figures = [page.figure(page.img(whole, case.phrase), "picture")]
+    for score, title in (("itm", "matching"), ("itc", "contrast")):
+        light = scaled(case.maps[score], case.probability / brightest)
+        one = case.boxes[score]
+        drawn = lit(case.picture, light, _MAP_SIDE)
+        drawn = boxed(drawn, case.picture.shape, one.true_box, one.chosen or one.box)
+        figures.append(page.figure(page.img(drawn, f"{case.phrase}: {title}"), title))
+    return page.card(case.phrase, f'<div class="row three">{"".join(figures)}</div>')
 
 
 def task_results(metrics: Metrics) -> str:
@@ -219,8 +226,8 @@ def value_cell(metrics: Metrics, key: str) -> str:
 def words_of(metric: str) -> str:
     """A figure's name for readers."""
     score, _, rest = metric.partition("_")
-    if rest in WORDS and score in ("itm", "itc"):
-        return f"{ {'itm': 'matching', 'itc': 'contrast'}[score] }: {WORDS[rest]}"
+    if rest in WORDS and score in MAPS:
+        return f"{MAPS[score]}: {WORDS[rest]}"
     for name in ("open_accuracy", "accuracy", "consistency"):
         if metric.startswith(name):
             kind = metric.removeprefix(name).strip("_").replace("_", "/")

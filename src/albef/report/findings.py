@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from albef.config import Config, is_drawn
 from albef.data.pictures import BadPicture, Picture, open_picture
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
-from albef.data.text import CLS, SEP, clean_caption
+from albef.data.text import clean_caption
 from albef.engine import Engine
 from albef.evaluation.ranking import candidates, match_scores, similarities
 from albef.model.albef import ALBEF
-from albef.model.maps import word_maps
 from albef.ranker import best_first, combined, others_last
 
 # Words that name nothing in a picture: they get no map of their own.
@@ -175,37 +175,16 @@ def rank(
 
 
 class WordMap(NamedTuple):
-    """A word of a caption and where matching looks for it: [grid, grid], 1 at the strongest place."""
+    """A word of a caption and what it adds to the score, place by place; the highest of a caption is its probability."""
 
     word: str
-    attention: np.ndarray
+    light: Float[np.ndarray, "height width"]
 
 
 def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
     """A map for each word of the caption that may name something in the picture, in the caption's order."""
-    ids, mask = engine.text_tokens([pair.caption])
-    with engine.computing():
-        maps = word_maps(engine.model, engine.placed(engine.pixels(pair.image))[None], ids, mask)[0]
-    found = []
-    for word, places in words(engine.tokenizer.pieces(ids[0].tolist())):
-        if word not in EMPTY_WORDS:
-            attention = maps[places].sum(0)
-            found.append(WordMap(word, attention / (attention.max() or 1.0)))
-    return found
-
-
-def words(pieces: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """The words that the word pieces spell, each with the places of its pieces; special tokens are none."""
-    found: list[tuple[str, list[int]]] = []
-    for place, piece in enumerate(pieces):
-        if piece in (CLS, SEP):
-            continue
-        if piece.startswith("##") and found:
-            word, places = found[-1]
-            found[-1] = (word + piece[2:], [*places, place])
-        else:
-            found.append((piece, [place]))
-    return found
+    found = engine.ground(pair.image, pair.caption)
+    return [WordMap(word, map_) for word, map_ in found.words if word not in EMPTY_WORDS]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from albef.report.figures import SCORES, Metrics, interval, splits, title
 from albef.report.findings import (
     Pair,
     Ranking,
+    WordMap,
     caption_maps,
     doubts,
     gallery_pairs,
@@ -159,29 +160,31 @@ def found_captions(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: st
 
 
 def attention(engine: Engine, gallery: Sequence[Pair]) -> str:
-    """For the words of a few captions, where in the picture matching looks."""
-    heading, grid = "Where it looks for a word", engine.config.grid
-    if not engine.can_match or engine.config.fusion_depth < 2:
-        return page.section(
-            heading, "This model has no maps of words: they need matching and two fusion layers or more."
-        )
-    cards = []
+    """For the words of a few captions, where in the picture their share of the score comes from."""
+    heading, grid = "Where the score of a word comes from", engine.config.grid
+    if not engine.can_match:
+        return page.section(heading, "This model has no maps of words: they need matching.")
+    mapped: list[tuple[Pair, list[WordMap]]] = []
     for pair in gallery[NUM_CAPTIONS + NUM_PICTURES :] or gallery:
         maps = caption_maps(engine, pair)
-        if len(maps) not in MAPS:
-            continue
+        if len(maps) in MAPS:
+            mapped.append((pair, maps))
+        if len(mapped) == NUM_MAPPED:
+            break
+    brightest = max((float(one.light.max()) for _, maps in mapped for one in maps), default=1.0) or 1.0
+    cards = []
+    for pair, maps in mapped:
         images = [page.img(stretched(pair.image), pair.caption)]
-        images += [page.img(lit(pair.image, found.attention, _MAP_SIDE), found.word) for found in maps]
-        labels = ["picture", *(found.word for found in maps)]
+        images += [page.img(lit(pair.image, one.light / brightest, _MAP_SIDE), one.word) for one in maps]
+        labels = ["picture", *(one.word for one in maps)]
         figures = "".join(page.figure(image, label) for image, label in zip(images, labels, strict=True))
         cards.append(page.card(pair.caption, f'<div class="row">{figures}</div>'))
-        if len(cards) == NUM_MAPPED:
-            break
     lead = (
-        "Grad-CAM of the matching score: the places that a word attends to in the fusion encoder, as far as "
-        "they speak for a match. Lit is much and grey is little, measured against the word's strongest "
-        f"place. The model sees {grid} × {grid} patches, and the maps are no finer. These are the next "
-        "captions of the gallery that have three to five words to show, not chosen otherwise."
+        "What a word adds to the similarity of picture and caption: the caption's score less that of the caption "
+        "without the word, followed back into the picture. Lit is much and grey is little, on one scale for all: a "
+        "caption's strongest place is as bright as the caption is probable, by matching. "
+        f"The model sees {grid} × {grid} patches, and the maps are no finer. These are the next captions of the "
+        "gallery that have three to five words to show, not chosen otherwise."
     )
     if not cards:
         lead = "No caption of the gallery has three to five words that a picture could show."

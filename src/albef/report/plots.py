@@ -157,8 +157,7 @@ def boxed(image: np.ndarray, shape: tuple[int, ...], expected: Box, found: Box) 
 def grounding_picture(picture: Path, phrase: str, found: Grounding, file: Path) -> None:
     """Writes a PNG of the picture, the picture under the phrase's map and box, and under the map of each word."""
     image = open_picture(picture, obey_exif=True, shrink=False)
-    words = [(piece, map_) for piece, map_ in found.words if not piece.startswith("[")]
-    shown = [("", None), (phrase, found.map), *words]
+    shown = [("", None), (f"{phrase} ({found.probability:.0%})", found.map), *found.words]
     figure = Figure(figsize=(2.4 * len(shown), 2.8), layout="constrained")
     for place, (title, map_) in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), place + 1)
@@ -166,7 +165,7 @@ def grounding_picture(picture: Path, phrase: str, found: Grounding, file: Path) 
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
         if map_ is not None:
-            axes.imshow(map_, cmap="jet", alpha=0.5)
+            axes.imshow(map_, cmap="jet", alpha=0.5, vmin=0, vmax=1)  # one scale: nothing there, nothing hot
         if place == 1:
             left, top, width, height = found.box
             axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="white", linewidth=2))

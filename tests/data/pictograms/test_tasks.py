@@ -114,6 +114,25 @@ def test_phrases_mean_one_thing(world: Watched, index: int) -> None:
     assert len(record.proposals) == len(scene.things) > 1
 
 
+@settings(max_examples=60)
+@given(index=st.integers(0, 5_000))
+def test_captions_that_name_several_things_say_each_once_and_are_true(world: Watched, index: int) -> None:
+    record = references.grounding_record(world, index, 0)
+    scene = world.painted[-1]
+    single = [thing for thing in scene.things if sum(t.noun == thing.noun for t in scene.things) == 1]
+    assert (record.naming is None) == (len(single) < 2)
+    if record.naming is None:
+        return
+    assert holds(world.said, scene)
+    assert len(record.naming.things) in (2, 3)
+    boxes = {thing.noun: [SIDE * side for side in thing.box] for thing in single}
+    for noun, (left, top, width, height) in record.naming.things:
+        assert (left, top, left + width, top + height) == pytest.approx(boxes[noun])
+        assert f" {noun} " in f" {record.naming.caption.replace(',', '')} "
+    again = references.grounding_record(world, index, 0)
+    assert again.naming == record.naming
+
+
 def test_words_alone_tell_little() -> None:
     """Fits question -> most frequent answer on one half, scores on the other."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from albef.data.pictograms.captions import Claim, Mention, claims, meaning
+import numpy as np
+
+from albef.data.pictograms.captions import Claim, Mention, Plan, claims, meaning
 from albef.data.pictograms.chance import pick
-from albef.data.pictograms.things import location
+from albef.data.pictograms.scenes import Scene
+from albef.data.pictograms.things import Thing, location
 from albef.data.pictograms.world import World, single_nouns
-from albef.data.records import Box, Record, stable_id
+from albef.data.records import Box, Naming, Record, stable_id
 
 CAPTIONS = 5
+MOST_NAMED = 3  # things in a caption
 
 
 def grounding_record(world: World, index: int, epoch: int) -> Record:
@@ -23,10 +27,6 @@ def grounding_record(world: World, index: int, epoch: int) -> Record:
     size = thing.size if told < 0.4 and len(scene.things) == 2 else None
     mention = Mention(noun, 1, size, where if told >= 0.7 else None)
 
-    def box(sides: tuple[float, float, float, float]) -> Box:
-        left, top, right, bottom = (world.image_size * side for side in sides)
-        return left, top, right - left, bottom - top
-
     origin = f"pictograms:grounding, {world.split}, seed {world.seed}, epoch {epoch}, phrase {index}"
     return Record(
         image=world.paint(scene),
@@ -35,9 +35,28 @@ def grounding_record(world: World, index: int, epoch: int) -> Record:
         caption_ids=None,
         origin=origin,
         key=str(index),
-        box=box(thing.box),
-        proposals=tuple(box(other.box) for other in scene.things),
+        box=box_of(world, thing),
+        proposals=tuple(box_of(world, other) for other in scene.things),
+        naming=naming_of(world, scene, world.generator("naming", epoch, index)),
     )
+
+
+def box_of(world: World, thing: Thing) -> Box:
+    """The thing's box in pixels."""
+    left, top, right, bottom = (world.image_size * side for side in thing.box)
+    return left, top, right - left, bottom - top
+
+
+def naming_of(world: World, scene: Scene, rng: np.random.Generator) -> Naming | None:
+    """A caption of two or three things of which the scene has one each; None where it has less than two."""
+    single = [i for i, thing in enumerate(scene.things) if thing.noun in single_nouns(scene)]
+    if len(single) < 2:
+        return None
+    named = tuple(rng.permutation(single)[:MOST_NAMED].tolist())
+    related, background = len(named) == 2 and rng.random() < 0.5, rng.random() < 0.16
+    claim = Plan(named, related=related, background=background).claim(scene)
+    things = tuple((scene.things[i].noun, box_of(world, scene.things[i])) for i in named)
+    return Naming(world.phrase(claim, rng), things)
 
 
 def retrieval_record(world: World, index: int, epoch: int) -> Record:
