@@ -51,7 +51,7 @@ def test_an_index_holds_features_and_tokens(
 
 
 def test_files_and_folders_are_found_once(folder: Path) -> None:
-    found = find_pictures([folder / "c.png", folder, folder / "deep"])
+    found, _ = find_pictures([folder / "c.png", folder, folder / "deep"])
     assert [path.name for path in found] == ["c.png", "a.png", "b.png", "d.JPG"]
     with pytest.raises(UserError, match="no such file"):
         find_pictures([folder / "absent.png"])

@@ -26,16 +26,20 @@ def add(commands: Commands) -> None:
 
 def index(given: argparse.Namespace) -> None:
     """`albef index`"""
+    from albef.data.files import summary
     from albef.engine import Engine
     from albef.search.index import build_index, find_pictures
 
-    built = build_index(Engine.load(given.model), find_pictures(given.pictures), given.out)
+    files, left_out = find_pictures(given.pictures)
+    built = build_index(Engine.load(given.model), files, given.out, left_out)
     skipped = (
         f"; {built.num_skipped} unreadable ones are listed in skipped.jsonl there"
         if built.num_skipped
         else ""
     )
     print(f"{len(built)} pictures indexed in {given.out}{skipped}")
+    if left_out:
+        print(f"{summary(left_out)} Listed there too.")
 
 
 def search(given: argparse.Namespace) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import xxhash
 
 from albef.config import DataConfig
-from albef.data.formats import SUFFIXES
+from albef.data.files import found_below
 from albef.manifest import digest
 
 
@@ -22,8 +24,9 @@ def data_fingerprint(config: DataConfig) -> str:
         return digest(path, "xxh3-128")
     if path.is_dir():
         hasher = xxhash.xxh3_128()
-        for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES | {".txt"}:
-                hasher.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
+        found = found_below(path)
+        for name in sorted([*found.images, *found.texts], key=lambda name: name.split("/")):
+            with contextlib.suppress(OSError):  # gone since
+                hasher.update(os.fsencode(f"{name} {os.stat(path / name).st_size}\n"))
         return str(hasher.hexdigest())
     return config.source

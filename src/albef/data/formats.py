@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+from PIL import features
+
 START_BYTES = 512  # of a file, which tell its kind
 
 # What is read: Pillow's name of each format.
@@ -65,3 +69,18 @@ def image_format(start: bytes) -> str | None:
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
         return "SVG"
     return None
+
+
+def start_of(path: str) -> bytes:
+    """The first bytes of a file."""
+    with open(path, "rb") as file:
+        return file.read(START_BYTES)
+
+
+def why_unread(kind: str) -> str | None:
+    """Why images of a kind are not read here, after their number; None for those that are."""
+    if kind == "HEIF" and importlib.util.find_spec("pi_heif") is None:
+        return "in HEIC, which takes an extra: pip install 'albef[heic]'"
+    if kind == "AVIF" and not features.check("avif"):
+        return "in AVIF, which the installed Pillow can't read"
+    return None if kind in FORMATS else f"in a format that is not read ({kind})"

@@ -55,7 +55,7 @@ class Record:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that a source has and does not use, and why."""
+    """A row or file that a source has and does not use, and why."""
 
     origin: str
     reason: str

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import pyarrow as pa
-
 from albef.config import DataConfig, TaskName, UserError, is_drawn
 from albef.data.annotations import ENDINGS, AnnotationSource
-from albef.data.formats import SUFFIXES
+from albef.data.folder import FolderSource
 from albef.data.proposals import ProposalSource
 from albef.data.records import LeftOut, Record, stable_id
 
@@ -85,44 +83,6 @@ def check_pictograms(source: str, split: str, task: TaskName) -> None:
         raise UserError(
             f"{source} has no split {split}, {WITHOUT[split]}: "
             f"choose one of {', '.join(other for other in SPLITS if other not in WITHOUT)}."
-        )
-
-
-class FolderSource(Source):
-    """The pictures in a folder and below it; each line of the .txt beside a picture is a caption of it."""
-
-    couple = 1
-
-    def __init__(self, folder: Path) -> None:
-        pictures = sorted(
-            path.relative_to(folder).as_posix()
-            for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
-        if not any((folder / name).with_suffix(".txt").is_file() for name in pictures):
-            raise UserError(
-                f"{folder}: none of its {len(pictures)} pictures has a .txt beside it; "
-                "write the captions of cat.jpg into cat.txt, one a line."
-            )
-        self._folder, self._pictures = folder, pa.array(pictures, pa.large_string())
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def record(self, index: int, epoch: int) -> Record:
-        """Picture `index` in the order of the names; without captions when its .txt can't be read."""
-        name = self._pictures[index].as_py()
-        picture = self._folder / name
-        try:
-            lines = picture.with_suffix(".txt").read_text("utf-8-sig", errors="replace").splitlines()
-        except OSError:  # missing, not ours to read, a folder: a bad sample, and no end of the run
-            lines = []
-        return Record(
-            image=picture,
-            captions=tuple(line for line in lines if line.strip()),
-            image_id=None,
-            caption_ids=None,
-            origin=name,
         )
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from albef.config import UserError
-from albef.data.formats import SUFFIXES
+from albef.data.files import found_below, summary
 from albef.data.pictures import BadPicture
+from albef.data.records import LeftOut
 from albef.engine import Engine
 from albef.manifest import MANIFEST_FILE, plain, verify
 from albef.writing import whole_folder
@@ -43,37 +45,42 @@ class Index:
         return len(self.paths)
 
 
-def find_pictures(places: Sequence[Path]) -> list[Path]:
-    """Absolute paths of the given files, and of all pictures in the given folders and below, each once.
+def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+    """Absolute paths of the given files, and of all images in the given folders and below; and what is left out there.
 
-    Raises `UserError` for a place that isn't there, and when there is no picture at all.
+    Each is there once. Raises `UserError` for a place that isn't there, and when there is no image at all.
     """
     found: dict[Path, None] = {}
-    for place in places:
-        if not place.exists():
+    left_out: list[LeftOut] = []
+    entered: set[tuple[int, int]] = set()
+    for place in (place.absolute() for place in places):
+        if not os.path.exists(place):
             raise UserError(f"{place}: no such file or folder; give pictures or folders of pictures.")
-        inside = sorted(place.rglob("*")) if place.is_dir() else [place]
-        for path in inside:
-            hidden = path.name.startswith(".") or not path.is_file()
-            if path == place or (path.suffix.lower() in SUFFIXES and not hidden):
-                found[path.absolute()] = None
+        if not os.path.isdir(place):
+            found[place] = None
+            continue
+        inside = found_below(place, entered)
+        found |= dict.fromkeys(place / name for name in inside.images)
+        left_out += [replace(one, origin=str(place / one.origin)) for one in inside.left_out]
     if not found:
         raise UserError(
-            f"{', '.join(map(str, places))}: no pictures there ({', '.join(sorted(SUFFIXES))}); "
-            f"give pictures or folders of pictures."
+            f"{', '.join(map(str, places))}: no pictures there; give pictures or folders of pictures. "
+            f"{summary(left_out)}".rstrip()
         )
-    return list(found)
+    return list(found), left_out
 
 
-def build_index(engine: Engine, pictures: Sequence[Path], out: Path) -> Index:
-    """The index of pictures and of folders of pictures, written into the folder `out`, whole or not at all.
+def build_index(
+    engine: Engine, pictures: Sequence[Path], out: Path, left_out: Sequence[LeftOut] = ()
+) -> Index:
+    """The index of images and of folders of images, written into the folder `out`, whole or not at all.
 
-    Per picture it takes 2 bytes × tokens × width: 395 kB with the `base` model at 256 pixels. Files that are
-    no readable pictures are skipped, counted, and listed with the reason in `skipped.jsonl`. An index that
-    was there is replaced; raises `UserError` for a folder that holds anything else, and when no picture is
-    readable.
+    Per image it takes 2 bytes × tokens × width: 395 kB with the `base` model at 256 pixels. Files that are no readable
+    images are skipped and counted; these and what was left out, here or before (`left_out`), are listed with the reason
+    in `skipped.jsonl`. An index that was there is replaced; raises `UserError` for a folder that holds anything else,
+    and when no image is readable.
     """
-    files = find_pictures(pictures)
+    files, others = find_pictures(pictures)
     bad: dict[int, BadPicture] = {}
     features = []
     config = engine.config
@@ -93,8 +100,11 @@ def build_index(engine: Engine, pictures: Sequence[Path], out: Path) -> Index:
             raise UserError(f"None of the {len(files)} files is a readable picture: {bad[0]}")
         np.save(folder / FEATURES_FILE, np.concatenate(features), allow_pickle=False)
         with (folder / SKIPPED_FILE).open("w", encoding="utf-8") as file_of_skipped:
-            for number, error in bad.items():
-                file_of_skipped.write(json.dumps({"path": str(files[number]), "reason": str(error)}) + "\n")
+            skipped = [{"path": str(files[number]), "reason": str(error)} for number, error in bad.items()]
+            skipped += [
+                {"path": one.origin, "reason": f"left out: {one.reason}"} for one in (*left_out, *others)
+            ]
+            file_of_skipped.writelines(json.dumps(line) + "\n" for line in skipped)
         facts = {
             "format_version": FORMAT_VERSION,
             "model": engine.name,
