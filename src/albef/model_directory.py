@@ -78,7 +78,7 @@ def write_description(
     config = facts | history | dataclasses.asdict(model.config)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     tokenizer.save(folder / TOKENIZER_FILE)
-    (folder / CARD_FILE).write_text(card, "utf-8")
+    (folder / CARD_FILE).write_text(card, "utf-8", errors="replace")  # file names need not be UTF-8
     if answers:
         (folder / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")
 

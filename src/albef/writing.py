@@ -124,7 +124,7 @@ def write_json(file: Path, content: object) -> None:
 
 def append_whole(file: Path, text: str) -> None:
     """Adds lines to a text file; raises `OSError` where there is no room, and leaves the file as it was."""
-    data = text.encode("utf-8")
+    data = text.encode("utf-8", "backslashreplace")  # file names need not be UTF-8; JSON reads this as it was
     with file.open("ab", buffering=0) as handle:
         before = handle.seek(0, os.SEEK_END)
         try:

@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that help is quick.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,9 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits with 0, or 2 for a mistake that the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of file names any bytes are allowed, of a terminal not
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     words, settings = training.split_settings(sys.argv[1:] if arguments is None else arguments)
     given, unknown = parser.parse_known_args(words)

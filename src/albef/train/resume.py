@@ -111,6 +111,6 @@ def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
         )
     if found:
         step = 0 if last is None else last.facts["step"]
-        with (folder / CHANGES_FILE).open("a", encoding="utf-8") as file:
+        with (folder / CHANGES_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
             for change in found:
                 file.write(json.dumps({"step": step, **change._asdict()}, ensure_ascii=False) + "\n")
