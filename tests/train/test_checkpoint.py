@@ -17,6 +17,7 @@ from albef.train.checkpoint import (
     CheckpointWriter,
     checkpoints_in,
     load_checkpoint,
+    load_optimizer,
     load_task,
     newest_checkpoint,
     optimizer_tensors,
@@ -70,6 +71,38 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     read, facts = load_task(tmp_path / "step-00000007", toy.config())
     assert facts["step"] == 7
     assert not read.training
+
+
+def test_moments_are_kept_by_name_and_not_by_the_order_of_modules(tmp_path: Path) -> None:
+    config = toy.config(train=TrainConfig(optimizer="muon"))
+    task = Pretrain(config)
+    optimizer = build_optimizer(task.student, config.train)
+    for number, parameter in enumerate(task.student.parameters()):
+        parameter.grad = torch.full_like(parameter, float(number))
+    optimizer.step()
+    with CheckpointWriter(tmp_path, IDENTITY, keep=1) as writer:
+        save(writer, 1, task, optimizer, FACTS)
+
+    other = Pretrain(config)
+    for module in (other.student, *other.student.fusion_encoder.layers):
+        module._modules = dict(reversed(module._modules.items()))
+    others = build_optimizer(other.student, config.train)
+    assert list(other.state_dict()) != list(task.state_dict())
+    load_checkpoint(tmp_path / "step-00000001", other, others)
+    parameters, found = dict(other.student.named_parameters()), 0
+    for name, parameter in task.student.named_parameters():
+        for quantity, value in optimizer.state[parameter].items():
+            assert torch.equal(value, others.state[parameters[name]][quantity]), (name, quantity)
+            found += 1
+    assert found > 100
+
+
+def test_moments_of_another_shape_are_refused(tmp_path: Path) -> None:
+    _, optimizer = saved(tmp_path, 1)
+    tensors = optimizer_tensors(optimizer)
+    tensors["itm_head.weight.exp_avg"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"itm_head\.weight\.exp_avg is \[3\] instead of \[2, 16\]"):
+        load_optimizer(optimizer, tensors)
 
 
 def test_what_is_saved_is_what_was_there_when_save_was_called(tmp_path: Path) -> None:

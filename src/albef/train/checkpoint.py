@@ -204,7 +204,7 @@ def readable(folder: Path) -> Iterator[None]:
     """Turns what can go wrong in reading a checkpoint into a sentence."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError) as error:
         raise UserError(
             f"{folder}: this checkpoint doesn't fit this run ({plain(error)}). Go on with the configuration that "
             f"it was written by, or begin anew in another folder."
@@ -228,15 +228,37 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat names `<parameter number>.<quantity>`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, values in state.items() for name, value in values.items()}
+    """The optimizer's state as flat names `<parameter's name>.<quantity>`."""
+    return {
+        f"{name}.{quantity}": value
+        for name, parameter in by_name(optimizer).items()
+        for quantity, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Puts the state back into an optimizer over the same parameters."""
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts the state back into an optimizer over parameters of the same names, in whatever order.
+
+    Older checkpoints have the numbers of the parameters for names. Raises `ValueError` for another parameter's state.
+    """
+    parameters = by_name(optimizer)
+    names = list(parameters)
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, quantity = name.split(".")
-        state.setdefault(int(number), {})[quantity] = tensor
+    for key, tensor in tensors.items():
+        name, _, quantity = key.rpartition(".")
+        number = int(name) if name.isdecimal() else names.index(name)
+        shape = parameters[names[number]].shape
+        if tensor.shape not in (shape, torch.Size()):  # such as the step, which has none
+            raise ValueError(f"{key} is {list(tensor.shape)} instead of {list(shape)}")
+        state.setdefault(number, {})[quantity] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def by_name(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's parameters, in the order of their groups."""
+    groups = optimizer.param_groups
+    return {
+        name: parameter
+        for group in groups
+        for name, parameter in zip(group["param_names"], group["params"], strict=True)
+    }

@@ -24,18 +24,19 @@ def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bo
 def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over the student: decayed, not decayed, and the temperature with a learning rate of its own.
 
-    With `optimizer: muon` the matrices of the layers are a group apart, which decays too.
+    With `optimizer: muon` the matrices of the layers are a group apart, which decays too. The groups know the names of
+    their parameters.
     """
     decayed, plain, temperature, matrices = [], [], [], []
     for name, parameter in student.named_parameters():
         if name.endswith("temperature"):
-            temperature.append(parameter)
+            temperature.append((name, parameter))
         elif config.optimizer == "muon" and is_layer_matrix(name, parameter):
-            matrices.append(parameter)
+            matrices.append((name, parameter))
         elif is_decayed(name, parameter, config.decay_embeddings):
-            decayed.append(parameter)
+            decayed.append((name, parameter))
         else:
-            plain.append(parameter)
+            plain.append((name, parameter))
     decay = config.weight_decay
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": decay, "lr_scale": 1.0},
