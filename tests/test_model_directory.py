@@ -1,10 +1,12 @@
 """What a model directory says of itself, read with suspicion: every odd value is named with its file and key."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 import toy
 from albef.config import UserError
@@ -78,3 +80,21 @@ def test_odd_values_are_named_with_their_file_and_key(folder: Path, key: str, va
 
 def test_a_sound_one_is_read_as_it_was_written(folder: Path) -> None:
     assert read_config(folder / "config.json") == (toy.ENGINE_MODEL, ("contrast", "itm", "mlm"))
+
+
+@pytest.mark.parametrize("append_sep", [False, True])
+@pytest.mark.parametrize("given", ["trained", "read"])
+def test_other_libraries_read_the_texts_that_the_model_reads(
+    tmp_path: Path, given: str, append_sep: bool
+) -> None:
+    config = dataclasses.replace(toy.ENGINE_MODEL, append_sep=append_sep)
+    tokenizer = Tokenizer.train(toy.CAPTIONS, config.vocab_size)
+    if given == "read":  # from a file that says the other thing
+        tokenizer.save(tmp_path / "other.json", append_sep=not append_sep)
+        tokenizer = Tokenizer.load(tmp_path / "other.json")
+    save_model(tmp_path / "model", ALBEF(config), tokenizer, "")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    ours = Engine.load(tmp_path / "model", quiet=True).tokenizer
+    for text in toy.CAPTIONS:
+        expected = ours.encode(text, config.max_tokens, append_sep).tolist()
+        assert theirs.encode(text).ids == expected

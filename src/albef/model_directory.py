@@ -77,7 +77,7 @@ def write_description(
     history = {"trained": dataclasses.asdict(trained)} if trained else {}
     config = facts | history | dataclasses.asdict(model.config)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-    tokenizer.save(folder / TOKENIZER_FILE)
+    tokenizer.save(folder / TOKENIZER_FILE, model.config.append_sep)
     (folder / CARD_FILE).write_text(card, "utf-8", errors="replace")  # file names need not be UTF-8
     if answers:
         (folder / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")

@@ -114,7 +114,7 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
     # The configuration first: a process that is killed here leaves a folder that is known as a run.
     write_whole(config_file, dump_config(config))
     if not tokenizer_file.exists():
-        tokenizer.save(tokenizer_file)
+        tokenizer.save(tokenizer_file, config.model.append_sep)
     return config
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toy
-from albef.model.albef import ALBEF
+from albef.model.albef import ALBEF, Encoding
 from albef.model.image_encoder import resize_positions, sine_positions
 from albef.model.layers import Packing
 
@@ -204,3 +204,25 @@ def test_computing_activations_again_changes_no_gradient(encoders: tuple[str, ..
     assert all(torch.equal(again[name], gradient) for name, gradient in kept.items())
     for name in blocks:
         assert calls.count(name) == (2 if name in encoders else 1)
+
+
+@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("head", ["entailment", "nlvr"])
+def test_image_tokens_that_are_masked_are_not_looked_at(head: str, placed: bool) -> None:
+    torch.manual_seed(0)
+    albef = ALBEF(dataclasses.replace(toy.MODEL, fuse_placed_patches=placed), (head,)).eval()
+    batch, images = toy.batch(3), 6 if head == "nlvr" else 3
+    text = albef.encode_text(batch.ids, batch.mask)
+    tokens = torch.randn(images, 5, toy.MODEL.image_width)
+    mask = torch.ones(images, 5, dtype=torch.bool)
+    mask[:, 3:] = False
+    mask[-1, 2] = False  # of a second image
+
+    def classes(tokens: torch.Tensor) -> torch.Tensor:
+        memory = albef.image_memory(Encoding(tokens, mask, tokens[:, 0]))
+        return albef.classify(text.tokens, batch.mask, memory)
+
+    other = torch.where(mask[..., None], tokens, torch.randn_like(tokens))
+    torch.testing.assert_close(classes(other), classes(tokens))
+    seen = torch.where(mask[..., None], torch.randn_like(tokens), tokens)
+    assert not torch.allclose(classes(seen), classes(tokens), atol=1e-4)

@@ -112,9 +112,17 @@ class Tokenizer:
             raise UserError(f"{file}: the vocabulary lacks {', '.join(missing)}; use a BERT-like tokenizer.")
         return cls(wordpiece)
 
-    def save(self, file: Path) -> None:
-        """Writes the tokenizer as `tokenizer.json`, which other libraries read too."""
-        write_whole(file, self._wordpiece.to_str(pretty=True))
+    def save(self, file: Path, append_sep: bool = False) -> None:
+        """Writes the tokenizer as `tokenizer.json`, which other libraries read too.
+
+        They then close a text as the model's `append_sep` says, which `encode` here is told.
+        """
+        copy = tokenizers.Tokenizer.from_str(self._wordpiece.to_str())
+        copy.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"{CLS} $A {SEP}" if append_sep else f"{CLS} $A",
+            special_tokens=[(CLS, self.cls_id), (SEP, self.sep_id)],
+        )
+        write_whole(file, copy.to_str(pretty=True))
 
     def encode(self, text: str, max_tokens: int, append_sep: bool) -> np.ndarray:
         """Ids, int64 [l], of `[CLS] tokens` or `[CLS] tokens [SEP]`, tokens cut so that l ≤ `max_tokens`."""
@@ -154,10 +162,6 @@ def _wordpiece(vocab: dict[str, int]) -> tokenizers.Tokenizer:
     wordpiece.decoder = decoders.WordPiece()
     if CLS in vocab:
         wordpiece.add_special_tokens(list(SPECIALS))
-        # For other libraries that read the saved file; `encode` puts [CLS] itself.
-        wordpiece.post_processor = tokenizers.processors.TemplateProcessing(
-            single=f"{CLS} $A", special_tokens=[(CLS, vocab[CLS])]
-        )
     return wordpiece
 
 

@@ -92,10 +92,11 @@ class ALBEF(nn.Module):
 
     def image_memory(self, image: Encoding) -> Memory:
         """Keys and values of the images for every fusion layer: computed once, used for any number of texts."""
-        tokens = image.tokens
+        tokens, mask = image.tokens, image.mask
         if self.config.fuse_placed_patches:
             tokens = tokens[:, 1:] + self.image_encoder.positions[:, 1:]
-        return self.fusion_encoder.remember(tokens, image.mask)
+            mask = None if mask is None else mask[:, 1:]
+        return self.fusion_encoder.remember(tokens, mask)
 
     def fuse(
         self,

@@ -251,13 +251,15 @@ class PairedFusionLayer(nn.Module):
         tokens: Float[Tensor, "real width"],
         packing: Packing,
         memory: Float[Tensor, "pictures patches both"],
+        memory_mask: Bool[Tensor, "pictures patches"] | None,
         first_only: bool,
     ) -> Float[Tensor, "read width"]:
         """The tokens (or [CLS] alone) that have seen the first pictures and then the second ones."""
         first, second = memory.chunk(2)
+        first_mask, second_mask = (None, None) if memory_mask is None else memory_mask.chunk(2)
         asking = Packing.first_tokens(len(first), tokens.device) if first_only else packing
-        tokens, _ = self.first.fuse(tokens, packing, packing, first, None)
-        tokens, _ = self.second.fuse(tokens, packing, asking, second, None, first_only)
+        tokens, _ = self.first.fuse(tokens, packing, packing, first, first_mask)
+        tokens, _ = self.second.fuse(tokens, packing, asking, second, second_mask, first_only)
         return tokens
 
 
@@ -291,8 +293,9 @@ class PairedFusionEncoder(nn.Module):
         packing = Packing.of(mask)
         states, last = packing.pack(tokens), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
+            alone = first_only and depth == last
             states = kept_or_computed_again(
-                layer.fuse, self.checkpointing, states, packing, layer_memory, first_only and depth == last
+                layer.fuse, self.checkpointing, states, packing, layer_memory, memory.mask, alone
             )
         return Fused(states[:, None] if first_only else packing.pad(states), ())
 
