@@ -145,11 +145,11 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     assert Config(data=DataConfig(mlm_probability=0.0, mlm_content_only=True))
     assert Config(data=DataConfig(mlm_probability=0.0), task=TaskConfig(losses=("itc", "itm")))
     with pytest.raises(UserError, match=r"train\.init .*train\.init_image"):
-        TrainConfig(init="runs/a", init_image="deit")
+        Config(train=TrainConfig(init="runs/a", init_image="deit"))
     with pytest.raises(UserError, match=r"train\.init_text_layers .*train\.init_text"):
-        TrainConfig(init_text_layers=(0, 1))
+        Config(train=TrainConfig(init_text_layers=(0, 1)))
     with pytest.raises(UserError, match=r"train\.linear .*train\.precision"):
-        TrainConfig(linear="onednn", precision="bf16")
+        Config(train=TrainConfig(linear="onednn", precision="bf16"))
     with pytest.raises(UserError, match=r"evaluate\.layer is 6.* model\.fusion_depth is 6"):
         Config(evaluate=EvaluateConfig(layer=6))
     narrow = replace(SIZES["tiny"], fusion_depth=0)

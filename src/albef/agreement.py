@@ -39,10 +39,26 @@ def check_agreement(config: Any) -> None:
     masks_nothing = not data.mlm_probability and not data.mlm_content_only
     if task.name == "pretrain" and "mlm" in task.losses and masks_nothing:
         raise UserError("data.mlm_probability is 0, so no word is masked: take mlm out of task.losses.")
+    check_training(config.train)
     if task.compat and (key := deviating(config)):
         raise UserError(
             f"task.compat is official, but {key} is {setting(config, key)}: from Python call official(config), "
             f"which sets all that it stands for, or leave task.compat empty."
+        )
+
+
+def check_training(train: Any) -> None:
+    """Raises `UserError` for settings of a `TrainConfig` that contradict each other."""
+    if train.init and (train.init_image or train.init_text):
+        raise UserError(
+            "train.init gives every encoder its weights: leave it out, or train.init_image and train.init_text."
+        )
+    for name in ("init_image", "init_text"):
+        if getattr(train, f"{name}_layers") and not getattr(train, name):
+            raise UserError(f"train.{name}_layers chooses from the layers of train.{name}: name that too.")
+    if train.linear == "onednn" and train.precision == "bf16":
+        raise UserError(
+            "train.linear is onednn, whose products are fp32: set train.precision to fp32 or auto."
         )
 
 

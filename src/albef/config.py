@@ -322,22 +322,6 @@ class TrainConfig:
             ("timeout_seconds",): (1, LONGEST_TIMEOUT_SECONDS),
         }
         check_ranges("train", self, ranges)
-        self._check_together()
-
-    def _check_together(self) -> None:
-        if self.init and (self.init_image or self.init_text):
-            raise UserError(
-                "train.init gives every encoder its weights: leave it out, or train.init_image and train.init_text."
-            )
-        for name in ("init_image", "init_text"):
-            if getattr(self, f"{name}_layers") and not getattr(self, name):
-                raise UserError(
-                    f"train.{name}_layers chooses from the layers of train.{name}: name that too."
-                )
-        if self.linear == "onednn" and self.precision == "bf16":
-            raise UserError(
-                "train.linear is onednn, whose products are fp32: set train.precision to fp32 or auto."
-            )
         if self.optimizer == "muon" and self.shard:
             raise UserError(
                 "train.shard cuts matrices into slices, but Muon needs them whole: set train.optimizer to adamw."

@@ -1,6 +1,7 @@
 """Checkpoint files: wrapped or bare, new or old, and what is refused unread."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -101,3 +102,20 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match="can't be written: the disk is full"):
         write_pth(tmp_path / "a.pth", STATE, ModelConfig())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to_sparse_csr(),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: torch.nested.nested_tensor([tensor]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_stored_in_another_way_are_refused(tmp_path: Path, odd: Callable) -> None:
+    torch.save({"a": odd(torch.ones(2, 3))}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd\.pth: (a is no plain tensor|not a checkpoint)"):
+        read_pth(tmp_path / "odd.pth")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import toy
 from albef.config import TrainConfig, UserError
@@ -113,3 +113,22 @@ def test_a_run_that_can_t_start_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train.init gives every encoder its weights: leave it out"):
         prepare(toy.config(train=both), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "name"),
+    [
+        ("image", "patch_embed.proj.weight"),
+        ("image", "blocks.0.attn.qkv.weight"),
+        ("text", "bert.embeddings.word_embeddings.weight"),
+        ("text", "bert.encoder.layer.0.attention.self.key.weight"),
+    ],
+)
+def test_tensors_of_any_shape_are_told_with_their_file(tmp_path: Path, encoder: str, name: str) -> None:
+    train, _ = unimodal(tmp_path)
+    file = tmp_path / encoder / "model.safetensors"
+    tensors = load_file(file)
+    for odd in (torch.zeros(()), torch.zeros(0), torch.zeros(2, 2, 2)):
+        save_file(tensors | {name: odd}, file)
+        with pytest.raises(UserError, match=r"model\.safetensors: "):
+            initial_encoders(train, toy.MODEL)

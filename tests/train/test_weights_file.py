@@ -1,5 +1,6 @@
 """Files of weights: every kind gives its tensors, none runs code, and what can't be read is told in a sentence."""
 
+import random
 import sys
 from pathlib import Path
 
@@ -136,3 +137,25 @@ def test_positions_cut_in_two_are_joined() -> None:
     found = with_positions(state, nodes)
     assert set(found) == {"vit.cls_token", "vit.position_embeddings"}
     assert torch.equal(found["vit.position_embeddings"], torch.cat([first, patches], 1))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_whatever_a_reader_raises_on_odd_bytes_is_told_in_a_sentence(tmp_path: Path, zipped: bool) -> None:
+    file = tmp_path / "a.pt"
+    torch.save({"model": STATE}, file, _use_new_zipfile_serialization=zipped)
+    sound = file.read_bytes()
+    said = []
+    for number in range(400):
+        draw = random.Random(number)
+        content = bytearray(sound)
+        if number % 2:
+            content = content[: draw.randrange(len(content))]
+        for _ in range(draw.randrange(4)):
+            content[draw.randrange(len(content))] = draw.randrange(256)
+        file.write_bytes(content)
+        try:
+            read_weights(file)
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) > 200
+    assert all(text.startswith(f"{file}: ") and "\n" not in text for text in said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -192,7 +193,7 @@ def write_weights(
             parts = [state[part] for part in checkpoints.published_names(name, config)]
             rows = sum(len(part) for part in parts) if parts[0].dim() else 1
             shape = grid_shape if name == POSITIONS else torch.Size([rows, *parts[0].shape[1:]])
-            yield name, Place(parts[0].dtype, shape)
+            yield name, Place(functools.reduce(torch.promote_types, (part.dtype for part in parts)), shape)
 
     def tensors() -> Iterator[Tensor]:
         for name in track(names, f"writing the {label}", len(names)):

@@ -60,11 +60,23 @@ def read_pth(file: Path) -> Published:
         what = f"its {others[0]!r} is no tensor" if others else "it holds no tensors by name"
         raise UserError(f"{file}: not the state dict of a model ({what}); give a published checkpoint.")
     for name, tensor in state.items():
-        if tensor.is_sparse or tensor.nbytes > tensor.untyped_storage().nbytes():
+        if not is_plain(tensor):
+            raise UserError(f"{file}: {name} is no plain tensor in memory; give a published checkpoint.")
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise UserError(f"{file}: {name} claims more than the file holds; get the file again.")
     found = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
     beside = [str(name) for name in outer if name != "model"] if state is not outer else []
     return Published(found, beside, told_by(outer.get("config")), mapped)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has its numbers one after the other: not sparse, nested, quantised, or a shape alone."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_nested
+        and not tensor.is_quantized
+    )
 
 
 def load(file: Path, mapped: bool) -> Any:

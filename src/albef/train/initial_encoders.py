@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from albef.config import ModelConfig, TrainConfig, UserError
+from albef.manifest import plain
 from albef.model.unimodal import Encoder, image_encoder_weights, text_encoder_weights
 from albef.tasks.base import Task
 from albef.train.initial import Started, give
@@ -46,6 +47,11 @@ def initial_encoders(train: TrainConfig, model: ModelConfig) -> Encoder:
             found = translate(state, model, layers)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
+        except Exception as error:  # names of an encoder over tensors of any shape
+            what = "ViT" if encoder == "image" else "BERT"
+            raise UserError(
+                f"{file}: its tensors have not the shapes of a {what}'s ({plain(error)}); take other weights."
+            ) from None
         weights |= found.weights
         ignored += found.ignored
     return Encoder(weights, ignored)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from albef.config import UserError
+from albef.manifest import plain
 
 NAMES = ("model.safetensors", "pytorch_model.bin")  # in this order where a folder holds both
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
@@ -49,8 +49,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         try:
             return load_file(file)
-        except SafetensorError as error:
-            raise UserError(f"{file}: not readable as safetensors ({error}); get it again.") from None
+        except Exception as error:  # of a dtype that torch lacks it raises more than its own
+            raise UserError(f"{file}: not readable as safetensors ({plain(error)}); get it again.") from None
     if file.suffix == ".onnx":
         return read_onnx(file)
     try:
@@ -62,14 +62,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file}: no PyTorch file of tensors alone (it may be cut off, or would run code when read); get the "
             f"safetensors file of these weights."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file}: not readable as a PyTorch file ({reason}); get it again.") from None
+    except Exception as error:  # an unpickler on wrong bytes raises almost anything
+        raise UserError(f"{file}: not readable as a PyTorch file ({plain(error)}); get it again.") from None
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     items = found.items() if isinstance(found, Mapping) else ()
-    state = {name: tensor for name, tensor in items if isinstance(tensor, Tensor)}
+    state = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state:
         raise UserError(f"{file}: holds no tensors by name; take a state dict.")
     return state
@@ -83,16 +82,17 @@ def read_onnx(file: Path) -> dict[str, Tensor]:
     """
     try:
         import onnx
-        from google.protobuf.message import DecodeError
     except ImportError:
         raise UserError(f"{file}: ONNX files need the package onnx: pip install onnx.") from None
     try:
         graph = onnx.load(file, load_external_data=False).graph
-    except DecodeError:
-        raise UserError(f"{file}: not readable as ONNX; get it again.") from None
-    if any(tensor.external_data for tensor in graph.initializer):
-        raise UserError(f"{file}: its tensors lie in another file; export it as one.")
-    state = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
+        if any(tensor.external_data for tensor in graph.initializer):
+            raise UserError(f"{file}: its tensors lie in another file; export it as one.")
+        state = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged file it raises what its parts do
+        raise UserError(f"{file}: not readable as ONNX ({plain(error)}); get it again.") from None
     return with_positions(with_linear_weights(state, graph.node), graph.node)
 
 
