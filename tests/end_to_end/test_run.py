@@ -163,7 +163,7 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
         (["evaluate", "{tmp}"], "config.json"),
         (["evaluate", "{run}", "--data={tmp}/none.csv"], "no such file"),
         (["evaluate", "{run}", "--split=tset"], "no split 'tset'"),
-        (["evaluate", "{run}", "--json={tmp}/something.txt/x.json"], "can't be written there"),
+        (["evaluate", "{run}", "--json={tmp}/something.txt/x.json"], "can't be written: a part of the path is a file"),
         (["info", "bsae"], "bsae"),
         (["info", "{tmp}"], "config.json: No such file or directory; give a finished run"),
         (["index", "{run}", "{tmp}/nowhere", "--out", "{tmp}/index"], "no such file or folder"),
