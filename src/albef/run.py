@@ -82,13 +82,27 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
         "train/steps": steps,
         "train/skipped_steps": int(facts["skipped"]),
     }
-    found = protocol_of(engine, config.task.name, config.data.validation or config.data.source)
+    shown = list(tables(metrics))
+    data = config.data.validation or config.data.source
+    found = protocol_of(engine, config.task.name, data) if shown else None
     write_metrics(folder / "metrics.json", metrics, facts_of(found))
-    for table in tables(metrics):
+    for table in shown:
         console.print(table)
+    if not shown:
+        console.print(why_unmeasured(config, folder))
     teacher = task.teacher.module if task.teacher is not None else None
     assert teacher is None or isinstance(teacher, ALBEF)
     console.print(f"Report: {write_report(folder, engine, teacher, config)}")
+
+
+def why_unmeasured(config: Config, folder: Path) -> str:
+    """Why a run has no figures, and how to get some."""
+    if config.task.name == "text_assignment":
+        return "Nothing is measured: text assignment prepares for NLVR2. Go on with recipes/nlvr.yaml."
+    return (
+        "Nothing is measured: the recipe names no data.validation. Measure the model on other data than it was trained "
+        f"on: albef evaluate {folder} --data FILE"
+    )
 
 
 def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import toy
 from albef.cli import main
-from albef.config import DataConfig, TaskConfig, UserError
+from albef.config import DataConfig, TaskConfig, TaskName, UserError
 from albef.recipe import dump_config
 from albef.run import run
 from albef.train.start import choose_tokenizer
@@ -163,7 +163,10 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
         (["evaluate", "{tmp}"], "config.json"),
         (["evaluate", "{run}", "--data={tmp}/none.csv"], "no such file"),
         (["evaluate", "{run}", "--split=tset"], "no split 'tset'"),
-        (["evaluate", "{run}", "--json={tmp}/something.txt/x.json"], "can't be written: a part of the path is a file"),
+        (
+            ["evaluate", "{run}", "--json={tmp}/something.txt/x.json"],
+            "can't be written: a part of the path is a file",
+        ),
         (["info", "bsae"], "bsae"),
         (["info", "{tmp}"], "config.json: No such file or directory; give a finished run"),
         (["index", "{run}", "{tmp}/nowhere", "--out", "{tmp}/index"], "no such file or folder"),
@@ -181,6 +184,30 @@ def test_mistakes_end_with_a_sentence_and_status_2(
     assert stopped.value.code == 2
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("task", "said"), [("pretrain", "names no data.validation"), ("text_assignment", "prepares for NLVR2")]
+)
+def test_own_data_without_validation_get_a_sentence_and_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: TaskName, said: str
+) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "caption": f"a fox {number}"})
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    config = toy.config(
+        task=TaskConfig(name=task, queue_size=10, alpha_ramp_steps=4),
+        data=DataConfig(source=str(tmp_path / "train.json"), randaugment=False),
+    )
+    run(config, tmp_path / "run")
+    told = " ".join(capsys.readouterr().out.split())
+    assert said in told
+    assert "with its picture" not in told
+    assert {name.split("/")[0] for name in json.loads((tmp_path / "run" / "metrics.json").read_text())} == {
+        "train"
+    }
 
 
 def test_a_learnt_vocabulary_has_the_answers_too(tmp_path: Path) -> None:

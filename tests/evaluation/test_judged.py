@@ -21,7 +21,7 @@ from albef.evaluation import vqa
 from albef.evaluation.classes import consistencies, evaluate_entailment, evaluate_nlvr
 from albef.evaluation.grounding import activation, best_proposal, evaluate_grounding, ground_all, overlap
 from albef.evaluation.judged import Judged, another, shown
-from albef.evaluation.tables import task_table
+from albef.evaluation.tables import tables, task_table
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_answers
 from albef.model.albef import ALBEF
 from albef.model.answering import rank_answers
@@ -355,6 +355,11 @@ def test_the_table_shows_what_the_picture_adds() -> None:
     assert [column._cells for column in table.columns] == [
         ["test/accuracy"], ["50.0 (50–50)"], ["50.0 (50–50)"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("metrics", [{}, {"train/steps": 3.0}, {"data/count": 8.0, "data/skipped": 1.0}])
+def test_without_figures_there_is_no_table(metrics: dict[str, float]) -> None:
+    assert list(tables(metrics)) == []
 
 
 def test_answers_are_scored_so_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

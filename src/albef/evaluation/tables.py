@@ -15,10 +15,10 @@ Metrics = Mapping[str, float]
 
 
 def tables(metrics: Metrics) -> Iterator[Table]:
-    """Everything there is to show of a model's figures."""
+    """Everything there is to show of a model's figures; nothing where there are none."""
     if any(name.endswith("/r_mean") for name in metrics):
         yield metrics_table(metrics)
-    else:
+    elif measured(metrics):
         yield task_table(metrics)
     for split in dict.fromkeys(name.split("/")[0] for name in metrics):
         for name in (split, f"{split}/blind"):
