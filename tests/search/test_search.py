@@ -73,8 +73,11 @@ def test_a_model_without_matching_searches_by_contrast(engine: Engine, index: In
 
 
 def test_queries_that_cannot_be_answered(engine: Engine, index: Index, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="query is empty"):
-        search(index, engine, " ")
+    for nothing in (" ", "?!", "...", '""', "(#)"):
+        with pytest.raises(UserError, match="query is empty"):
+            search(index, engine, nothing)
+    with pytest.raises(UserError, match="means nothing to the model"):
+        search(index, engine, "雪")
     with pytest.raises(BadPicture, match="no such file"):
         search(index, engine, tmp_path / "absent.png")
     with pytest.raises(UserError, match="other weights"):

@@ -232,7 +232,6 @@ class Engine(LoadedModel):
         if self.model.mlm_head is None:
             raise UserError("This model was trained without masked words (task.losses has no mlm).")
         check_count(k)
-        self.prepare.check_says_something(text, "text")
         tokenizer = self.tokenizer
         ids, places = (part.to(self.device) for part in self.prepare.masked_tokens(text))
         specials = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]

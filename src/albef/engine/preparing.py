@@ -91,6 +91,7 @@ class Preparing:
 
         Nothing else in the text is special. Raises `UserError` for a text without "[MASK]", or too long.
         """
+        check_is_text(text, "text")
         config, tokenizer = self.config, self.tokenizer
         ids = [tokenizer.cls_id]
         for number, part in enumerate(text.split(MASK)):
@@ -105,11 +106,15 @@ class Preparing:
         return torch.tensor([ids]), torch.tensor(places)
 
     def check_says_something(self, text: str, what: str, clean: Cleaning = clean_caption) -> None:
-        """Raises `UserError` for what is no string, and for one of which nothing is left after cleaning."""
-        if not isinstance(text, str):
-            raise UserError(f"The {what} must be a string, but {shown(text)} was given.")
-        if not self.cleaned(text, clean).strip():
+        """Raises `UserError` for what is no string, and for one of which the model would read no word."""
+        check_is_text(text, what)
+        words = self.tokenizer.encode(self.cleaned(text, clean), self.config.max_positions, append_sep=False)[
+            1:
+        ]
+        if not len(words):
             raise UserError(f"The {what} is empty: of {text!r} no word is left to look for.")
+        if (words == self.tokenizer.unk_id).all():
+            raise UserError(f"The {what} {text!r} means nothing to the model: it knows none of its words.")
 
 
 def things(given: Iterable[T] | np.ndarray, what: str) -> Sequence[T]:
@@ -132,6 +137,12 @@ def texts_of(given: Iterable[str], what: str) -> Sequence[str]:
         if not isinstance(text, str):
             raise UserError(f"{what} must be strings, but number {number} is {shown(text)}.")
     return texts
+
+
+def check_is_text(text: str, what: str) -> None:
+    """Raises `UserError` for what is no string."""
+    if not isinstance(text, str):
+        raise UserError(f"The {what} must be a string, but {shown(text)} was given.")
 
 
 def check_count(k: int) -> None:

@@ -38,10 +38,9 @@ def search(index: Index, engine: Engine, query: str | Path, k: int = 12, rerank:
         )
     if isinstance(query, Path):
         feature = engine.encode_images([query])[0]
-    elif query.strip():
-        feature = engine.encode_texts([query])[0]
     else:
-        raise UserError("The query is empty: describe a picture, or name a picture file.")
+        engine.prepare.check_says_something(query, "query")
+        feature = engine.encode_texts([query])[0]
     similarity = index.features @ feature
     best, match = best_first(similarity, max(rerank, k)), None
     if isinstance(query, str) and rerank and engine.can_match:
