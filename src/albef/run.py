@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from albef import distributed
 from albef.config import Config, DataConfig, TaskName, UserError, is_drawn
@@ -24,6 +23,7 @@ from albef.lock import alone_in
 from albef.model.albef import ALBEF
 from albef.model.published_maps import layer_of
 from albef.model_directory import Trained, read_answers, save_model
+from albef.progress import console
 from albef.recipe import dump_config, load_recipe
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.initial_encoders import initial_encoders
@@ -61,7 +61,7 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
 def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
     """Makes a model directory of the newest checkpoint."""
-    Console(markup=False).print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
+    console().print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, _ = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     trained = Trained(config.task.name, short(config.data.source))
@@ -73,7 +73,6 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
     # Drawing is needed here only: a training that starts again after a fault is at work sooner without.
     from albef.report.report import write_report
 
-    console = Console(markup=False)
     task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     seconds, steps = float(facts["seconds"]), config.train.steps
     metrics |= {
@@ -87,12 +86,12 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
     found = protocol_of(engine, config.task.name, data) if shown else None
     write_metrics(folder / "metrics.json", metrics, facts_of(found))
     for table in shown:
-        console.print(table)
+        console().print(table)
     if not shown:
-        console.print(why_unmeasured(config, folder))
+        console().print(why_unmeasured(config, folder))
     teacher = task.teacher.module if task.teacher is not None else None
     assert teacher is None or isinstance(teacher, ALBEF)
-    console.print(f"Report: {write_report(folder, engine, teacher, config)}")
+    console().print(f"Report: {write_report(folder, engine, teacher, config)}")
 
 
 def why_unmeasured(config: Config, folder: Path) -> str:

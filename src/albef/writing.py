@@ -258,6 +258,9 @@ def workplace(what: Path, target: Path, beside: Path, wait: bool = False) -> Ite
             _in_use.add(own)
             (own / "new").mkdir(parents=True)
             yield own / "new" / target.name
+        except KeyboardInterrupt:
+            kept = "is as it was before" if target.exists() else "was not written"
+            raise KeyboardInterrupt(f"{what} {kept}.") from None
         finally:
             shutil.rmtree(own, ignore_errors=True)
             _in_use.discard(own)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from albef import __version__
 from albef.cli import data, measuring, models, predicting, searching, training, upkeep
+from albef.cli.printing import printing
 from albef.config import UserError
 
 INTERRUPTED = 130
@@ -30,11 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings and not takes_settings:
         parser.error(f"unknown argument: {settings[0]}")
     try:
-        given.command(given, settings) if takes_settings else given.command(given)
+        with printing():
+            given.command(given, settings) if takes_settings else given.command(given)
     except UserError as error:
         print(f"albef: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(f"albef: stopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TypeAlias
 
-from albef.writing import check_file
-
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -19,8 +17,10 @@ def positive(text: str) -> int:
     return number
 
 
-def make_room(*files: Path | None) -> None:
-    """Makes the folders that results will be written into, before anything is computed."""
-    for file in files:
-        if file is not None:
-            check_file(file)
+def output_file(text: str) -> Path:
+    """A file to write; refuses what can only be a folder."""
+    if text.endswith(("/", "/.", "/..")):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a folder, where a file is to be written; name a file in it"
+        )
+    return Path(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from albef.cli.arguments import Commands
 from albef.data.prepare import NAMES
+from albef.progress import console
 
 
 def add(commands: Commands) -> None:
@@ -44,7 +45,6 @@ def export(given: argparse.Namespace) -> None:
 
 def prepare(given: argparse.Namespace) -> None:
     """`albef data prepare`"""
-    from rich.console import Console
     from rich.table import Table
 
     from albef.data.prepare.sets import prepare as write
@@ -54,7 +54,7 @@ def prepare(given: argparse.Namespace) -> None:
     table = Table("file", "rows", "left out", title=f"{given.name} in {given.out}")
     for file in prepared.files:
         table.add_row(file.name, f"{file.rows:,}", f"{file.left_out:,}")
-    Console(markup=False).print(table)
+    console().print(table)
     if prepared.missing:
         print(
             f"{prepared.missing:,} pictures are missing or empty (listed in {given.out / MISSING_FILE}); "

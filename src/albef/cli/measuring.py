@@ -7,8 +7,10 @@ import dataclasses
 from pathlib import Path
 from typing import get_args
 
-from albef.cli.arguments import Commands, make_room, positive
+from albef.cli.arguments import Commands, output_file, positive
 from albef.config import Config, DataConfig, TaskName, TrainConfig
+from albef.progress import console
+from albef.writing import check_file
 
 
 def add(commands: Commands) -> None:
@@ -61,15 +63,16 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="the blind control alone: each picture replaced by another one's",
     )
-    command.add_argument("--results", type=Path, metavar="FILE", help="answers as the VQA server takes them")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    command.add_argument(
+        "--results", type=output_file, metavar="FILE", help="answers as the VQA server takes them"
+    )
+    command.add_argument("--json", type=output_file, metavar="FILE", help="write the figures here as well")
     command.set_defaults(command=evaluate)
 
 
 def evaluate(given: argparse.Namespace) -> None:
     """`albef evaluate`"""
     import torch
-    from rich.console import Console
 
     from albef import distributed
     from albef.engine import Engine
@@ -80,7 +83,7 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.model_directory import read_answers
     from albef.run import config_of, data_to_measure
 
-    make_room(given.json, given.results)
+    check_file(given.json, given.results)
     with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):
         engine = Engine.load(given.model, quiet=distributed.rank() > 0, bf16=given.bf16)
         task = given.task or task_of(engine)
@@ -102,11 +105,10 @@ def evaluate(given: argparse.Namespace) -> None:
         metrics = evaluate_on(engine, data, given.split or ["test", "unseen_vendor"], given.seed, asked)
         if distributed.rank() > 0:
             return
-    console = Console(markup=False)
-    for table in tables(metrics):
-        console.print(table)
     found = protocol_of(engine, task, data.source)
-    if found:
-        console.print(found.sentence)
-    if given.json:
+    if given.json:  # first: nobody may be reading what is printed
         write_metrics(given.json, metrics, facts_of(found))
+    for table in tables(metrics):
+        console().print(table)
+    if found:
+        print(found.sentence)

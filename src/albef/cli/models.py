@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from albef.cli.arguments import Commands, make_room
+from albef.cli.arguments import Commands, output_file
 from albef.config import SIZES
+from albef.progress import console
 
 
 def add(commands: Commands) -> None:
@@ -44,13 +45,12 @@ def add(commands: Commands) -> None:
 
     command = commands.add_parser("export", help="write a model as the published scripts read it")
     command.add_argument("model", metavar="RUN_OR_MODEL")
-    command.add_argument("--official", type=Path, required=True, metavar="FILE.pth")
+    command.add_argument("--official", type=output_file, required=True, metavar="FILE.pth")
     command.set_defaults(command=export_published)
 
 
 def info(given: argparse.Namespace) -> None:
     """`albef info`"""
-    from rich.console import Console
     from rich.table import Table
 
     from albef.cli.info import model_facts
@@ -62,29 +62,26 @@ def info(given: argparse.Namespace) -> None:
     table = Table(show_header=False, title=given.model)
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-    Console(markup=False).print(table)
+    console().print(table)
 
 
 def import_published(given: argparse.Namespace) -> None:
     """`albef import`"""
-    from rich.console import Console
 
     from albef.exchange.account import table
     from albef.exchange.importing import Choices, import_checkpoint
 
     choices = Choices(given.image_size, tuple(given.heads), given.append_sep, given.tokenizer, given.answers)
     structure, rows = import_checkpoint(given.file, given.out, choices)
-    Console(markup=False).print(table(f"{given.file.name}: {structure.name}", rows))
+    console().print(table(f"{given.file.name}: {structure.name}", rows))
     print(f"Model: {given.out}")
 
 
 def export_published(given: argparse.Namespace) -> None:
     """`albef export`"""
-    from rich.console import Console
 
     from albef.exchange.account import table
     from albef.exchange.exporting import export_official
 
-    make_room(given.official)
     structure, rows = export_official(given.model, given.official)
-    Console(markup=False).print(table(f"{given.official.name}: {structure.name}", rows))
+    console().print(table(f"{given.official.name}: {structure.name}", rows))

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from albef.cli.arguments import Commands, make_room
+from albef.cli.arguments import Commands, output_file
+from albef.progress import console
+from albef.writing import check_file
 
 if TYPE_CHECKING:
     from albef.engine import Engine
@@ -108,7 +110,7 @@ VERBS: dict[str, Verb] = {
                 "help": "whose map: contrast or matching",
             },
             "--layer": {"type": int, "help": "the published map of this fusion layer instead, from 0"},
-            "--out": {"type": Path, "metavar": "PNG", "help": "picture with map and box"},
+            "--out": {"type": output_file, "metavar": "PNG", "help": "picture with map and box"},
         },
         grounding,
     ),
@@ -124,23 +126,22 @@ def add(commands: Commands) -> None:
         command.add_argument("model", metavar="MODEL")
         for argument, settings in verb.arguments.items():
             command.add_argument(argument, **settings)
-        command.add_argument("--json", type=Path, metavar="FILE", help="write the result here as well")
+        command.add_argument("--json", type=output_file, metavar="FILE", help="write the result here as well")
         command.set_defaults(command=predict, answer=verb.answer, out=None)
 
 
 def predict(given: argparse.Namespace) -> None:
     """`albef predict`"""
-    from rich.console import Console
     from rich.table import Table
 
     from albef.engine import Engine
     from albef.writing import write_json
 
-    make_room(given.json, given.out)
+    check_file(given.json, given.out)
     result = given.answer(Engine.load(given.model, quiet=True), given)
     table = Table(title=given.text, show_header=False)
     for name, value in result.items():
         table.add_row(str(name), f"{value:.3f}")
-    Console(markup=False).print(table)
     if given.json:
         write_json(given.json, result)
+    console().print(table)

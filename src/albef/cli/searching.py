@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from albef.cli.arguments import Commands, make_room
+from albef.cli.arguments import Commands, output_file
+from albef.progress import console
+from albef.writing import check_file, check_folder
 
 
 def add(commands: Commands) -> None:
@@ -20,7 +23,9 @@ def add(commands: Commands) -> None:
     command.add_argument("index", type=Path, metavar="IDX")
     command.add_argument("query", help='a sentence such as "two foxes", or a picture')
     command.add_argument("-k", type=int, default=12, help="hits to show")
-    command.add_argument("--out", type=Path, metavar="PNG", help="contact sheet (default: IDX-search.png)")
+    command.add_argument(
+        "--out", type=output_file, metavar="PNG", help="contact sheet (default: IDX-search.png)"
+    )
     command.set_defaults(command=search)
 
 
@@ -28,8 +33,9 @@ def index(given: argparse.Namespace) -> None:
     """`albef index`"""
     from albef.data.files import summary
     from albef.engine import Engine
-    from albef.search.index import build_index, find_pictures
+    from albef.search.index import FILES, build_index, find_pictures
 
+    check_folder(given.out, FILES)
     files, left_out = find_pictures(given.pictures)
     built = build_index(Engine.load(given.model), files, given.out, left_out)
     skipped = (
@@ -44,19 +50,19 @@ def index(given: argparse.Namespace) -> None:
 
 def search(given: argparse.Namespace) -> None:
     """`albef search`"""
-    from rich.console import Console
 
     from albef.data.formats import SUFFIXES
     from albef.engine import Engine
     from albef.search import search as searching
     from albef.search.index import load_index
 
-    make_room(given.out)
+    check_file(given.out)
     index = load_index(given.index)
     is_picture = Path(given.query).suffix.lower() in SUFFIXES
     query = Path(given.query) if is_picture else given.query
     hits = searching.search(index, Engine.load(index.model), query, given.k)
-    sheet = given.out or given.index.with_name(f"{given.index.name}-search.png")
+    place = Path(os.path.realpath(given.index))
+    sheet = given.out or place.with_name(f"{place.name}-search.png")
     searching.contact_sheet(hits, sheet, query)
-    Console(markup=False).print(searching.hits_table(hits))
+    console().print(searching.hits_table(hits))
     print(f"Contact sheet: {sheet}")

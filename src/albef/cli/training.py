@@ -11,6 +11,7 @@ from pathlib import Path
 
 from albef.cli.arguments import Commands
 from albef.config import UserError
+from albef.progress import console
 
 SETTING = re.compile(r"--\w+\.\w+=")
 
@@ -74,7 +75,6 @@ def train(given: argparse.Namespace, settings: list[str]) -> None:
 
 def estimate(given: argparse.Namespace, settings: list[str]) -> None:
     """`albef estimate`"""
-    from rich.console import Console
     from rich.table import Table
 
     from albef.cli.estimate import estimate as measure
@@ -97,7 +97,7 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
     table.add_row("pairs a second, all processes", f"{1 / found.seconds_per_pair:,.0f}")
     table.add_row("an epoch", f"{found.seconds_per_epoch / 60:,.1f} minutes")
     table.add_row("the whole run, at the pace of its end", f"{found.seconds_in_all / 3600:,.2f} hours")
-    Console(markup=False).print(table)
+    console().print(table)
 
 
 TAKE_SETTINGS = (train, estimate)

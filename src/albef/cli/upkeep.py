@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from albef.cli.arguments import Commands
+from albef.progress import console
 
 
 def add(commands: Commands) -> None:
@@ -28,7 +29,6 @@ def add(commands: Commands) -> None:
 
 def runs(given: argparse.Namespace) -> None:
     """`albef runs`"""
-    from rich.console import Console
     from rich.table import Table
 
     from albef.cli.runs import runs_in
@@ -37,7 +37,7 @@ def runs(given: argparse.Namespace) -> None:
     for run in runs_in(given.folder):
         name = run.folder.relative_to(given.folder)
         table.add_row(str(name), run.state, f"{run.step:,}", f"{run.steps:,}", run.figure)
-    Console(markup=False).print(table)
+    console().print(table)
 
 
 def verify(given: argparse.Namespace) -> None:
@@ -53,7 +53,6 @@ def verify(given: argparse.Namespace) -> None:
 
 def doctor(given: argparse.Namespace) -> None:
     """`albef doctor`"""
-    from rich.console import Console
     from rich.table import Table
 
     from albef.cli.doctor import findings
@@ -61,4 +60,4 @@ def doctor(given: argparse.Namespace) -> None:
     table = Table("", "found", "advice", show_header=False)
     for row in findings(given.folder):
         table.add_row(*row)
-    Console(markup=False).print(table)
+    console().print(table)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from albef.config import Config, ModelConfig, TaskConfig, UserError
 from albef.exchange.account import Row
-from albef.exchange.pth import write_pth
+from albef.exchange.pth import check_new, write_pth
 from albef.exchange.structure import Structure, structure_of
 from albef.model import checkpoints
 from albef.model_directory import (
@@ -48,6 +48,7 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     queue random unit vectors, with which the published models begin. Raises `UserError` for a model with other heads
     than the published ones, and for a file that exists.
     """
+    check_new(file)
     held = held_by_run(Path(source).expanduser()) or held_by_model(source)
     structure = structure_of(held.heads)
     if structure is None:

@@ -30,7 +30,7 @@ from albef.model_directory import (
     write_description,
 )
 from albef.progress import track
-from albef.writing import whole_folder
+from albef.writing import check_folder, check_room, whole_folder
 
 POSITIONS = "image_encoder.positions"
 UNTAUGHT = ("itm_head", "temperature")  # have no momentum copy
@@ -62,6 +62,7 @@ def import_checkpoint(
     In memory there is one tensor at a time; all else are pages of the file. Raises `UserError` for files of other
     models, for shapes that contradict each other, and for a folder that holds something else.
     """
+    check_folder(folder, FILES)
     choices = choices or Choices()
     published = read_pth(file)
     parts = taken_apart(published.state)
@@ -89,6 +90,8 @@ def import_checkpoint(
         )
     answers = read_answers(choices.answers) if choices.answers else ()
     card = model_card(file, structure, config)
+    written = (parts.student, parts.teacher, parts.queue)
+    check_room(folder, sum(tensor.nbytes for tensors in written for tensor in tensors.values()))
     with whole_folder(folder, FILES) as temporary:
         with torch.device("meta"):
             model = ALBEF(config, structure.heads)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
-from albef.writing import whole_file
+from albef.writing import check_file, check_room, whole_file
 
 ZIP = b"PK\x03\x04"  # what torch has written since 1.6; what is older can't be mapped into memory
 OWN_KEY = "albef"  # under "config" of the files that we write
@@ -109,19 +109,26 @@ def told_by(config: object) -> dict[str, Any]:
     return {name: given[name] for name in TOLD if type(given.get(name)) is type(defaults[name])}
 
 
+def check_new(file: Path) -> None:
+    """Raises `UserError` for a file that exists, or can't be written."""
+    check_file(file)
+    if file.exists():
+        raise UserError(f"{file}: exists already; choose another name.")
+
+
 def write_pth(file: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
     """Writes `{"model": state}`, and the model's settings under "config"; whole or not at all.
 
     Tensors that are the same memory are written once. Raises `UserError` for a file that exists.
     """
-    if file.exists():
-        raise UserError(f"{file}: exists already; choose another name.")
+    check_new(file)
     told = {name: getattr(config, name) for name in TOLD}
     own: dict[tuple[int, torch.Size], Tensor] = {}
     for tensor in state.values():
         key = tensor.data_ptr(), tensor.shape
         own[key] = own.get(key, with_own_storage(tensor))
     model = {name: own[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
+    check_room(file, sum(tensor.nbytes for tensor in own.values()))
     # An open file, not its name: torch keeps what the system says to itself when it opens the file.
     with whole_file(file) as temporary, temporary.open("wb") as handle:
         torch.save({"model": model, "config": {OWN_KEY: told}}, handle)

@@ -1,0 +1,248 @@
+"""Where results go: checked before the work, whole, unfolded, and quietly given up where nobody reads."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import toy
+from albef.cli import main
+from albef.cli.printing import printable
+from albef.engine import Engine
+from albef.model_directory import save_model
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    engine = toy.engine()
+    save_model(tmp_path / "model", engine.model, engine.tokenizer, "")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        image = Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8))
+        image.save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def index(model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    main(["index", str(model), str(photos), "--out", str(photos.parent / "idx")])
+    capsys.readouterr()
+    return photos.parent / "idx"
+
+
+def stopped(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The sentence that a command ends with."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("albef: ")
+    assert said.count("\n") == 1
+    return said
+
+
+COMMANDS = {
+    "evaluate --json": ["evaluate", "{model}", "--count", "4", "--json", "{out}"],
+    "evaluate --results": ["evaluate", "{model}", "--results", "{out}"],
+    "predict --json": ["predict", "match", "{model}", "{photo}", "a fox", "--json", "{out}"],
+    "grounding --out": ["predict", "grounding", "{model}", "{photo}", "a fox", "--out", "{out}"],
+    "search --out": ["search", "{index}", "a fox", "--out", "{out}"],
+    "export": ["export", "{model}", "--official", "{out}"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("out", [".", "..", "{folder}", "", "{file}/x", "{file}/x/y", "x" * 300])
+def test_a_place_where_no_file_can_go_is_refused_before_the_work(
+    name: str,
+    out: str,
+    index: Path,
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(Engine, "load", work)
+    monkeypatch.setattr("albef.exchange.exporting.held_by_run", work)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    place = out.format(folder=tmp_path, file=tmp_path / "file")
+    known = {"model": model, "index": index, "photo": photos / "a.png", "out": place}
+    before = sorted(tmp_path.rglob("*"))
+    assert stopped([part.format(**known) for part in COMMANDS[name]], capsys).startswith(
+        f"albef: {place or '.'}: "
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_stroke_at_the_end_means_a_folder(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"model": "m", "index": "i", "photo": "p", "out": f"{tmp_path}/new/"}
+    with pytest.raises(SystemExit) as end:
+        main([part.format(**known) for part in COMMANDS[name]])
+    assert end.value.code == 2
+    assert f"'{tmp_path}/new/' is a folder, where a file is to be written" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+FOLDERS = {
+    "index": ["index", "{model}", "{photos}", "--out", "{out}"],
+    "import": ["import", "{photo}", "--out", "{out}"],
+    "data export": ["data", "export", "pictograms", "--count", "2", "--out", "{out}"],
+    "data prepare": ["data", "prepare", "coco", "--from", "{photos}", "--out", "{out}"],
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("out", ["{file}", "{file}/x", "{full}", "/", "x" * 300])
+def test_a_place_where_no_folder_can_go_is_refused_before_the_work(
+    name: str,
+    out: str,
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Engine, "load", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr("albef.exchange.importing.read_pth", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "holiday.jpg").touch()
+    place = out.format(file=tmp_path / "file", full=tmp_path / "full")
+    known = {"model": model, "photos": photos, "photo": photos / "a.png", "out": place}
+    before = sorted(tmp_path.rglob("*"))
+    assert stopped([part.format(**known) for part in FOLDERS[name]], capsys).startswith(f"albef: {place}: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_folder_that_one_stands_in_is_filled(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    main(["index", str(model), str(photos), "--out", "."])
+    assert sorted(os.listdir()) == [
+        "features.npy",
+        "index.json",
+        "manifest.json",
+        "skipped.jsonl",
+        "tokens.npy",
+    ]
+    main(["search", ".", "a fox"])
+    assert (tmp_path / "new-search.png").is_file()
+    main(["verify", "."])
+
+
+def albef(arguments: Sequence[object], **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "albef", *map(str, arguments)],
+        text=True,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_a_closed_pipe_ends_quietly_and_the_figures_are_written(
+    index: Path, model: Path, tmp_path: Path
+) -> None:
+    for number, arguments in enumerate(
+        (
+            ["search", index, "a fox"],
+            [
+                "predict",
+                "retrieval",
+                model,
+                "a fox",
+                *sorted(tmp_path.glob("photos/*")),
+                "--json",
+                tmp_path / "hits",
+            ],
+            ["info", model, "--json"],
+        )
+    ):
+        read, write = os.pipe()
+        os.close(read)
+        process = albef(arguments, stdout=write)
+        os.close(write)
+        _, said = process.communicate()
+        assert (number, said) == (number, "")
+        assert process.returncode in (1, 141)
+    assert json.loads((tmp_path / "hits").read_text())
+
+
+def test_output_on_a_full_disk_is_a_sentence(model: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process = albef(["info", model, "--json"], stdout=full)
+        _, said = process.communicate()
+    assert (
+        said
+        == "albef: The output can't be written: the disk is full; make room on it, or choose another place.\n"
+    )
+    assert process.returncode == 2
+
+
+def test_nothing_is_folded_into_a_pipe(
+    index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["search", str(index), "a fox"])
+    shown = capsys.readouterr().out
+    for name in ("a.png", "b.png"):
+        assert any(line.split()[-1:] == [str(tmp_path / "photos" / name)] for line in shown.splitlines())
+
+
+def test_names_of_any_bytes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9.idx")
+    assert r"caf\udce9.idx: no " in stopped(["search", str(tmp_path / name), "a fox"], capsys)
+    assert printable(Path(os.fsdecode(b"caf\xe9\n\x1b[31m ") + "é")) == r"caf\udce9\n\x1b[31m é"
+
+
+STOPPED_INDEX = """
+import sys, time
+from albef.cli import main
+from albef.engine import Engine
+def wait(*_, **__):
+    print("at work", flush=True)
+    time.sleep(60)
+Engine.image_encodings = wait
+main(sys.argv[1:])
+"""
+
+
+def test_stopping_says_what_is_kept(index: Path, model: Path, photos: Path) -> None:
+    for out, kept in ((index, "is as it was before"), (index.with_name("new"), "was not written")):
+        process = subprocess.Popen(
+            [sys.executable, "-c", STOPPED_INDEX, "index", str(model), str(photos), "--out", str(out)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        while "at work" not in process.stdout.readline():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+        assert said == f"albef: stopped. {out} {kept}.\n"
+        assert process.returncode == 130
+    main(["verify", str(index)])
