@@ -21,7 +21,6 @@ from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answered, check_answers, frequent_answers
 from albef.lock import alone_in
 from albef.model.albef import ALBEF
-from albef.model.published_maps import layer_of
 from albef.model_directory import Trained, read_answers, save_model
 from albef.progress import console
 from albef.recipe import dump_config, load_recipe
@@ -140,9 +139,8 @@ def check_free(folder: Path) -> None:
 
 
 def check_evaluation(config: Config) -> None:
-    """Raises `UserError` for what the run would fail for at its end: a split, a file or a layer that there isn't."""
+    """Raises `UserError` for what the run would fail for at its end: a split or a file that there isn't."""
     task, data = config.task.name, config.data
-    layer_of(config.model.fusion_depth, config.evaluate.layer)
     source = data.source if is_drawn(data.source) else data.validation
     if is_drawn(source):
         for split in config.evaluate.splits:
