@@ -25,7 +25,7 @@ def test_splits_that_there_are_not(tmp_path: Path) -> None:
 
 
 def test_layers_that_there_are_not() -> None:
-    with pytest.raises(UserError, match="layer is 2, but model.fusion_depth is 2"):
+    with pytest.raises(UserError, match=r"layer is 2, but model\.fusion_depth is 2"):
         asking(TaskConfig(name="grounding"), layer=2)
 
 
