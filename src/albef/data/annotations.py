@@ -14,7 +14,7 @@ from albef.config import TaskName, UserError
 from albef.data.csv_rows import csv_rows
 from albef.data.json_rows import json_rows, jsonl_rows
 from albef.data.records import LeftOut, Record, stable_id
-from albef.data.rows import JUDGED, REQUIRED, SCHEMA, Columns, columns, nearest
+from albef.data.rows import ROWS, SCHEMA, Columns, columns, nearest
 from albef.data.text_files import quoted, unusable
 
 _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[tuple[str, object]]]] = {
@@ -31,7 +31,7 @@ class AnnotationSource:
 
     Rows with the same path are of one image, unless an `image_id` says otherwise. Paths begin at `image_root`, after
     `strip_prefix` has been taken away from their beginning. With `only_judged` rows without what they are judged by
-    (`rows.JUDGED`) are left out; raises `UserError` if that are all.
+    (`rows.Judged`) are left out; raises `UserError` if that are all.
     """
 
     couple = 1
@@ -98,14 +98,15 @@ class Reading:
 
     def __init__(self, path: Path, task: TaskName, strip_prefix: str, only_judged: bool) -> None:
         self.path, self.task, self.strip_prefix, self.only_judged = path, task, strip_prefix, only_judged
+        self.judged = ROWS[task].judged
         self.num_rows, self.num_unjudged, self.near = 0, 0, ""
         self.spread: list[str] = []  # places of rows that run over several lines
         self.left_out: list[LeftOut] = []
 
     def rows(self) -> Iterator[Columns]:
         """The rows as `SCHEMA` has them."""
-        reader, judged = _READERS[self.path.suffix.lower()], JUDGED.get(self.task)
-        for place, row in reader(self.path, REQUIRED[self.task]):
+        reader, judged = _READERS[self.path.suffix.lower()], self.judged
+        for place, row in reader(self.path, ROWS[self.task].required):
             read = columns(row, self.task, f"{self.path}, {place}")
             read["place"] = place
             self.num_rows += 1
@@ -127,8 +128,8 @@ class Reading:
     def notes(self) -> list[str]:
         """What a user should know of the file, in sentences."""
         notes, rows = [], f"of {self.num_rows:,}"
-        if 0 < self.num_unjudged < self.num_rows:
-            judged, done = JUDGED[self.task], "left out" if self.only_judged else "not judged"
+        if self.judged and 0 < self.num_unjudged < self.num_rows:
+            judged, done = self.judged, "left out" if self.only_judged else "not judged"
             notes.append(
                 f'{self.path}: {self.num_unjudged:,} {rows} {judged.rows} have no "{judged.key}"{self.meant()} and are '
                 f"{done}."
@@ -142,12 +143,10 @@ class Reading:
 
     def none_judged(self) -> str:
         """A sentence if no row has what it is judged by."""
-        if not self.num_rows or self.num_unjudged < self.num_rows:
+        judged = self.judged
+        if judged is None or not self.num_rows or self.num_unjudged < self.num_rows:
             return ""
-        judged, verb = (
-            JUDGED[self.task],
-            "learn from" if self.only_judged and self.task == "vqa" else "judge",
-        )
+        verb = "learn from" if self.only_judged and judged.learnt else "judge"
         article = "an" if judged.key[0] in "aeiou" else "a"
         return (
             f"{self.path}: none of the {self.num_rows:,} {judged.rows} has {article} "

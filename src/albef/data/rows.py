@@ -37,17 +37,6 @@ SCHEMA = pa.schema(
 NAMES = tuple(SCHEMA.names)
 Columns = dict[str, Any]
 
-# The keys without which a row is none of its task's.
-REQUIRED: dict[TaskName, tuple[str, ...]] = {
-    "pretrain": ("image", "caption"),
-    "text_assignment": ("image", "caption"),
-    "retrieval": ("image", "caption"),
-    "vqa": ("image", "question"),
-    "entailment": ("image", "sentence", "label"),
-    "nlvr": ("images", "sentence", "label"),
-    "grounding": ("image", "text"),
-}
-
 
 class Judged(NamedTuple):
     """What a row is judged by (and a question learnt from), though it is a row without it."""
@@ -55,12 +44,9 @@ class Judged(NamedTuple):
     key: str
     column: str
     rows: str  # what the rows are, in messages
+    learnt: bool = False  # training needs it, and asking doesn't; else it is the other way round
 
 
-JUDGED: dict[TaskName, Judged] = {
-    "vqa": Judged("answer", "answers", "questions"),
-    "grounding": Judged("box", "box", "phrases"),
-}
 # What other tools call it, where the names are not alike.
 OTHER_NAMES = {
     "image": ("filepath", "file_name", "filename", "path", "img"),
@@ -161,14 +147,25 @@ def is_box(box: object) -> bool:
     )
 
 
-ROWS: dict[TaskName, Callable[[dict[str, Any], str], Columns]] = {
-    "pretrain": pair_row,
-    "text_assignment": pair_row,
-    "retrieval": pair_row,
-    "vqa": vqa_row,
-    "entailment": entailment_row,
-    "nlvr": nlvr_row,
-    "grounding": grounding_row,
+class Rows(NamedTuple):
+    """A task's rows: how one is read, and what else holds all that they hold."""
+
+    read: Callable[[dict[str, Any], str], Columns]
+    required: tuple[str, ...]  # the keys without which a row is none of the task's
+    judged: Judged | None = None
+    folder: bool = False  # a folder of images with a .txt beside each has all of it
+    scenes: bool = False  # the scenes of pictograms with their captions have
+
+
+PAIRS = Rows(pair_row, ("image", "caption"), folder=True, scenes=True)
+ROWS: dict[TaskName, Rows] = {
+    "pretrain": PAIRS,
+    "text_assignment": PAIRS,
+    "retrieval": PAIRS,
+    "vqa": Rows(vqa_row, ("image", "question"), Judged("answer", "answers", "questions", learnt=True)),
+    "entailment": Rows(entailment_row, ("image", "sentence", "label")),
+    "nlvr": Rows(nlvr_row, ("images", "sentence", "label")),
+    "grounding": Rows(grounding_row, ("image", "text"), Judged("box", "box", "phrases"), scenes=True),
 }
 
 
@@ -176,7 +173,7 @@ def columns(row: object, task: TaskName, where: str) -> Columns:
     """The row as `SCHEMA` has it; raises `UserError` when it is none of that task's."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with keys and values, found {kind(row)}.")
-    return dict.fromkeys(NAMES) | ROWS[task](row, where)
+    return dict.fromkeys(NAMES) | ROWS[task].read(row, where)
 
 
 def text_at(row: dict[str, Any], key: str, where: str) -> str:

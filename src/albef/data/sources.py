@@ -12,6 +12,7 @@ from albef.data.annotations import ENDINGS, AnnotationSource
 from albef.data.folder import FolderSource
 from albef.data.proposals import ProposalSource
 from albef.data.records import LeftOut, Record, stable_id
+from albef.data.rows import ROWS
 
 
 class Source(Protocol):
@@ -42,7 +43,7 @@ def open_source(
         return PictogramTaskSource(config, split, seed, image_size)
     path = Path(os.path.expanduser(config.source))
     if os.path.isdir(path):
-        if task not in OF_CAPTIONS:
+        if not ROWS[task].folder:
             raise UserError(
                 f"{path}: a folder of pictures has captions alone; task {task} needs an annotation file ({ENDINGS})."
             )
@@ -53,16 +54,16 @@ def open_source(
             f"({ENDINGS}) or a folder of pictures with a .txt beside each."
         )
     # A question without an answer teaches nothing, but can be answered; a phrase without a box is the other way round.
-    only_judged = (task == "vqa") is (split == "train")
+    judged = ROWS[task].judged
+    only_judged = judged is None or judged.learnt is (split == "train")
     source = AnnotationSource(path, config.image_root, task, config.strip_prefix, only_judged)
-    if task == "grounding" and config.detections and split != "train":  # training looks at no boxes
+    if (
+        judged and judged.key == "box" and config.detections and split != "train"
+    ):  # training looks at no boxes
         return ProposalSource(source, Path(os.path.expanduser(config.detections)))
     return source
 
 
-OF_CAPTIONS: tuple[TaskName, ...] = ("pretrain", "retrieval", "text_assignment")
-# Tasks whose data have more than pictures and texts.
-OF_THEIR_OWN: tuple[TaskName, ...] = ("vqa", "entailment", "nlvr")
 # Splits that questions (VQA) and statements (NLVR2) about pictograms can't have, and why.
 WITHOUT = {
     "unseen_pair": "in which things never are alone and some are never shown",
@@ -77,7 +78,7 @@ def check_pictograms(source: str, split: str, task: TaskName) -> None:
 
     if split not in SPLITS:
         raise UserError(f"pictograms has no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    if task in OF_THEIR_OWN and source != f"pictograms:{task}":
+    if not ROWS[task].scenes and source != f"pictograms:{task}":
         raise UserError(f"data.source {source!r} is not for task {task}: set data.source=pictograms:{task}.")
     if split in WITHOUT and source in ("pictograms:vqa", "pictograms:nlvr"):
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +11,7 @@ import numpy as np
 from albef.config import Config
 from albef.data.pictures import BadPicture
 from albef.data.records import Record
-from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
+from albef.data.rows import ENTAILMENT_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.classes import judge_classes
@@ -28,7 +28,6 @@ Metrics = Mapping[str, float]
 
 NUM_RIGHT, NUM_WRONG, NUM_GROUNDED = 8, 8, 6
 _SHOWN_SIDE, _MAP_SIDE = 224, 160  # pixels that pictures are stored with
-ANSWERS = {"entailment": ENTAILMENT_LABELS, "nlvr": NLVR_LABELS}
 WORDS = {
     "accuracy": "right",
     "open_accuracy": "right, in its own words",
@@ -50,7 +49,33 @@ class Case(NamedTuple):
     written: Judged | None
 
 
-def cases(engine: Engine, source: Source, config: Config) -> list[Case]:
+# The model's words on the records by number: its choice, and (questions with a list) what it writes itself.
+Words = tuple[dict[int, Judged], dict[int, Judged]]
+Judge = Callable[[Engine, Source, Config, bool], Words]
+
+
+def classes(labels: Sequence[str]) -> Judge:
+    """The label that the model chooses."""
+
+    def judge(engine: Engine, source: Source, config: Config, shuffled: bool) -> Words:
+        bad: dict[int, BadPicture] = {}
+        return {one.index: one for one in judge_classes(engine, source, labels, shuffled, bad)}, {}
+
+    return judge
+
+
+def answers(engine: Engine, source: Source, config: Config, shuffled: bool) -> Words:
+    """The best of the listed answers, and the one that the model writes."""
+    bad: dict[int, BadPicture] = {}
+    wanted = config.evaluate
+    asking = Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice)
+    found = list(judge_answers(engine, source, asking, shuffled, bad))
+    written = {ways["open"].index: ways["open"] for ways in found}
+    ranked = {ways["ranked"].index: ways["ranked"] for ways in found if "ranked" in ways}
+    return (ranked, written) if ranked else (written, {})
+
+
+def cases(engine: Engine, source: Source, config: Config, judge: Judge) -> list[Case]:
     """What the model says of each record of the source whose picture can be read."""
     seen, written = judge(engine, source, config, False)
     controlled = another(source, 0, source.record(0, 0)) is not None
@@ -62,25 +87,9 @@ def cases(engine: Engine, source: Source, config: Config) -> list[Case]:
     ]
 
 
-def judge(
-    engine: Engine, source: Source, config: Config, shuffled: bool
-) -> tuple[dict[int, Judged], dict[int, Judged]]:
-    """The model's words on the records by number: its choice, and (questions with a list) what it writes itself."""
-    bad: dict[int, BadPicture] = {}
-    if config.task.name in ANSWERS:
-        labels = ANSWERS[config.task.name]
-        return {one.index: one for one in judge_classes(engine, source, labels, shuffled, bad)}, {}
-    wanted = config.evaluate
-    asking = Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice)
-    found = list(judge_answers(engine, source, asking, shuffled, bad))
-    written = {ways["open"].index: ways["open"] for ways in found}
-    ranked = {ways["ranked"].index: ways["ranked"] for ways in found if "ranked" in ways}
-    return (ranked, written) if ranked else (written, {})
-
-
-def judged_sections(engine: Engine, source: Source, config: Config) -> list[str]:
+def judged_sections(engine: Engine, source: Source, config: Config, judge: Judge) -> list[str]:
     """Right and wrong answers with their pictures, the first of each."""
-    found = cases(engine, source, config)
+    found = cases(engine, source, config, judge)
     right = [case for case in found if case.seen.score >= 0.5]
     wrong = [case for case in found if case.seen.score < 0.5]
     sections = []

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from albef.config import Config, TaskName
+from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.model.albef import ALBEF
 from albef.report import page
-from albef.report.cases import grounded_sections, judged_sections, task_results
+from albef.report.cases import answers, classes, grounded_sections, judged_sections, task_results
 from albef.report.figures import Metrics, read_log, read_metrics
 from albef.report.findings import judged_source
 from albef.report.headline import course, headline
@@ -49,9 +51,11 @@ class Told(NamedTuple):
 TOLD: dict[TaskName, Told] = {
     "pretrain": Told("pictures and texts", pair_sections),
     "retrieval": Told("retrieval", pair_sections),
-    "vqa": Told("answering questions", examples(judged_sections)),
-    "entailment": Told("entailment", examples(judged_sections)),
-    "nlvr": Told("statements about two pictures", examples(judged_sections)),
+    "vqa": Told("answering questions", examples(partial(judged_sections, judge=answers))),
+    "entailment": Told("entailment", examples(partial(judged_sections, judge=classes(ENTAILMENT_LABELS)))),
+    "nlvr": Told(
+        "statements about two pictures", examples(partial(judged_sections, judge=classes(NLVR_LABELS)))
+    ),
     "grounding": Told("grounding", examples(grounded_sections)),
     "text_assignment": Told("text assignment"),
 }
