@@ -121,21 +121,10 @@ def model_config(
             f"above some that don't{', in pairs' if pair == 2 else ''}. This is another model (BLIP?)."
         )
     image_width, text_width = patches.shape[0], words.shape[1]
-    if len(heads) > 2:
-        raise UserError(f"--heads takes one number, or one for each of two encoders, not {len(heads)}.")
-    given = dict(zip(("image_heads", "text_heads"), [*heads, *heads], strict=False))
-    counts = {"image_heads": image_width / HEAD_WIDTH, "text_heads": text_width / HEAD_WIDTH}
-    counts |= {name: told[name] for name in counts if name in told} | given
-    for (name, count), width in zip(counts.items(), (image_width, text_width), strict=True):
-        if count < 1 or width % count:
-            raise UserError(
-                f"{file}: the {name.partition('_')[0]} encoder is {width} wide, which {count:g} attention heads do "
-                f"not divide; say how many it has with --heads IMAGE TEXT."
-            )
     max_tokens, max_words = structure.text_length
     settings: dict[str, Any] = {"max_tokens": max_tokens, "max_words": max_words, "transparent": "dropped"}
     settings |= dict(told)
-    settings |= {name: int(count) for name, count in counts.items()}
+    settings |= attention_heads((image_width, text_width), heads, told, file)
     return ModelConfig(
         image_size=grid * patches.shape[2],
         patch_size=patches.shape[2],
@@ -153,6 +142,28 @@ def model_config(
         max_positions=rows(state, POSITIONS) if POSITIONS in state else ModelConfig.max_positions,
         **settings,
     )
+
+
+def attention_heads(
+    widths: tuple[int, int], heads: Sequence[int], told: Mapping[str, Any], file: object
+) -> dict[str, int]:
+    """How many heads the image and the text encoder have: as given, told by the file, or 64 wide.
+
+    Raises `UserError` for numbers that do not divide the widths.
+    """
+    if len(heads) > 2:
+        raise UserError(f"--heads takes one number, or one for each of two encoders, not {len(heads)}.")
+    names = ("image_heads", "text_heads")
+    counts = {name: width / HEAD_WIDTH for name, width in zip(names, widths, strict=True)}
+    counts |= {name: told[name] for name in names if name in told}
+    counts |= dict(zip(names, [*heads, *heads], strict=False))
+    for (name, count), width in zip(counts.items(), widths, strict=True):
+        if count < 1 or width % count:
+            raise UserError(
+                f"{file}: the {name.partition('_')[0]} encoder is {width} wide, which {count:g} attention heads do "
+                f"not divide; say how many it has with --heads IMAGE TEXT."
+            )
+    return {name: int(count) for name, count in counts.items()}
 
 
 def numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:

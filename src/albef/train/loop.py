@@ -28,7 +28,7 @@ from albef import distributed
 from albef.config import Config, UserError
 from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.records import Batch
-from albef.data.sources import open_source
+from albef.data.sources import Source, open_source
 from albef.data.text import Tokenizer
 from albef.engine import choose_device
 from albef.lock import CHILD_LOCK_FILE, alone_in
@@ -175,12 +175,10 @@ def train_process(config: Config, run: Path) -> None:
     tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
     examples = ExampleSet(source, tokenizer, config.data, config.model, config.train.seed)
     steps_per_epoch = max(1, len(source) // config.train.batch_size)
-    log = RunLog(run, first_step, config.train.steps) if distributed.rank() == 0 else None
-    if log is not None:
-        parameters = sum(parameter.numel() for parameter in task.student.parameters())
-        log.say(f"{parameters:,} parameters on {device}; {reason}")
-        for note in source.notes:
-            log.say(note)
+    log = None
+    if distributed.rank() == 0:
+        log = RunLog(run, first_step, config.train.steps)
+        say_what_begins(log, task, source, f"{device}; {reason}")
         list_left_out(source, run / "bad_samples.jsonl", log.say)
 
     if sharded:
@@ -202,6 +200,13 @@ def train_process(config: Config, run: Path) -> None:
     )
     with log or contextlib.nullcontext(), writer:
         loop.run(stream, first_step)
+
+
+def say_what_begins(log: RunLog, task: Task, source: Source, where: str) -> None:
+    """Says what is trained where and how, and what is odd about the data."""
+    log.say(f"{sum(parameter.numel() for parameter in task.student.parameters()):,} parameters on {where}")
+    for note in source.notes:
+        log.say(note)
 
 
 def synchronised(task: Task, losses: Collection[str], fuse: bool) -> nn.Module:
