@@ -1,16 +1,20 @@
-"""Every setting of a run, as frozen dataclasses whose defaults are the paper's values and the robust behaviour."""
+"""Every setting of a run, as frozen dataclasses whose defaults are the paper's values and the robust behaviour.
+
+The comment above or beside a setting is its meaning, which `albef settings` prints.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from albef.agreement import OFFICIAL as OFFICIAL
 from albef.agreement import check_agreement
 from albef.errors import UserError as UserError
 from albef.setting_checks import ABOVE_0, BELOW_1, check_ranges, check_types, sized
+from albef.sizes import OF_SIZE
 
 TaskName = Literal["pretrain", "retrieval", "vqa", "entailment", "text_assignment", "nlvr", "grounding"]
 TEMPERATURE_RANGE = (0.001, 0.5)  # within which training keeps it, as published
@@ -23,78 +27,44 @@ def is_drawn(source: str) -> bool:
     return source.partition(":")[0] == "pictograms"
 
 
-# What the other sizes have that `base` has not.
-OF_SIZE: dict[str, dict[str, Any]] = {
-    "tiny": dict(
-        image_size=48,
-        patch_size=12,
-        image_width=96,
-        image_depth=4,
-        image_heads=3,
-        image_mlp_width=384,
-        text_width=96,
-        text_depth=2,
-        fusion_depth=2,
-        text_heads=3,
-        text_mlp_width=384,
-        feature_width=64,
-        vocabulary="trained",
-        vocab_size=512,
-        max_positions=64,
-        dropout=0.0,
-        initial_std=0.1,
-        sine_positions=True,
-    ),
-    "small": dict(
-        image_width=384,
-        image_heads=6,
-        image_mlp_width=1536,
-        text_width=384,
-        text_heads=6,
-        text_mlp_width=1536,
-    ),
-    "base": {},
-}
-
-
 @sized(OF_SIZE)
 @dataclass(frozen=True)
 class ModelConfig:
     """Widths and depths of the model, and what it expects of its input. Defaults: the published `base` model."""
 
-    size: Literal["tiny", "small", "base"] = "base"  # whose sizes hold unless they are given
-    image_size: int = 256  # pixels a side; a multiple of the patch
-    patch_size: int = 16  # pixels a side of what becomes one image token
-    image_width: int = 768  # of the image encoder's tokens
-    image_depth: int = 12  # its layers
-    image_heads: int = 12
-    image_mlp_width: int = 3072  # of the hidden layer in each of its layers
-    text_width: int = 768  # of the tokens of text and fusion encoder
-    text_depth: int = 6  # layers of text alone
-    fusion_depth: int = 6  # layers in which the text sees the picture
-    text_heads: int = 12
-    text_mlp_width: int = 3072
-    feature_width: int = 256  # of what pictures and texts are compared by
-    # "trained": a vocabulary of at most `vocab_size` pieces is learnt from the run's own captions.
+    size: Literal["tiny", "small", "base"] = "base"  # fills in widths and depths that are not given
+    image_size: int = 256  # pixels a side; a multiple of patch_size
+    patch_size: int = 16  # pixels a side of a patch, which becomes one image token
+    image_width: int = 768  # width of the image encoder's tokens
+    image_depth: int = 12  # layers of the image encoder
+    image_heads: int = 12  # attention heads of the image encoder
+    image_mlp_width: int = 3072  # hidden width of the MLP in each layer of the image encoder
+    text_width: int = 768  # width of the tokens of the text and fusion encoders
+    text_depth: int = 6  # layers of the text encoder
+    fusion_depth: int = 6  # layers of the fusion encoder, in which text tokens attend to image tokens
+    text_heads: int = 12  # attention heads of the text and fusion encoders
+    text_mlp_width: int = 3072  # hidden width of the MLP in each layer of the text and fusion encoders
+    feature_width: int = 256  # width of the features by which images and texts are compared (ITC)
+    # bert: BERT's vocabulary. trained: at most vocab_size word pieces, learnt from the captions of the run.
     vocabulary: Literal["bert", "trained"] = "bert"
-    vocab_size: int = 30522
-    max_positions: int = 512  # tokens of the longest text that there are position embeddings for
-    dropout: float = 0.1  # text and fusion encoder: hidden states and attention probabilities
-    initial_temperature: float = 0.07  # that similarities are divided by; it is learnt
-    # Of linear and embedding weights; narrow models need more to pass any signal on.
+    vocab_size: int = 30522  # word pieces in the vocabulary
+    max_positions: int = 512  # position embeddings of the text encoder: tokens of the longest text
+    dropout: float = 0.1  # of hidden states and attention probabilities in the text and fusion encoders
+    initial_temperature: float = 0.07  # what similarities are divided by at the start; it is learnt
+    # Standard deviation of the initial linear and embedding weights. Narrow models need more to pass a signal on.
     initial_std: float = 0.02
-    # Learnt position embeddings start as 2-D sines and cosines of the patch's place instead of noise (published).
+    # Image position embeddings start as 2-D sines and cosines instead of noise (published: noise). They are learnt.
     sine_positions: bool = False
-    # Fusion sees a picture's patches alone, each with its position once more. Published: all tokens, of which the class
-    # token says what is in the picture without any looking, and the patches hardly where they are.
+    # The fusion encoder sees the image patches without the class token, and each patch with its position added again.
+    # Published: all tokens. The class token tells what is in the image, so fusion need not look at the patches.
     fuse_placed_patches: bool = False
-    max_tokens: int = 25  # that a text is cut after, including [CLS]
-    max_words: int = 30  # that a text is cut after before it is tokenised
-    # The published text is `[CLS] tokens`; LAVIS's models were trained with a closing [SEP].
+    max_tokens: int = 25  # longest text in tokens, [CLS] included; the rest is cut off
+    max_words: int = 30  # longest text in words; the rest is cut off before tokenising
+    # Texts end in [SEP]. Published texts don't; those of LAVIS's models do.
     append_sep: bool = False
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, as published
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    # What a picture's transparent parts are: white, as people see them, or the colours that alpha hid (published).
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # of pixels, per channel (CLIP's)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)  # of pixels, per channel (CLIP's)
+    # Transparent parts of an image become white, as people see them, or (published) show the colours that alpha hid.
     transparent: Literal["white", "dropped"] = "white"
 
     def __post_init__(self) -> None:
@@ -153,27 +123,27 @@ SIZES: dict[str, ModelConfig] = {
 class DataConfig:
     """Where image–text pairs come from and what is drawn from them. Defaults: the published pre-training."""
 
-    # Or an annotation file of the task, or a folder of pictures with a .txt beside each. "pictograms:vqa" and so on
-    # are the embedded versions of the other tasks.
+    # An annotation file, a folder of images with a .txt beside each, or the generated images "pictograms"
+    # ("pictograms:vqa" and so on for other tasks).
     source: str = "pictograms"
-    image_root: str = ""  # put before relative picture paths; empty: the annotation file's folder
-    # Taken away from the beginning of picture paths before that, such as a folder of the machine they are from.
+    image_root: str = ""  # folder that image paths begin at (default: the folder of the annotation file)
+    # Beginning that is removed from image paths first, such as the folder of the machine that they come from.
     strip_prefix: str = ""
-    count: int = 20_000  # pictograms: pairs in an epoch (every epoch draws new scenes)
-    num_nouns: int = 24  # pictograms: different things that are drawn, the easiest first
-    # An annotation file or folder that the finished model is evaluated on; pictograms need none.
+    count: int = 20_000  # pictograms: image-text pairs in an epoch; every epoch draws new ones
+    num_nouns: int = 24  # pictograms: how many different things are drawn, the easiest first
+    # Annotation file or folder on which the finished model is evaluated. Pictograms need none.
     validation: str = ""
-    # vqa: a JSON list of the answers to rank; empty: the most frequent ones of the training data (of pictograms: of the
-    # first 20,000 questions).
+    # vqa: JSON list of the answers that the model chooses from (default: the most frequent training answers; of
+    # pictograms: those of the first 20,000 questions).
     answer_list: str = ""
-    # grounding: a JSON file of the boxes to choose from, {"image number": [[x, y, w, h], …]}
+    # grounding: JSON file of proposed boxes, {"image number": [[x, y, w, h], …]}
     detections: str = ""
-    caption_noise: float = 0.2  # pictograms: share of training captions that are like noisy web text
-    # pictograms: weights of the kinds of training scene: single, pair, group, mixed; empty: as in docs/pictograms.md
+    caption_noise: float = 0.2  # pictograms: share of training captions that are as noisy as web text
+    # pictograms: weights of the kinds of training image: single, pair, group, mixed (default: docs/pictograms.md)
     mix: dict[str, float] = field(default_factory=dict)
-    twin_share: float = 0.5  # pictograms: share of neighbouring scenes that differ in one thing only
-    twins_from_epoch: int = 0  # pictograms: until then neighbours have nothing to do with each other
-    # pictograms: what neighbours may differ in
+    twin_share: float = 0.5  # pictograms: share of neighbouring images that differ in one thing only
+    twins_from_epoch: int = 0  # pictograms: first epoch that has such neighbours
+    # pictograms: what neighbouring images may differ in
     twin_aspects: tuple[Literal["noun", "count", "size", "background", "location", "relation"], ...] = (
         "noun",
         "count",
@@ -182,18 +152,18 @@ class DataConfig:
         "location",
         "relation",
     )
-    # Area of the random crop; (1, 1): no crop, the whole picture.
+    # Smallest and largest area of the random crop, as shares of the image; (1, 1) takes the whole image.
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    flip: bool = True  # mirror half of the pictures; wrong where captions say left and right
-    randaugment: bool = True  # two random changes of colours or geometry to each picture, as published
-    mlm_probability: float = 0.15  # of a token to be masked
-    # Words such as "a" and "on" are never masked, and of the others one at least in every caption.
+    flip: bool = True  # mirror half of the training images; turn off where captions say left and right
+    randaugment: bool = True  # two random changes of colours or geometry to each training image
+    mlm_probability: float = 0.15  # share of tokens that are masked (MLM)
+    # Never mask words such as "a" and "on", and mask at least one other word in every caption.
     mlm_content_only: bool = False
-    # Training turns pictures as their EXIF says; published: False. Models in use always turn them, and so does
-    # evaluation, except that of grounding, whose boxes are of pictures as stored.
+    # Training turns images as their EXIF says (published: False). Models in use always do, and so does evaluation,
+    # except for grounding, whose boxes are those of the stored image.
     obey_exif: bool = True
-    max_bad_fraction: float = 0.01  # unreadable pictures and empty captions that a run tolerates
-    workers: int = 0  # data-loading processes per training process
+    max_bad_fraction: float = 0.01  # share of unreadable images and empty captions at which training stops
+    workers: int = 0  # data-loading processes for each training process; 0: load in the training process
 
     def __post_init__(self) -> None:
         check_types("data.", self)
@@ -218,27 +188,27 @@ class DataConfig:
 class TaskConfig:
     """What is learnt: the losses, the teacher and the queue."""
 
-    name: TaskName = "pretrain"
-    # pretrain: contrast, matching, masked words, or fewer (search and recall need itc); other tasks have each its own.
+    name: TaskName = "pretrain"  # what the model is trained for
+    # pretrain: the losses that are summed. Search and recall need itc. Other tasks have losses of their own.
     losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
     alpha: float = 0.4  # weight of the teacher's soft targets (momentum distillation)
-    # alpha grows from 0 over so many steps; -1: over the first epoch, as published
+    # Steps over which alpha grows from 0; -1: the first epoch, as published.
     alpha_ramp_steps: int = -1
-    # Whether the teacher gives soft targets at all; its features are what the contrast is with in any case.
+    # The teacher gives soft targets. Its features are contrasted with in any case.
     distill: bool = True
-    momentum: float = 0.995  # share of itself that the teacher keeps in a step
-    queue_size: int = 65_536  # teacher features of past pairs that the contrast is with besides the batch
-    # pretrain, retrieval and grounding, as the next one:
-    align_first: float = 0.0  # share of the steps with the contrastive loss alone
-    hardness_ramp: float = 0.0  # share of the fusion's steps over which ITM negatives go from uniform to hard
-    # Published quirks; `compat: official` sets them all (docs/published.md).
-    teacher_dropout: bool = False  # the teacher keeps dropout on
-    random_queue: bool = False  # the queue starts full of random unit vectors that count as negatives
-    mask_same_pairs: bool = True  # the same picture or the same caption is never a negative
-    count_first_token_twice: bool = False  # in the ranking of answers
-    # The contrast is with the pairs of all processes and the queue; published: of the own process and the queue.
+    momentum: float = 0.995  # of the teacher: share of its weights that it keeps at each step
+    queue_size: int = 65_536  # teacher features of past pairs that ITC contrasts with, besides the batch
+    # pretrain, retrieval, grounding: share of the steps, at the beginning, that train with ITC alone
+    align_first: float = 0.0
+    # pretrain, retrieval, grounding: share of the later steps over which ITM negatives go from random to hard
+    hardness_ramp: float = 0.0
+    teacher_dropout: bool = False  # the teacher keeps dropout on (published: True)
+    random_queue: bool = False  # the queue starts full of random unit vectors as negatives (published: True)
+    mask_same_pairs: bool = True  # the same image or the same caption is never a negative (published: False)
+    count_first_token_twice: bool = False  # in ranking answers (published: True)
+    # ITC contrasts with the pairs of all processes and the queue (published: of the own process and the queue).
     gather_batch: bool = True
-    # "official": all settings of `OFFICIAL`; empty again where a recipe gives one of them by itself.
+    # official: everything as published (docs/published.md); empty again where a recipe sets one of these by itself.
     compat: Literal["", "official"] = ""
 
     def __post_init__(self) -> None:
@@ -258,53 +228,55 @@ class TaskConfig:
 class TrainConfig:
     """How it is learnt: optimizer, schedule, machine, records of the run."""
 
-    seed: int = 42  # of all that is drawn at random
-    # A run or model directory whose weights the student starts from; empty: random weights.
+    seed: int = 42  # of everything random
+    # Run or model directory whose weights training starts from (default: random weights).
     init: str = ""
-    # Instead of `init`: a file or folder with a ViT's (DeiT's, DINOv2's) weights, for the image encoder.
+    # Instead of init: file or folder with a ViT's weights (DeiT, DINOv2), for the image encoder.
     init_image: str = ""
-    # Blocks of it to take, in this order; empty: all.
+    # Layers to take from init_image, in this order (default: all).
     init_image_layers: tuple[int, ...] = ()
-    # Instead of `init`: a file or folder with a BERT's weights, for the text and fusion encoders. A tokenizer.json or
-    # vocab.txt in the folder becomes the vocabulary, else `model.vocabulary` decides.
+    # Instead of init: file or folder with a BERT's weights, for the text and fusion encoders. A tokenizer.json or
+    # vocab.txt in the folder becomes the vocabulary; otherwise model.vocabulary decides.
     init_text: str = ""
-    # Layers of it to take, in this order (empty: all): the first `model.text_depth` for the text encoder, the next
-    # `model.fusion_depth` for the fusion encoder.
+    # Layers to take from init_text, in this order (default: all). The first model.text_depth go to the text encoder,
+    # the next model.fusion_depth to the fusion encoder.
     init_text_layers: tuple[int, ...] = ()
-    steps: int = 100_000  # of the optimizer, in the whole run
+    steps: int = 100_000  # optimizer steps of the whole run
     batch_size: int = 512  # pairs in an optimizer step, over all processes
-    # Pairs that a process computes at once, to save memory: gradients of the parts are added up. 0: all of its share.
+    # Pairs that a process computes at once; fewer need less memory (gradient accumulation). 0: its whole share.
     micro_batch_size: int = 0
-    # The learning rate rises from `warmup_lr` to `lr` over `warmup_steps`, then falls as a cosine to `min_lr`.
-    lr: float = 1e-4
-    min_lr: float = 1e-5
-    warmup_lr: float = 1e-5
-    warmup_steps: int = 2000
-    # By step, or in epochs after hundreds of warm-up steps.
+    lr: float = 1e-4  # highest learning rate, reached after warmup_steps
+    min_lr: float = 1e-5  # learning rate at the end of the cosine
+    warmup_lr: float = 1e-5  # learning rate at the first step
+    warmup_steps: int = 2000  # steps in which the learning rate rises from warmup_lr to lr
+    # cosine: the learning rate changes at every step. published: once an epoch, after the warm-up.
     schedule: Literal["cosine", "published"] = "cosine"
-    # Muon learns more from few steps (docs/performance.md) and costs the same time for any size of the batch.
+    # muon learns more from few steps, and costs the same time whatever the batch size (docs/performance.md).
     optimizer: Literal["adamw", "muon"] = "adamw"
-    weight_decay: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.999)  # AdamW's
-    decay_embeddings: bool = False  # published: True, which decays the temperature too
-    temperature_lr_scale: float = 1.0  # the temperature's learning rate as a multiple of the others'
-    clip_norm: float = 1.0  # length that a gradient is cut to; 0: never clip, as published
+    weight_decay: float = 0.02  # of AdamW and Muon, on matrices
+    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
+    decay_embeddings: bool = False  # weight decay on embeddings and the temperature too (published: True)
+    temperature_lr_scale: float = 1.0  # learning rate of the temperature, as a multiple of the others'
+    clip_norm: float = 1.0  # largest norm of the gradient; 0: no clipping, as published
     device: str = "auto"  # auto: a GPU if there is one; or as torch names it: cpu, cuda, cuda:1
-    # "auto" of the next three: measured on this machine when the run begins, and kept.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    attention: Literal["auto", "fused", "plain"] = "auto"  # fused: torch's; plain: as products
-    linear: Literal["auto", "torch", "onednn"] = "auto"  # whose fp32 products on a CPU
-    # Encoders whose activations are computed again in the backward pass instead of kept: less memory, more time.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: measured when the run begins, and kept
+    # fused: torch's attention. plain: two matrix products. auto: measured when the run begins, and kept.
+    attention: Literal["auto", "fused", "plain"] = "auto"
+    # Library for fp32 matrix products on a CPU. auto: measured when the run begins, and kept.
+    linear: Literal["auto", "torch", "onednn"] = "auto"
+    # Encoders whose activations are computed again in the backward pass: less memory, more time.
     checkpointing: tuple[Literal["image", "text", "fusion"], ...] = ()
-    processes: int = 1  # training processes on this machine's CPU; under torchrun its number counts instead
-    # Weights, teacher and optimizer are cut over the processes (FSDP2), each of which holds a slice of every tensor.
+    processes: int = (
+        1  # training processes on the CPU of this machine; under torchrun its number counts instead
+    )
+    # Share weights, teacher and optimizer among the processes (FSDP2): each holds a slice of every tensor.
     shard: bool = False
-    timeout_seconds: int = 600  # that a process waits for another one that doesn't answer
-    threads: int = 0  # CPU threads of each process; 0: the cores shared out
-    log_every_steps: int = 20
-    checkpoint_every_steps: int = 1000  # and after the last step
-    keep_checkpoints: int = 2  # the last so many
-    keep_every_steps: int = 0  # and each whose step is a multiple of this; 0: no others
+    timeout_seconds: int = 600  # how long a process waits for another one that doesn't answer
+    threads: int = 0  # CPU threads of each process; 0: its share of the cores
+    log_every_steps: int = 20  # steps between two lines of the log
+    checkpoint_every_steps: int = 1000  # steps between two checkpoints; there is one after the last step too
+    keep_checkpoints: int = 2  # how many of the newest checkpoints are kept
+    keep_every_steps: int = 0  # keep also each checkpoint whose step is a multiple of this; 0: no others
 
     def __post_init__(self) -> None:
         check_types("train.", self)
@@ -333,11 +305,11 @@ class EvaluateConfig:
     """What a run measures of its model at its end."""
 
     splits: tuple[str, ...] = ("test", "unseen_vendor")  # of pictograms (docs/pictograms.md)
-    count: int = 500  # pictures in a gallery
-    seed: int = 1  # of its scenes
-    top_k: int = 64  # candidates of the contrastive ranking that ITM re-ranks; answers that are scored whole
-    beams: int = 1  # vqa: of the search for answers that the model writes itself; 1: greedy
-    # grounding: fusion layer of the published map, from 0; null: that of the paper (2 of 6), or in the same place
+    count: int = 500  # pictograms: test images
+    seed: int = 1  # pictograms: random seed of the test images
+    top_k: int = 64  # candidates that ITM re-ranks; for vqa: answers that are scored whole
+    beams: int = 1  # vqa: beam width for free-form answers; 1: greedy
+    # grounding: fusion layer of the published maps, from 0 (default: the third of six)
     layer: int | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,59 @@
+"""Every setting of a recipe, with its default and its meaning, as `config.py` has them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from typing import Any, NamedTuple
+
+from albef import config
+from albef.config import Config
+from albef.setting_checks import described, hints
+
+
+class Setting(NamedTuple):
+    """A setting as a reader needs it."""
+
+    name: str
+    kind: str  # its type, in words
+    default: object
+    meaning: str
+
+
+def settings() -> dict[str, list[Setting]]:
+    """The settings of each section, in the order of `config.py`."""
+    source = inspect.getsource(config)
+    lines = source.splitlines()
+    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    found = {}
+    for section, kind in hints(Config).items():
+        defaults, kinds = dataclasses.asdict(kind()), hints(kind)
+        found[section] = [
+            Setting(name, described(kinds[name]), defaults[name], meaning)
+            for name, meaning in meanings(classes[kind.__name__], lines).items()
+        ]
+    return found
+
+
+def meanings(section: ast.ClassDef, lines: list[str]) -> dict[str, str]:
+    """What the comments above and beside each field of a section say."""
+    found = {}
+    for node in section.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            first = node.lineno - 1
+            while lines[first - 1].lstrip().startswith("#"):
+                first -= 1
+            above = [line.lstrip(" #") for line in lines[first : node.lineno - 1]]
+            beside = lines[node.end_lineno - 1][node.end_col_offset :].partition("#")[2].strip()  # type: ignore[operator]
+            found[node.target.id] = " ".join([*above, beside]).strip()
+    return found
+
+
+def shown(value: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return '""' if value == "" else str(value)
