@@ -6,7 +6,8 @@ import torch
 
 from albef.config import SIZES, Config, ModelConfig, TaskConfig, TaskName
 from albef.model import checkpoints
-from albef.model_directory import find_model, read_config
+from albef.model.albef import ALBEF
+from albef.model_directory import CONFIG_FILE, find_model, read_config
 from albef.momentum import FeatureQueue
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
@@ -14,18 +15,28 @@ from albef.tasks.retrieval import Retrieval
 
 
 def model_facts(name: str) -> dict[str, int | str]:
-    """Parameters, state-dict keys under the published names, vocabulary and image size of a size or model directory."""
-    config = SIZES[name] if name in SIZES else read_config(find_model(name)[0] / "config.json")[0]
-    task = build_on_meta(config)
+    """Heads, parameters, names under which its weights are published, and sizes of a model directory.
+
+    Of the name of a size: of the whole pre-training task of that size, whose state has a teacher and a queue as well.
+    """
+    if name in SIZES:
+        task = build_on_meta(SIZES[name])
+        model, state = task.student, published_state(task)
+    else:
+        config, heads = read_config(find_model(name)[0] / CONFIG_FILE)
+        with torch.device("meta"):
+            model = ALBEF(config, heads)
+        state = checkpoints.to_published(model.state_dict(), config)
     return {
-        "size": config.size,
-        "trainable_parameters": sum(parameter.numel() for parameter in task.student.parameters()),
-        "state_dict_keys": len(published_state(task)),
-        "vocabulary": config.vocab_size,
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "feature_width": config.feature_width,
-        "max_tokens": config.max_tokens,
+        "size": model.config.size,
+        "heads": ", ".join(model.heads),
+        "trainable_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "state_dict_keys": len(state),
+        "vocabulary": model.config.vocab_size,
+        "image_size": model.config.image_size,
+        "patch_size": model.config.patch_size,
+        "feature_width": model.config.feature_width,
+        "max_tokens": model.config.max_tokens,
     }
 
 
