@@ -16,6 +16,7 @@ from torch import Tensor
 
 from albef.config import LATER, ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
+from albef.errors import reading
 from albef.manifest import MANIFEST_FILE
 from albef.model.albef import ALBEF, HEADS
 from albef.writing import whole_folder
@@ -85,6 +86,7 @@ def write_description(
 
 def find_model(source: str | Path) -> tuple[Path, str]:
     """The model directory that a user means, and the name by which it is found again."""
+    reading.set(source)
     path = Path(source).expanduser()
     for folder in (path / "model", path):
         if folder.is_dir():

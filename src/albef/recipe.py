@@ -14,6 +14,7 @@ import yaml
 
 from albef.agreement import OFFICIAL, deviating
 from albef.config import LATER, Config, ModelConfig, UserError
+from albef.errors import reading
 from albef.setting_checks import hints
 from albef.setting_values import check_tags, is_null, typed_value, value_of
 
@@ -46,6 +47,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def read_recipe(path: Path) -> Settings:
     """What the file says, as it stands there: the type of a setting is known before its value is read."""
+    reading.set(path)
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such recipe. Recipes are in the folder `recipes`, or write your own.")
     try:

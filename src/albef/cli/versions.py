@@ -37,7 +37,9 @@ class Version(argparse.Action):
     """Prints the line of versions and stops."""
 
     def __init__(self, option_strings: list[str], dest: str, **named: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="versions, and the machine")
+        super().__init__(
+            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="versions, and the machine"
+        )
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
         print(versions_line())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from albef import errors
 from albef.config import TaskName, UserError
 from albef.data.csv_rows import csv_rows
 from albef.data.json_rows import json_rows, jsonl_rows
@@ -105,6 +106,7 @@ class Reading:
 
     def rows(self) -> Iterator[Columns]:
         """The rows as `SCHEMA` has them."""
+        errors.reading.set(self.path)
         reader, judged = _READERS[self.path.suffix.lower()], self.judged
         for place, row in reader(self.path, ROWS[self.task].required):
             read = columns(row, self.task, f"{self.path}, {place}")

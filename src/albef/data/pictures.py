@@ -17,6 +17,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from albef.config import UserError
 from albef.data.formats import FORMATS, START_BYTES, image_format
+from albef.errors import reading
 from albef.manifest import plain
 
 # A file, its content, a Pillow image, or an array: uint8 [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA.
@@ -63,6 +64,7 @@ def open_picture(
     decoding.
     """
     name = str(picture) if isinstance(picture, str | os.PathLike) else "the picture"
+    reading.set(name)
     try:
         if isinstance(picture, np.ndarray):
             return _of_array(picture, transparent)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.data.text import Tokenizer
+from albef.errors import reading
 from albef.exchange.account import Row, account, model_card
 from albef.exchange.pth import Published, read_pth
 from albef.exchange.stream import TYPES, Place, write_tensors
@@ -63,6 +64,7 @@ def import_checkpoint(
     models, for shapes that contradict each other, and for a folder that holds something else.
     """
     check_folder(folder, FILES)
+    reading.set(file)
     choices = choices or Choices()
     published = read_pth(file)
     parts = taken_apart(published.state)

@@ -17,6 +17,7 @@ from albef.data.files import found_below, summary
 from albef.data.pictures import BadPicture
 from albef.data.records import LeftOut
 from albef.engine import Engine
+from albef.errors import reading
 from albef.manifest import MANIFEST_FILE, plain, verify
 from albef.writing import whole_folder
 
@@ -126,6 +127,7 @@ def header(rows: int, shape: tuple[int, int]) -> bytes:
 
 def load_index(folder: Path) -> Index:
     """The index in a folder; raises `UserError` when there is none, or not a whole one."""
+    reading.set(folder)
     for name in FILES[:3]:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name}, so it is no index; make one with albef index.")

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from albef import __version__, distributed
 from albef.config import Config, UserError
+from albef.errors import reading
 from albef.manifest import Damaged, Manifest, plain, read_manifest, verify
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
@@ -182,6 +183,7 @@ def load_checkpoint(folder: Path, task: Task, optimizer: torch.optim.Optimizer) 
 
     The files are taken as they are: `newest_checkpoint` has verified them.
     """
+    reading.set(folder)
     with readable(folder):
         task.load_state_dict(load_file(folder / TASK_FILE))
         load_optimizer(optimizer, load_file(folder / OPTIMIZER_FILE))
