@@ -2,6 +2,8 @@
 
 import os
 
+os.environ["ALBEF_TRACEBACK"] = "1"  # what nobody foresaw is shown whole
+
 from jaxtyping import install_import_hook
 
 install_import_hook(["albef.objectives", "albef.momentum", "albef.model", "albef.tasks"], "beartype.beartype")

@@ -266,9 +266,8 @@ class TrainConfig:
     linear: Literal["auto", "torch", "onednn"] = "auto"
     # Encoders whose activations are computed again in the backward pass: less memory, more time.
     checkpointing: tuple[Literal["image", "text", "fusion"], ...] = ()
-    processes: int = (
-        1  # training processes on the CPU of this machine; under torchrun its number counts instead
-    )
+    # Training processes on the CPU of this machine. Under torchrun its number of processes counts instead.
+    processes: int = 1
     # Share weights, teacher and optimizer among the processes (FSDP2): each holds a slice of every tensor.
     shard: bool = False
     timeout_seconds: int = 600  # how long a process waits for another one that doesn't answer

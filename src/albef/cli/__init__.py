@@ -6,25 +6,30 @@ Heavy modules are imported inside the commands, so that help is quick.
 from __future__ import annotations
 
 import argparse
-import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from albef import __version__
 from albef.cli import data, measuring, models, predicting, searching, training, upkeep
+from albef.cli.arguments import Help, leaves
 from albef.cli.printing import printing
+from albef.cli.unexpected import sentence
+from albef.cli.versions import Version
 from albef.config import UserError
 
-INTERRUPTED = 130
+UNEXPECTED, INTERRUPTED = 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; exits with 0, or 2 for a mistake that the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # of file names any bytes are allowed, of a terminal not
-            stream.reconfigure(errors="backslashreplace")
+    """Runs one command.
+
+    Exits with 0; 2 for a mistake that the user can mend; 1 for an error that nobody foresaw, and for what `albef verify`
+    finds damaged; 130 after Ctrl-C; 143 after SIGTERM.
+    """
     parser = build_parser()
-    words, settings = training.split_settings(sys.argv[1:] if arguments is None else arguments)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    words, settings = training.split_settings(typed)
     given, unknown = parser.parse_known_args(words)
     settings += unknown
     takes_settings = given.command in training.TAKE_SETTINGS
@@ -39,6 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         print(f"albef: stopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if given.traceback:
+            raise
+        print(f"albef: {sentence(error, typed, output_of(given))}", file=sys.stderr)
+        sys.exit(UNEXPECTED)
+
+
+def output_of(given: argparse.Namespace) -> Path | None:
+    """The first file or folder that a command was asked to write."""
+    named = (getattr(given, name, None) for name in ("out", "resume", "official", "json", "results"))
+    return next((path for path in named if isinstance(path, Path)), None)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,8 +62,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="albef", description="Align before fuse: vision and language together."
     )
-    parser.add_argument("--version", action="version", version=f"albef {__version__}")
+    parser.add_argument("--version", action=Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (training, measuring, predicting, models, data, searching, upkeep):
         group.add(commands)
+    for command in leaves(parser):
+        command.formatter_class = Help
+        command.add_argument(
+            "--traceback",
+            action="store_true",
+            default=bool(os.environ.get("ALBEF_TRACEBACK")),
+            help="show where an error that nobody foresaw comes from",
+        )
     return parser

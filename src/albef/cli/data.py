@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from albef.cli.arguments import Commands
+from albef.cli.arguments import LARGEST_SEED, Commands, whole
 from albef.data.prepare import NAMES
 from albef.progress import console
 
@@ -14,22 +14,24 @@ def add(commands: Commands) -> None:
     """The commands' arguments."""
     command = commands.add_parser("data", help="the embedded data set, and public ones")
     actions = command.add_subparsers(required=True, metavar="ACTION")
-    command = actions.add_parser("export", help="write pictures and the published JSON")
-    command.add_argument("name", choices=["pictograms"])
-    command.add_argument("--split", default="train")
-    command.add_argument("--count", type=int, default=1000)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--num-nouns", type=int, default=24)
-    command.add_argument("--image-size", type=int, default=128, help="pixels a side")
-    command.add_argument("--out", type=Path, required=True)
+    command = actions.add_parser("export", help="write generated images with captions as JSON")
+    command.add_argument("name", choices=["pictograms"], help="the data set")
+    command.add_argument("--split", default="train", help="split to draw from")
+    command.add_argument("--count", type=whole(1), default=1000, help="number of images")
+    command.add_argument("--seed", type=whole(0, LARGEST_SEED), default=0, help="random seed of the images")
+    command.add_argument("--num-nouns", type=whole(1), default=24, help="different things that are drawn")
+    command.add_argument("--image-size", type=whole(1, 10_000), default=128, help="pixels a side")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     command.set_defaults(command=export)
 
-    command = actions.add_parser("prepare", help="the published JSON from a public download (docs/data.md)")
-    command.add_argument("name", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
-    command.add_argument(
-        "--from", dest="source", type=Path, required=True, metavar="DIR", help="the download"
+    command = actions.add_parser(
+        "prepare", help="make annotation files from a public download (docs/data.md)"
     )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    command.add_argument("name", choices=NAMES, metavar="NAME", help=f"the data set: {', '.join(NAMES)}")
+    command.add_argument(
+        "--from", dest="source", type=Path, required=True, metavar="DIR", help="folder of the download"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     command.set_defaults(command=prepare)
 
 

@@ -7,67 +7,115 @@ import dataclasses
 from pathlib import Path
 from typing import get_args
 
-from albef.cli.arguments import Commands, output_file, positive
-from albef.config import Config, DataConfig, TaskName, TrainConfig
+from albef.cli.arguments import LARGEST_SEED, Commands, add_machine, load_engine, output_file, whole
+from albef.config import Config, DataConfig, EvaluateConfig, TaskName, TrainConfig, UserError, is_drawn
 from albef.progress import console
 from albef.writing import check_file
+
+WANTED = EvaluateConfig()
+# Options that mean something for some data or some tasks alone.
+OF_PICTOGRAMS = ("split", "seed", "count", "num_nouns")
+OF_OWN_DATA = ("image_root", "strip_prefix", "detections")
+OF_TASK: dict[TaskName, tuple[str, ...]] = {
+    "vqa": ("answers", "beams", "count_first_token_twice", "results"),
+    "grounding": ("detections", "layer"),
+}
 
 
 def add(commands: Commands) -> None:
     """The command's arguments."""
     command = commands.add_parser(
-        "evaluate", help="the figures of a run or model, by the task it was trained for"
+        "evaluate", help="measure a run or model in the task that it was trained for"
     )
-    command.add_argument("model", metavar="RUN_OR_MODEL")
+    command.add_argument("model", metavar="RUN_OR_MODEL", help="what to measure")
     command.add_argument(
         "--data",
         default="",
-        help="an annotation file or a folder (default: data.validation of a run on such data, else pictograms, "
-        "as the task has them)",
+        help="annotation file or folder of images (default: data.validation of the run, else pictograms)",
     )
-    command.add_argument("--task", choices=get_args(TaskName), help="default: what the model was trained for")
-    command.add_argument("--split", action="append", help="test, unseen_vendor, … (repeatable)")
-    command.add_argument("--seed", type=int, default=1, help="of the generated gallery")
-    command.add_argument("--count", type=int, default=500, help="pictures in the gallery")
     command.add_argument(
-        "--num-nouns", type=int, default=None, help="default: as the run was trained, else 24"
+        "--task", choices=get_args(TaskName), help="task to measure (default: what the model was trained for)"
     )
     command.add_argument(
         "--top-k",
         "--k-test",
-        type=positive,
-        default=64,
-        help="candidates that ITM re-ranks; answers that are scored whole",
+        type=whole(1),
+        default=WANTED.top_k,
+        help="candidates that ITM re-ranks; for vqa: answers that are scored whole",
     )
-    command.add_argument(
-        "--answers", type=Path, metavar="FILE", help="a JSON list to rank instead of the model's own, for vqa"
-    )
-    command.add_argument(
-        "--beams",
-        type=positive,
-        default=1,
-        help="of the search for answers in the model's own words; 1: greedy",
-    )
-    command.add_argument(
-        "--count-first-token-twice",
-        action="store_true",
-        help="rank answers by the published score (default: as the run was configured, else not)",
-    )
-    command.add_argument("--bf16", action="store_true", help="faster on many machines; moves scores a little")
-    command.add_argument("--image-root", default="", help="put before the pictures' paths in --data")
-    command.add_argument("--strip-prefix", default="", help="taken away from their beginning first")
-    command.add_argument("--detections", default="", help="boxes to choose from, for grounding")
-    command.add_argument("--layer", type=int, help="fusion layer of the published map, from 0, for grounding")
     command.add_argument(
         "--shuffle-images",
         action="store_true",
-        help="the blind control alone: each picture replaced by another one's",
+        help="measure the blind control alone: every image is replaced by another one's",
     )
-    command.add_argument(
-        "--results", type=output_file, metavar="FILE", help="answers as the VQA server takes them"
-    )
-    command.add_argument("--json", type=output_file, metavar="FILE", help="write the figures here as well")
+    command.add_argument("--json", type=output_file, metavar="FILE", help="write the figures here too")
+    add_machine(command)
+    add_data(command)
+    add_tasks(command)
     command.set_defaults(command=evaluate)
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    """Options of some data alone."""
+    drawn = command.add_argument_group("pictograms")
+    splits = ", ".join(WANTED.splits)
+    drawn.add_argument("--split", action="append", help=f"split to measure, repeatable (default: {splits})")
+    drawn.add_argument(
+        "--seed", type=whole(0, LARGEST_SEED), help=f"random seed of the test images (default: {WANTED.seed})"
+    )
+    drawn.add_argument("--count", type=whole(1), help=f"number of test images (default: {WANTED.count})")
+    drawn.add_argument(
+        "--num-nouns",
+        type=whole(1),
+        help="different things that are drawn (default: as in training, else 24)",
+    )
+    own = command.add_argument_group("own data")
+    own.add_argument("--image-root", help="folder that image paths begin at (default: that of --data)")
+    own.add_argument("--strip-prefix", help="beginning that is removed from image paths first")
+
+
+def add_tasks(command: argparse.ArgumentParser) -> None:
+    """Options of some tasks alone."""
+    asked = command.add_argument_group("vqa")
+    asked.add_argument(
+        "--answers", type=Path, metavar="FILE", help="JSON list of answers (default: those of the model)"
+    )
+    asked.add_argument(
+        "--beams", type=whole(1), help="beam width for free-form answers (default: 1 = greedy)"
+    )
+    asked.add_argument(
+        "--count-first-token-twice",
+        action="store_true",
+        default=None,
+        help="rank answers by the published score (default: as in training)",
+    )
+    asked.add_argument(
+        "--results", type=output_file, metavar="FILE", help="write the answers as the VQA server takes them"
+    )
+    grounded = command.add_argument_group("grounding")
+    grounded.add_argument("--detections", help="JSON file of proposed boxes")
+    grounded.add_argument(
+        "--layer",
+        type=whole(0),
+        help="fusion layer of the published maps, from 0 (default: the third of six)",
+    )
+
+
+def check_meaning(given: argparse.Namespace, task: TaskName, source: str) -> None:
+    """Raises `UserError` for an option that has no effect on this task and these data."""
+    idle = OF_OWN_DATA if is_drawn(source) else OF_PICTOGRAMS
+    measured = "generated images" if is_drawn(source) else f"{source}, which is measured whole"
+    for name in (name for name in idle if getattr(given, name) is not None):
+        raise UserError(f"{flag(name)} has no effect on {measured}: leave it out.")
+    for own, names in OF_TASK.items():
+        for name in names:
+            if own != task and getattr(given, name) is not None:
+                raise UserError(f"{flag(name)} is for the task {own}, but {task} is measured: leave it out.")
+
+
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 def evaluate(given: argparse.Namespace) -> None:
@@ -75,7 +123,6 @@ def evaluate(given: argparse.Namespace) -> None:
     import torch
 
     from albef import distributed
-    from albef.engine import Engine
     from albef.evaluation.by_task import Asked, evaluate_on, facts_of, protocol_of, task_of
     from albef.evaluation.evaluate import write_metrics
     from albef.evaluation.tables import tables
@@ -85,24 +132,27 @@ def evaluate(given: argparse.Namespace) -> None:
 
     check_file(given.json, given.results)
     with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):
-        engine = Engine.load(given.model, quiet=distributed.rank() > 0, bf16=given.bf16)
+        engine = load_engine(given, quiet=distributed.rank() > 0)
         task = given.task or task_of(engine)
         trained = config_of(Path(given.model))
+        learnt = trained or Config()
         data = DataConfig(given.data) if given.data else data_to_measure(trained, task)
+        check_meaning(given, task, data.source)
         data = dataclasses.replace(
             data,
-            count=given.count,
-            num_nouns=given.num_nouns or (trained or Config()).data.num_nouns,
+            count=given.count or WANTED.count,
+            num_nouns=given.num_nouns or learnt.data.num_nouns,
             image_root=given.image_root or data.image_root,
             strip_prefix=given.strip_prefix or data.strip_prefix,
             detections=given.detections or data.detections,
             answer_list=str(given.answers or ""),
         )
         answers = read_answers(given.answers) if given.answers else engine.answers
-        twice = given.count_first_token_twice or (trained or Config()).task.count_first_token_twice
-        asking = Asking(answers, given.top_k, given.beams, twice)
+        twice = given.count_first_token_twice or learnt.task.count_first_token_twice
+        asking = Asking(answers, given.top_k, given.beams or WANTED.beams, twice)
         asked = Asked(task, asking, given.layer, given.shuffle_images, given.results)
-        metrics = evaluate_on(engine, data, given.split or ["test", "unseen_vendor"], given.seed, asked)
+        seed = WANTED.seed if given.seed is None else given.seed
+        metrics = evaluate_on(engine, data, given.split or WANTED.splits, seed, asked)
         if distributed.rank() > 0:
             return
     found = protocol_of(engine, task, data.source)

@@ -6,46 +6,53 @@ import argparse
 import json
 from pathlib import Path
 
-from albef.cli.arguments import Commands, output_file
+from albef.cli.arguments import Commands, output_file, whole
 from albef.config import SIZES
 from albef.progress import console
 
 
 def add(commands: Commands) -> None:
     """The commands' arguments."""
-    command = commands.add_parser("info", help="parameters, names and sizes of a model")
+    command = commands.add_parser("info", help="what a model is: heads, parameters, sizes")
     command.add_argument(
         "model", metavar="SIZE_OR_MODEL", help=f"{', '.join(SIZES)}, or a run or model directory"
     )
-    command.add_argument("--json", action="store_true")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.set_defaults(command=info)
 
-    command = commands.add_parser("import", help="make a model directory of a published checkpoint")
-    command.add_argument("file", type=Path, metavar="FILE.pth")
-    command.add_argument("--out", type=Path, required=True, metavar="MODEL")
-    command.add_argument("--image-size", type=int, metavar="PIXELS", help="resize the position embeddings")
+    command = commands.add_parser("import", help="make a model directory from a published checkpoint")
+    command.add_argument("file", type=Path, metavar="FILE.pth", help="the published checkpoint")
+    command.add_argument("--out", type=Path, required=True, metavar="MODEL", help="folder to write")
+    command.add_argument(
+        "--image-size",
+        type=whole(1, 100_000),
+        metavar="PIXELS",
+        help="resize the position embeddings to this image size (default: as published)",
+    )
     command.add_argument(
         "--heads",
-        type=int,
+        type=whole(1),
         nargs="+",
         default=[],
         metavar="N",
-        help="of image and text encoder (default: width / 64)",
+        help="attention heads of the image and the text encoder (default: width / 64)",
     )
     command.add_argument(
         "--append-sep",
         action=argparse.BooleanOptionalAction,
-        help="texts end in [SEP] (default: if named …lavis…)",
+        help="texts end in [SEP] (default: only if the file is named …lavis…)",
     )
-    command.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (default: BERT's)")
+    command.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json (default: BERT's)")
     command.add_argument(
-        "--answers", type=Path, metavar="FILE", help="JSON list that a VQA model chooses from"
+        "--answers", type=Path, metavar="FILE", help="vqa: JSON list of the answers to choose from"
     )
     command.set_defaults(command=import_published)
 
     command = commands.add_parser("export", help="write a model as the published scripts read it")
-    command.add_argument("model", metavar="RUN_OR_MODEL")
-    command.add_argument("--official", type=output_file, required=True, metavar="FILE.pth")
+    command.add_argument("model", metavar="RUN_OR_MODEL", help="what to write")
+    command.add_argument(
+        "--official", type=output_file, required=True, metavar="FILE.pth", help="file to write"
+    )
     command.set_defaults(command=export_published)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from albef.cli.arguments import Commands, output_file
+from albef.cli.arguments import Commands, add_machine, load_engine, names_a_file, output_file, whole
 from albef.progress import console
 from albef.writing import check_file
 
@@ -30,10 +30,7 @@ def match(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
 
 def retrieval(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
     """The score of each hit."""
-    from albef.data.formats import SUFFIXES
-
-    by_picture = Path(given.text).suffix.lower() in SUFFIXES
-    rank = engine.rank_texts if by_picture else engine.rank
+    rank = engine.rank_texts if names_a_file(given.text) else engine.rank
     return {given.gallery[hit.number]: hit.score for hit in rank(given.text, given.gallery, given.k)}
 
 
@@ -63,54 +60,58 @@ def grounding(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
     return dict(zip(("left", "top", "width", "height"), found.box, strict=True))
 
 
-PICTURE: dict[str, Any] = {"type": Path, "metavar": "PICTURE"}
+IMAGE: dict[str, Any] = {"type": Path, "metavar": "IMAGE", "help": "image file"}
 VERBS: dict[str, Verb] = {
-    "match": Verb("how well a text fits a picture", {"picture": PICTURE, "text": {"metavar": "TEXT"}}, match),
+    "match": Verb(
+        "how well a text fits an image",
+        {"picture": IMAGE, "text": {"metavar": "TEXT", "help": "what the image may show"}},
+        match,
+    ),
     "retrieval": Verb(
-        "which pictures fit a text best, or which texts a picture?",
+        "which images fit a text best, or which texts fit an image",
         {
-            "text": {"metavar": "QUERY", "help": "a text, or a picture"},
+            "text": {"metavar": "QUERY", "help": "text, or image file"},
             "gallery": {
                 "nargs": "+",
                 "metavar": "GALLERY",
-                "help": "pictures for a text, texts for a picture",
+                "help": "images for a text, texts for an image",
             },
-            "-k": {"type": int, "default": 10, "help": "hits to show"},
+            "-k": {"type": whole(1), "default": 10, "help": "hits to show"},
         },
         retrieval,
     ),
     "vqa": Verb(
-        "answer a question",
+        "answer a question about an image",
         {
-            "picture": PICTURE,
-            "text": {"metavar": "QUESTION"},
-            "--candidates": {"nargs": "+", "metavar": "ANSWER", "help": "answers to choose from"},
-            "-k": {"type": int, "default": 5, "help": "answers to show"},
+            "picture": IMAGE,
+            "text": {"metavar": "QUESTION", "help": "about the image"},
+            "--candidates": {
+                "nargs": "+",
+                "metavar": "ANSWER",
+                "help": "answers to choose from (default: the model's own)",
+            },
+            "-k": {"type": whole(1), "default": 5, "help": "answers to show"},
         },
         vqa,
     ),
     "entailment": Verb(
-        "does a picture entail a sentence?",
-        {"picture": PICTURE, "text": {"metavar": "SENTENCE"}},
+        "whether an image entails a sentence",
+        {"picture": IMAGE, "text": {"metavar": "SENTENCE", "help": "about the image"}},
         entailment,
     ),
     "nlvr": Verb(
-        "is a statement true of two pictures?",
-        {"picture": PICTURE, "second": PICTURE, "text": {"metavar": "STATEMENT"}},
+        "whether a statement is true of two images",
+        {"picture": IMAGE, "second": IMAGE, "text": {"metavar": "STATEMENT", "help": "about both images"}},
         nlvr,
     ),
     "grounding": Verb(
-        "where in a picture is what a phrase means?",
+        "where in an image is what a phrase means",
         {
-            "picture": PICTURE,
-            "text": {"metavar": "PHRASE"},
-            "--score": {
-                "choices": ["itc", "itm"],
-                "default": "itc",
-                "help": "whose map: contrast or matching",
-            },
-            "--layer": {"type": int, "help": "the published map of this fusion layer instead, from 0"},
-            "--out": {"type": output_file, "metavar": "PNG", "help": "picture with map and box"},
+            "picture": IMAGE,
+            "text": {"metavar": "PHRASE", "help": "what to find in the image"},
+            "--score": {"choices": ["itc", "itm"], "default": "itc", "help": "score whose map is drawn"},
+            "--layer": {"type": whole(0), "help": "draw the published map of this fusion layer, from 0"},
+            "--out": {"type": output_file, "metavar": "PNG", "help": "image to write, with map and box"},
         },
         grounding,
     ),
@@ -119,14 +120,15 @@ VERBS: dict[str, Verb] = {
 
 def add(commands: Commands) -> None:
     """The verbs' arguments."""
-    command = commands.add_parser("predict", help="what a model says of pictures and texts")
+    command = commands.add_parser("predict", help="ask a model about images and texts")
     verbs = command.add_subparsers(required=True, metavar="TASK")
     for name, verb in VERBS.items():
         command = verbs.add_parser(name, help=verb.help)
-        command.add_argument("model", metavar="MODEL")
+        command.add_argument("model", metavar="MODEL", help="run, model directory or hub id")
         for argument, settings in verb.arguments.items():
             command.add_argument(argument, **settings)
-        command.add_argument("--json", type=output_file, metavar="FILE", help="write the result here as well")
+        command.add_argument("--json", type=output_file, metavar="FILE", help="write the result here too")
+        add_machine(command)
         command.set_defaults(command=predict, answer=verb.answer, out=None)
 
 
@@ -134,11 +136,10 @@ def predict(given: argparse.Namespace) -> None:
     """`albef predict`"""
     from rich.table import Table
 
-    from albef.engine import Engine
     from albef.writing import write_json
 
     check_file(given.json, given.out)
-    result = given.answer(Engine.load(given.model, quiet=True), given)
+    result = given.answer(load_engine(given, quiet=True), given)
     table = Table(title=given.text, show_header=False)
     for name, value in result.items():
         table.add_row(str(name), f"{value:.3f}")

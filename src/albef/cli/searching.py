@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from albef.cli.arguments import Commands, output_file
+from albef.cli.arguments import Commands, output_file, whole
 from albef.progress import console
 from albef.writing import check_file, check_folder
 
@@ -14,15 +14,15 @@ from albef.writing import check_file, check_folder
 def add(commands: Commands) -> None:
     """The commands' arguments."""
     command = commands.add_parser("index", help="make pictures searchable")
-    command.add_argument("model", metavar="MODEL")
+    command.add_argument("model", metavar="MODEL", help="run, model directory or hub id")
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURES", help="files and folders")
-    command.add_argument("--out", type=Path, required=True, metavar="IDX")
+    command.add_argument("--out", type=Path, required=True, metavar="IDX", help="folder to write")
     command.set_defaults(command=index)
 
     command = commands.add_parser("search", help="find pictures by a sentence, or by a picture")
-    command.add_argument("index", type=Path, metavar="IDX")
+    command.add_argument("index", type=Path, metavar="IDX", help="folder of the index")
     command.add_argument("query", help='a sentence such as "two foxes", or a picture')
-    command.add_argument("-k", type=int, default=12, help="hits to show")
+    command.add_argument("-k", type=whole(1), default=12, help="hits to show")
     command.add_argument(
         "--out", type=output_file, metavar="PNG", help="contact sheet (default: IDX-search.png)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from albef.cli.arguments import Commands
-from albef.config import UserError
+from albef.config import SECTIONS, UserError
 from albef.progress import console
 
 SETTING = re.compile(r"--\w+\.\w+=")
@@ -24,16 +25,18 @@ def add(commands: Commands) -> None:
         description="Any setting of the recipe can be overridden: --section.key=value. A text is taken as it is typed, "
         "lists are written [a, b].",
     )
-    command.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.yaml")
+    command.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.yaml", help="the recipe")
     command.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/NAME_OF_RECIPE)")
-    command.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run, without its recipe")
+    command.add_argument("--resume", type=Path, metavar="RUN", help="continue this run; needs no recipe")
     command.add_argument(
         "--allow-changes",
         action="store_true",
-        help="go on although settings or data have changed; noted in RUN/changes.jsonl",
+        help="continue although settings or data have changed, and note it in RUN/changes.jsonl",
     )
-    command.add_argument("--init", metavar="MODEL", help="weights to start from: as --train.init=MODEL")
-    command.add_argument("--print_config", action="store_true", help="print the whole configuration and stop")
+    command.add_argument("--init", metavar="MODEL", help="model to start from, like --train.init=MODEL")
+    command.add_argument(
+        "--print_config", action="store_true", help="print all settings of this run and stop"
+    )
     command.set_defaults(command=train)
 
     command = commands.add_parser(
@@ -42,8 +45,13 @@ def add(commands: Commands) -> None:
         description="Any setting of the recipe can be overridden: --section.key=value. A text is taken as it is typed, "
         "lists are written [a, b].",
     )
-    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="the recipe")
     command.set_defaults(command=estimate)
+
+    command = commands.add_parser("settings", help="every setting of a recipe, with default and meaning")
+    command.add_argument("section", nargs="?", choices=SECTIONS, help="one section (default: all)")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    command.set_defaults(command=settings)
 
 
 def train(given: argparse.Namespace, settings: list[str]) -> None:
@@ -98,6 +106,25 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
     table.add_row("an epoch", f"{found.seconds_per_epoch / 60:,.1f} minutes")
     table.add_row("the whole run, at the pace of its end", f"{found.seconds_in_all / 3600:,.2f} hours")
     console().print(table)
+
+
+def settings(given: argparse.Namespace) -> None:
+    """`albef settings`"""
+    from rich.table import Table
+
+    from albef.cli.settings import settings as every
+    from albef.cli.settings import shown
+
+    found = {name: ones for name, ones in every().items() if given.section in (None, name)}
+    if given.json:
+        rows = {f"{name}.{one.name}": one._asdict() for name, ones in found.items() for one in ones}
+        print(json.dumps(rows, indent=1))
+        return
+    for name, ones in found.items():
+        table = Table("setting", "default", "meaning", title=name, title_justify="left")
+        for one in ones:
+            table.add_row(f"{name}.{one.name}", shown(one.default), one.meaning)
+        console().print(table)
 
 
 TAKE_SETTINGS = (train, estimate)

@@ -12,18 +12,27 @@ from albef.progress import console
 
 def add(commands: Commands) -> None:
     """The commands' arguments."""
-    command = commands.add_parser("runs", help="the runs in a folder, with state, step and figures")
-    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR")
+    command = commands.add_parser("runs", help="list the runs in a folder, with state, step and figures")
+    command.add_argument(
+        "folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="folder (default: runs)"
+    )
     command.set_defaults(command=runs)
 
-    command = commands.add_parser("verify", help="is every file as it was written?")
-    command.add_argument("place", type=Path, metavar="RUN_OR_MODEL_OR_IDX")
+    command = commands.add_parser("verify", help="check that every file is as it was written")
+    command.add_argument("place", type=Path, metavar="RUN_OR_MODEL_OR_IDX", help="folder to check")
     command.set_defaults(command=verify)
 
     command = commands.add_parser(
-        "doctor", help="versions, devices, precision, limits and room on this machine"
+        "doctor", help="what this machine has for training: versions, devices, limits, room"
     )
-    command.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR")
+    command.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("runs"),
+        metavar="DIR",
+        help="where runs would be (default: runs)",
+    )
     command.set_defaults(command=doctor)
 
 
