@@ -24,6 +24,7 @@ TABLES = {
     "evaluation/by_task.py": "MEASURED",
     "report/report.py": "TOLD",
     "cli/predicting.py": "VERBS",
+    "cli/measuring.py": "OF_TASK",
     "exchange/structure.py": "STRUCTURES",
 }
 # Where single tasks have files of their own, and where a task's name is that of a model's head.

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from albef.cli import data, measuring, models, predicting, searching, training, upkeep
 from albef.cli.arguments import Help, leaves
@@ -41,14 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"albef: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None or error.errno is None:  # not of a file that the user named
+            fail(error, typed, given)
+        print(f"albef: {error.filename}: {os.strerror(error.errno)}; choose another path.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as stop:
         print(f"albef: stopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if given.traceback:
-            raise
-        print(f"albef: {sentence(error, typed, output_of(given))}", file=sys.stderr)
-        sys.exit(UNEXPECTED)
+        fail(error, typed, given)
+
+
+def fail(error: Exception, typed: Sequence[str], given: argparse.Namespace) -> NoReturn:
+    """Ends with the sentence of an error that nobody foresaw, or with the error itself where that is asked for."""
+    if given.traceback:
+        raise error
+    print(f"albef: {sentence(error, typed, output_of(given))}", file=sys.stderr)
+    sys.exit(UNEXPECTED)
 
 
 def output_of(given: argparse.Namespace) -> Path | None:

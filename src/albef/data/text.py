@@ -126,7 +126,10 @@ class Tokenizer:
 
     def encode(self, text: str, max_tokens: int, append_sep: bool) -> np.ndarray:
         """Ids, int64 [l], of `[CLS] tokens` or `[CLS] tokens [SEP]`, tokens cut so that l ≤ `max_tokens`."""
-        tokens = self._wordpiece.encode(text, add_special_tokens=False).ids
+        readable = text.encode("utf-8", "replace").decode(
+            "utf-8"
+        )  # the odd bytes of a file name are no letters
+        tokens = self._wordpiece.encode(readable, add_special_tokens=False).ids
         end = [self.sep_id] if append_sep else []
         return np.array([self.cls_id, *tokens[: max_tokens - 1 - len(end)], *end], dtype=np.int64)
 
