@@ -95,8 +95,10 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
 
 def why_unmeasured(config: Config, folder: Path) -> str:
     """Why a run has no figures, and how to get some."""
-    if config.task.name == "text_assignment":
-        return "Nothing is measured: text assignment prepares for NLVR2. Go on with recipes/nlvr.yaml."
+    if prepares_for := MEASURED[config.task.name].in_task:
+        return (
+            f"Nothing is measured: this task prepares for {prepares_for}. Train that from {folder / 'model'}."
+        )
     return (
         "Nothing is measured: the recipe names no data.validation. Measure the model on other data than it was trained "
         f"on: albef evaluate {folder} --data FILE"

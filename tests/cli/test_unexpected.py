@@ -18,7 +18,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("albef.search.index.build_index", fail)
     monkeypatch.setattr("albef.engine.Engine.load", lambda *given, **named: None)
-    monkeypatch.setattr("albef.search.index.find_pictures", lambda *given, **named: [])
+    monkeypatch.setattr("albef.search.index.find_pictures", lambda *given, **named: ([], []))
 
 
 def test_a_sentence_and_a_file_beside_the_output(

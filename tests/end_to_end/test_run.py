@@ -187,7 +187,7 @@ def test_mistakes_end_with_a_sentence_and_status_2(
 
 
 @pytest.mark.parametrize(
-    ("task", "said"), [("pretrain", "names no data.validation"), ("text_assignment", "prepares for NLVR2")]
+    ("task", "said"), [("pretrain", "names no data.validation"), ("text_assignment", "prepares for nlvr")]
 )
 def test_own_data_without_validation_get_a_sentence_and_no_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: TaskName, said: str

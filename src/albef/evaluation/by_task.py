@@ -60,8 +60,9 @@ class Measured(NamedTuple):
     """How a task is measured."""
 
     head: str  # what a model must have to be asked
-    judge: Judge | None = None  # None: by recall, or (text assignment) in the task that it prepares for
+    judge: Judge | None = None  # None: by recall, or in another task
     by_recall: bool = False
+    in_task: TaskName | None = None  # the task that it prepares for, in which it is measured
 
 
 MEASURED: dict[TaskName, Measured] = {
@@ -71,7 +72,7 @@ MEASURED: dict[TaskName, Measured] = {
     "entailment": Measured("entailment", entailment),
     "nlvr": Measured("nlvr", nlvr),
     "grounding": Measured("itm", grounding),
-    "text_assignment": Measured("text_assignment"),
+    "text_assignment": Measured("text_assignment", in_task="nlvr"),
 }
 
 
