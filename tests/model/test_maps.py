@@ -90,6 +90,27 @@ def test_equal_the_definition_by_finite_differences(model: ALBEF, pairs: Pairs, 
 
 
 @pytest.mark.parametrize("score", SCORES)
+def test_the_image_is_encoded_once_and_a_word_costs_one_backward_pass(
+    pairs: Pairs, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, encoded, passes = toy_model(), [], []
+    blocks, gradient = model.image_encoder.blocks, torch.autograd.grad
+    blocks[0].attention.qkv.register_forward_hook(lambda *_: encoded.append(1))
+    monkeypatch.setattr(
+        torch.autograd,
+        "grad",
+        lambda outputs, inputs, *rest, **options: (
+            passes.append(len(inputs) == len(blocks) and inputs[0].shape[2] == 1)
+            or gradient(outputs, inputs, *rest, **options)
+        ),
+    )
+    score_maps(model, *pairs, words_of([1], [2], [3]), score)
+    assert len(encoded) == 1
+    assert sum(passes) == 4  # through the image encoder: of the text, and of each word
+    assert len(passes) == 4 + (score == "itm")  # and one through fusion, of all texts at once
+
+
+@pytest.mark.parametrize("score", SCORES)
 def test_pairs_do_not_see_each_other(model: ALBEF, pairs: Pairs, score: Score) -> None:
     pixels, ids, mask = pairs
     found = score_maps(model, pixels, ids, mask, words_of([1], [2]), score)
