@@ -17,7 +17,7 @@ from albef.cli.arguments import Help, leaves
 from albef.cli.printing import printing
 from albef.cli.unexpected import sentence
 from albef.cli.versions import Version
-from albef.config import UserError
+from albef.errors import UserError, printable
 
 UNEXPECTED, INTERRUPTED = 1, 130
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with printing():
             given.command(given, settings) if takes_settings else given.command(given)
     except UserError as error:
-        print(f"albef: {error}", file=sys.stderr)
+        print(f"albef: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.filename is None or error.errno is None:  # not of a file that the user named

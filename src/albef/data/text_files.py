@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from albef.config import UserError
+from albef.errors import UserError, printable
 from albef.manifest import plain
 
 LONGEST_QUOTED = 60  # characters of what stands in a file, in messages
@@ -48,5 +48,4 @@ def unusable(path: Path, place: str, error: Exception) -> UserError:
 
 def quoted(text: object) -> str:
     """The beginning of a text in quotation marks on one line, with what can't be seen written as escapes."""
-    shown = str(text)[:LONGEST_QUOTED]
-    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
+    return f'"{printable(str(text)[:LONGEST_QUOTED])}"'

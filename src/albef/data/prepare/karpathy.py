@@ -10,6 +10,7 @@ from albef.config import UserError
 from albef.data.prepare.reading import Row, find, number_at, objects, objects_at
 from albef.data.prepare.writing import Files, Training
 from albef.data.rows import text_at
+from albef.data.text_files import quoted
 
 SPLITS = ("train", "val", "test")
 # What of COCO's validation set was left over belongs to the training split, as everybody uses it.
@@ -67,7 +68,9 @@ def split_rows(annotations: Path, split: str, image: Callable[[dict[str, Any], s
     for where, row in objects(annotations, "images"):
         its_split = text_at(row, "split", where)
         if its_split not in SPLIT_OF:
-            raise UserError(f'{where}: "split" is "{its_split}"; it must be one of {", ".join(SPLIT_OF)}.')
+            raise UserError(
+                f'{where}: "split" is {quoted(its_split)}; it must be one of {", ".join(SPLIT_OF)}.'
+            )
         if SPLIT_OF[its_split] != split:
             continue
         path, image_id = image(row, where)

@@ -10,6 +10,7 @@ from albef.data.json_rows import jsonl_rows
 from albef.data.prepare.reading import Row, find, number_at, object_in
 from albef.data.prepare.writing import Files, Training
 from albef.data.rows import text_at
+from albef.data.text_files import quoted
 
 SPLITS = {"train": "train", "dev": "dev", "test": "test1"}  # ours and theirs; test2 is not public
 
@@ -33,7 +34,9 @@ def statement_rows(annotations: Path, folder: Path) -> Iterator[Row]:
         row = object_in(value, where)
         identifier = text_at(row, "identifier", where)
         if identifier.count("-") != 3:
-            raise UserError(f'{where}: "identifier" is "{identifier}"; it must be split-set-pair-sentence.')
+            raise UserError(
+                f'{where}: "identifier" is {quoted(identifier)}; it must be split-set-pair-sentence.'
+            )
         below = (
             folder / str(number_at(row, "directory", where)) if identifier.startswith("train-") else folder
         )

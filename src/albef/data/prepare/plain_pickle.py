@@ -34,14 +34,5 @@ def read_plain_pickle(path: Path) -> object:
             f"{path}: asks for {error}, but may hold only lists, dictionaries, texts and numbers; nothing of it was "
             f"run. Take the file from the official download."
         ) from None
-    # What broken content raises.
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        MemoryError,
-    ) as error:
+    except Exception as error:  # whatever broken content may raise
         raise UserError(f"{path}: not a readable pickle ({plain(error)}); download it again.") from None

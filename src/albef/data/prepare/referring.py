@@ -13,6 +13,7 @@ from albef.data.prepare.plain_pickle import read_plain_pickle
 from albef.data.prepare.reading import Row, find, number_at, object_in, objects, objects_at, search
 from albef.data.prepare.writing import Files, Training
 from albef.data.rows import kind, require_key, text_at
+from albef.data.text_files import quoted, unusable
 
 SPLITS = ("train", "val", "testA", "testB", "test")  # A: people, B: other things; RefCOCOg has only "test"
 
@@ -70,7 +71,9 @@ def read_refs(path: Path) -> list[Row]:
     ]
     for where, ref in rows:
         if text_at(ref, "split", where) not in SPLITS:
-            raise UserError(f'{where}: "split" is "{ref["split"]}"; it must be one of {", ".join(SPLITS)}.')
+            raise UserError(
+                f'{where}: "split" is {quoted(ref["split"])}; it must be one of {", ".join(SPLITS)}.'
+            )
     return rows
 
 
@@ -115,12 +118,12 @@ def read_detections(path: Path) -> dict[str, Any]:
     """The boxes that a detector proposed, by the number of their picture."""
     try:
         detections = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); download it again.") from None
+    except Exception as error:  # whatever broken content may raise
+        raise unusable(path, "as JSON", error) from None
     for number, boxes in object_in(detections, str(path)).items():
         if not number.isdigit() or not isinstance(boxes, list) or not all(is_box(box) for box in boxes):
             raise UserError(
-                f'{path}, key "{number}": expected the number of a picture and boxes [[x, y, width, height, …], …].'
+                f"{path}, key {quoted(number)}: expected a picture's number and boxes [[x, y, width, height, …], …]."
             )
     return dict(detections)
 
