@@ -81,10 +81,10 @@ def test_wrong_rows_are_explained(
 
 def test_proposals_come_by_the_pictures_number(tmp_path: Path) -> None:
     boxes = tmp_path / "dets.json"
-    boxes.write_text(json.dumps({"42": [[1, 2, 3, 4, 0.9], [5, 6, 7, 8]]}))
+    boxes.write_text(json.dumps({"42": [[1, 2, 3, 4, 0.9], [5, 6, 0, 8]]}))
     rows = [{"image": f"COCO_train2014_{n:012d}.jpg", "text": "x", "box": [1, 2, 3, 4]} for n in (42, 43)]
     source = opened(tmp_path, "grounding", *rows, detections=str(boxes))
-    assert source.record(0, 0).proposals == ((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0))
+    assert source.record(0, 0).proposals == ((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 0.0, 8.0))
     with pytest.raises(UserError, match=r"dets\.json: has no boxes for the picture of rows\.json, row 2"):
         source.record(1, 0)
     boxes.write_text("[]")

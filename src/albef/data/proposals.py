@@ -11,7 +11,7 @@ from pathlib import Path
 from albef.config import UserError
 from albef.data.annotations import AnnotationSource
 from albef.data.records import LeftOut, Record
-from albef.data.rows import is_box
+from albef.data.rows import are_pixels
 from albef.data.text_files import unusable
 
 
@@ -45,7 +45,9 @@ class ProposalSource:
                 f"{self._detections}: has no boxes for the picture of {record.origin} ({record.image}); add them under "
                 f"the picture's number, or leave the detections out."
             )
-        if not isinstance(boxes, list) or not all(isinstance(box, list) and is_box(box[:4]) for box in boxes):
+        if not isinstance(boxes, list) or not all(
+            isinstance(box, list) and len(box) >= 4 and are_pixels(box[:4]) for box in boxes
+        ):
             raise UserError(
                 f"{self._detections}: the boxes of picture {number} are not [x, y, width, height, …]; correct them."
             )

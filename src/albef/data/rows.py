@@ -138,13 +138,13 @@ def grounding_row(row: dict[str, Any], where: str) -> Columns:
 
 
 def is_box(box: object) -> bool:
-    """Whether a value is a box as files have it: [left, top, width, height], four finite numbers, the last above 0."""
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(type(side) in (int, float) and -MAX_PIXELS <= side <= MAX_PIXELS for side in box)
-        and min(box[2:]) > 0
-    )
+    """Whether a value is a box as files have it, [left, top, width, height], of a size above 0."""
+    return isinstance(box, list) and len(box) == 4 and are_pixels(box) and min(box[2:]) > 0
+
+
+def are_pixels(sides: list[object]) -> bool:
+    """Whether all are numbers that pixels can be counted by: none of them infinite, or none at all (NaN)."""
+    return all(type(side) in (int, float) and -MAX_PIXELS <= side <= MAX_PIXELS for side in sides)  # type: ignore[operator]
 
 
 class Rows(NamedTuple):
