@@ -256,7 +256,7 @@ def test_files_of_more_than_a_gigabyte_are_not_read_into_memory(tmp_path, monkey
         open_picture(tmp_path / "a.jpg", obey_exif=True)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "grey jpeg", "cmyk"])
+@pytest.mark.parametrize("kind", ["jpeg", "grey jpeg", "cmyk", "progressive"])
 def test_large_jpegs_are_decoded_at_a_part_of_their_size(monkeypatch, kind):
     whole = open_picture(KINDS[kind], obey_exif=True)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
@@ -274,7 +274,7 @@ def test_large_jpegs_are_decoded_at_a_part_of_their_size(monkeypatch, kind):
     assert open_picture(encoded(PICTURE, "JPEG", exif=exif), obey_exif=True).shape == (9, 7, 3)
 
 
-@pytest.mark.parametrize("kind", ["progressive", "png", "webp", "gif", "bmp", "tiff"])
+@pytest.mark.parametrize("kind", ["png", "webp", "gif", "bmp", "tiff"])
 def test_what_can_only_be_decoded_whole_is_refused_when_large(monkeypatch, kind):
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(BadPicture, match="megapixels; shrink it"):
@@ -285,6 +285,9 @@ def test_jpegs_have_a_bound_too(monkeypatch):
     large = KINDS["jpeg"].replace(struct.pack(">HH", 50, 70), struct.pack(">HH", 40_000, 40_000), 1)
     with pytest.raises(BadPicture, match="1000 megapixels"):
         open_picture(large, obey_exif=True)
+    monkeypatch.setattr(pictures, "MAX_PROGRESSIVE_PIXELS", 3000)
+    with pytest.raises(BadPicture, match="megapixels"):
+        open_picture(KINDS["progressive"], obey_exif=True)
 
 
 HEIC = Path(__file__).parent / "heic"

@@ -27,6 +27,7 @@ Transparent = Literal["white", "dropped"]
 MAX_PIXELS = 100_000_000  # that are decoded
 # A JPEG with more is decoded at a half, a quarter or an eighth of its sides: telephones have up to 200 megapixels.
 MAX_JPEG_PIXELS = 1_000_000_000
+MAX_PROGRESSIVE_PIXELS = 200_000_000  # whose whole content is in memory before the first pixel is known
 MAX_BYTES = 1_000_000_000  # of a file
 
 # What OpenCV decodes as Pillow does, in less time. It treats palettes, alpha and CMYK its own way, so those
@@ -136,9 +137,9 @@ def _header(file: BinaryIO, shrink: bool) -> Image.Image:
         raise _Refused(f"cannot be read as a picture (it begins as {kind}, but goes on otherwise).") from None
     except Image.DecompressionBombError:
         raise _Refused(_REFUSED_SIZE.format(MAX_PIXELS // 1_000_000)) from None
-    # All of a progressive JPEG is in memory before its first pixel is known.
-    shrinks = shrink and kind == "JPEG" and "progressive" not in header.info
-    most = MAX_JPEG_PIXELS if shrinks else MAX_PIXELS
+    most = MAX_PIXELS
+    if shrink and kind == "JPEG":
+        most = MAX_PROGRESSIVE_PIXELS if "progressive" in header.info else MAX_JPEG_PIXELS
     if header.width * header.height > most:
         raise _Refused(_REFUSED_SIZE.format(most // 1_000_000))
     return header
@@ -199,12 +200,12 @@ def _rgb(image: Image.Image, transparent: Transparent) -> np.ndarray:
     if image.mode in ("La", "RGBa"):  # whose colours are dimmed by their alpha
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         if transparent == "white":
             ground = Image.new("RGB", image.size, "white")
             ground.paste(image, mask=image)
             image = ground
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # each copy takes memory
 
 
 def _eight_bits(image: Image.Image, transparent: Transparent) -> np.ndarray:
