@@ -1,5 +1,6 @@
 """Which files below a folder are its images, and what is said of the others."""
 
+import json
 import os
 import socket
 from collections import Counter
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from albef.config import DataConfig, UserError
+from albef.config import DataConfig, ModelConfig, UserError
 from albef.data import files, formats
 from albef.data.files import AGAIN, CLOSED, HIDDEN, IN_ASIDE, LOST, NO_FILE, found_below, summary
 from albef.data.fingerprint import data_fingerprint
+from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.sources import open_source
+from albef.data.text import Tokenizer
 from albef.search.index import find_pictures
 
 COFFEE = os.fsdecode(b"caf\xe9")  # é as a disk of before UTF-8 has it
@@ -230,3 +233,19 @@ def test_the_fingerprint_is_that_of_what_is_read(tmp_path: Path) -> None:
     assert data_fingerprint(config) == first
     image(tmp_path / f"{COFFEE}.jpg", "JPEG")
     assert data_fingerprint(config) != first
+
+
+def test_bad_samples_are_listed_by_any_name(tmp_path: Path) -> None:
+    for number in range(5):
+        image(tmp_path / f"{COFFEE}{number}.jpg", "JPEG")
+        (tmp_path / f"{COFFEE}{number}.txt").write_text("a cup")
+    (tmp_path / f"{COFFEE}3.jpg").write_bytes(b"<html>")
+    (tmp_path / f"{COFFEE}5.jpg").symlink_to("nowhere")
+    source = open_source(DataConfig(source=str(tmp_path)), "train", 0)
+    data, listed, said = DataConfig(max_bad_fraction=0.5), tmp_path / "bad_samples.jsonl", list[str]()
+    list_left_out(source, listed, said.append)
+    examples = ExampleSet(source, Tokenizer.bert(), data, ModelConfig(image_size=16, patch_size=8), 0)
+    next(batches(examples, 5, bad_samples=listed))
+    assert not said
+    lines = [json.loads(line) for line in listed.read_text("utf-8").splitlines()]
+    assert [line["origin"] for line in lines] == [f"{COFFEE}5.jpg", f"{COFFEE}3.jpg"]

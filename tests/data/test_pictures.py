@@ -118,6 +118,7 @@ def test_broken_exif_data_leave_the_picture_as_it_is_stored(kind):
         (b"<!DOCTYPE html><html>404</html>", "HTML"),
         (b"\n<html>", "HTML"),
         (b"%PDF-1.7 something", "known format"),
+        (b"8BPS", "in a format that is not read .Photoshop."),
         (KINDS["jpeg"][:-200], "truncated"),
         (KINDS["progressive"][:-200], "truncated"),
         (KINDS["png"][: len(KINDS["png"]) // 2], "truncated"),
@@ -308,5 +309,5 @@ def test_heic_is_read_with_the_extra():
 
 def test_without_the_extra_heic_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    with pytest.raises(BadPicture, match=r"is a HEIC picture.*albef\[heic\]"):
+    with pytest.raises(BadPicture, match=r"is an image in HEIC, .*albef\[heic\]"):
         open_picture(HEIC / "turned.heic", obey_exif=True)

@@ -1,14 +1,19 @@
 """The index: what is in it, what is skipped, when it is replaced."""
 
+import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from albef.cli import main
 from albef.config import UserError
 from albef.engine import Engine
+from albef.model_directory import save_model
 from albef.search import index as index_module
 from albef.search.index import build_index, find_pictures, load_index
 
@@ -107,3 +112,37 @@ def test_what_is_no_index_is_said_to_be_none(engine: Engine, folder: Path, tmp_p
     (out / "tokens.npy").write_bytes((out / "tokens.npy").read_bytes()[:-7])
     with pytest.raises(UserError, match="make it again"):
         load_index(out)
+
+
+def test_what_is_left_out_is_listed(engine: Engine, folder: Path, tmp_path: Path) -> None:
+    (folder / "2022").symlink_to("/not/mounted")
+    (folder / ".Trash-1000").mkdir()
+    (folder / "c.png").rename(folder / ".Trash-1000" / "c.png")
+    files, left_out = find_pictures([folder])
+    for built in (
+        build_index(engine, files, tmp_path / "idx", left_out),
+        build_index(engine, [folder], tmp_path / "idx"),
+    ):
+        assert [path.name for path in built.paths] == ["a.png", "d.JPG"]
+        assert built.num_skipped == 1
+        lines = [json.loads(line) for line in (tmp_path / "idx" / "skipped.jsonl").read_text().splitlines()]
+        assert [line["path"] for line in lines] == [
+            str(folder / name) for name in ("b.png", ".Trash-1000/c.png", "2022")
+        ]
+        assert lines[2]["reason"] == "left out: behind links that lead nowhere"
+
+
+def test_names_that_are_not_utf8_are_indexed_found_and_printed(
+    engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = folder / os.fsdecode(b"caf\xe9.png")
+    (folder / "a.png").rename(odd)
+    save_model(tmp_path / "model", engine.model, engine.tokenizer, "")
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, "utf-8", errors="strict"))
+    main(["index", str(tmp_path / "model"), str(folder), "--out", str(tmp_path / "idx")])
+    main(["search", str(tmp_path / "idx"), "a fox"])
+    sys.stdout.flush()
+    assert odd in load_index(tmp_path / "idx").paths
+    assert b"3 pictures indexed" in printed.getvalue()
+    assert rb"caf\udce9.png" in b"".join(printed.getvalue().split())

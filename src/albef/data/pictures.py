@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from albef.config import UserError
-from albef.data.formats import FORMATS, START_BYTES, image_format
+from albef.data.formats import FORMATS, START_BYTES, image_format, why_unread
 from albef.errors import reading
 from albef.manifest import plain
 
@@ -124,8 +124,10 @@ def _header(file: BinaryIO, shrink: bool) -> Image.Image:
     start = file.read(START_BYTES)
     file.seek(0)
     kind = image_format(start)
-    if kind not in FORMATS:
-        raise _Refused(_why_not(start, kind))
+    if kind is None:
+        raise _Refused(_why_none(start))
+    if reason := why_unread(kind):
+        raise _Refused(f"is an image {reason}.")
     try:
         if kind == "JPEG":  # Image.open refuses large ones by itself
             header: Image.Image = JpegImagePlugin.jpeg_factory(file)
@@ -145,11 +147,9 @@ def _header(file: BinaryIO, shrink: bool) -> Image.Image:
     return header
 
 
-def _why_not(start: bytes, kind: str | None) -> str:
+def _why_none(start: bytes) -> str:
     if not start:
         return "is empty."
-    if kind is not None:
-        return f"is a picture of a kind that is not read ({kind}); save it as JPEG or PNG."
     if start.lstrip().startswith(b"<"):
         return "holds HTML or XML, not a picture; download it again."
     return f"is not a picture of a known format ({', '.join(FORMATS)})."
@@ -157,10 +157,8 @@ def _why_not(start: bytes, kind: str | None) -> str:
 
 def _heif(file: BinaryIO) -> Image.Image:
     """A HEIC or HEIF picture with only its header read."""
-    try:
-        from pi_heif import HeifImageFile
-    except ImportError:
-        raise _Refused("is a HEIC picture, which takes an extra: pip install 'albef[heic]'.") from None
+    from pi_heif import HeifImageFile  # of an extra
+
     header: Image.Image = HeifImageFile(file)
     return header
 
