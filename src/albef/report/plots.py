@@ -162,7 +162,7 @@ def grounding_picture(picture: Path, phrase: str, found: Grounding, file: Path) 
     for place, (title, map_) in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), place + 1)
         axes.imshow(image)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=9, parse_math=False)  # a dollar sign is one
         axes.set_axis_off()
         if map_ is not None:
             axes.imshow(map_, cmap="jet", alpha=0.5, vmin=0, vmax=1)  # one scale: nothing there, nothing hot
