@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+from typing import Literal
 
 import pytest
 
 import toy
 from albef.config import TaskConfig, TrainConfig
+from albef.model.albef import ALBEF
 from albef.tasks.pretrain import Pretrain
 from albef.train.optim import build_optimizer, is_decayed, lr_at, set_lr, stage_at
 
@@ -64,3 +66,11 @@ def test_stages_follow_the_step() -> None:
     plain = dataclasses.replace(config, task=TaskConfig())
     assert stage_at(0, plain, 50).hardness == 1
     assert stage_at(0, plain, 50).fuse
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_models_without_a_temperature_are_trained_too(optimizer: Literal["adamw", "muon"]) -> None:
+    student = ALBEF(toy.MODEL, ("answer",))
+    built = build_optimizer(student, TrainConfig(optimizer=optimizer))
+    held = [parameter for group in built.param_groups for parameter in group["params"]]
+    assert len(held) == len(list(student.parameters()))

@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that help is quick.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exits with 0; 2 for a mistake that the user can mend; 1 for an error that nobody foresaw, and for what `albef verify`
     finds damaged; 130 after Ctrl-C; 143 after SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of file names any bytes are allowed, of a terminal not
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     typed = list(sys.argv[1:] if arguments is None else arguments)
     words, settings = training.split_settings(typed)

@@ -49,6 +49,7 @@ def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Adam
     ]
     if matrices:
         groups.append({"params": matrices, "weight_decay": decay, "lr_scale": 1.0, "muon": True})
+    groups = [group for group in groups if group["params"]]  # those of an empty one would have no names
     kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
     return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
 
