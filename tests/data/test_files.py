@@ -5,6 +5,7 @@ import os
 import socket
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -149,6 +150,15 @@ def test_a_real_name_wins_over_a_link_and_two_real_names_are_two(tmp_path: Path)
     (tmp_path / "b.jpg").symlink_to("z/a.jpg")
     os.link(tmp_path / "z" / "a.jpg", tmp_path / "z" / "hard.jpg")
     assert names(tmp_path) == ["z/a.jpg", "z/hard.jpg"]
+
+
+def test_disks_that_number_nothing_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "a.jpg", "JPEG")
+    image(tmp_path / "deep" / "b.jpg", "JPEG")
+    (tmp_path / "deep" / "circle").symlink_to(tmp_path)
+    (tmp_path / "c.jpg").symlink_to("a.jpg")
+    monkeypatch.setattr(os, "stat", lambda path: SimpleNamespace(st_dev=0, st_ino=0))
+    assert names(tmp_path) == ["a.jpg", "deep/b.jpg"]
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:

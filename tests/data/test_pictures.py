@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import signal
@@ -55,6 +56,8 @@ KINDS = {
     "transparent palette": encoded(PICTURE.convert("P"), "PNG", transparency=bytes(range(256))),
     "alpha": encoded(Image.merge("RGBA", (*PICTURE.split(), PICTURE.convert("L"))), "PNG"),
     "webp": encoded(PICTURE, "WEBP"),
+    "moving webp": encoded(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.transpose(0)]),
+    "two jpegs": encoded(PICTURE, "MPO", save_all=True, append_images=[PICTURE.transpose(0)]),
     "gif": encoded(PICTURE, "GIF"),
     "moving gif": encoded(PICTURE, "GIF", save_all=True, append_images=[PICTURE.transpose(0)]),
     "moving png": encoded(PICTURE, "PNG", save_all=True, append_images=[PICTURE.transpose(0)]),
@@ -217,6 +220,22 @@ def test_warning_filters_are_as_before_whoever_decodes():
         thread.join()
     assert not errors
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("length", [2**32 - 1, 2**31 - 1, 5000])
+def test_a_chunk_that_claims_more_than_there_is_takes_no_memory(monkeypatch, length):
+    decoded = []
+    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: decoded.append(arguments))  # which takes it
+    for name in (b"IDAT", b"IEND"):
+        place = KINDS["png"].index(name) - 4
+        data = KINDS["png"][:place] + struct.pack(">I", length) + KINDS["png"][place + 4 :] + bytes(100)
+        with contextlib.suppress(BadPicture):
+            open_picture(data, obey_exif=True)
+    whole = KINDS["png"][:-12]  # nothing is missing but the mark of the end
+    assert np.array_equal(open_picture(whole, obey_exif=True), PIXELS)
+    assert not decoded
+    open_picture(KINDS["png"], obey_exif=True)
+    assert decoded
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ NO_FILE = "that are pipes, sockets or devices"
 CLOSED = "that can't be opened, files or folders"
 AGAIN = "that are there under another name"
 
+Identity = tuple[int, int | str]  # device, and number or path
 _TYPES = mimetypes.MimeTypes()  # Python's own list, the same on every machine
 
 
@@ -67,7 +68,7 @@ class Found(NamedTuple):
     left_out: list[LeftOut]
 
 
-def found_below(folder: Path, entered: set[tuple[int, int]] | None = None) -> Found:
+def found_below(folder: Path, entered: set[Identity] | None = None) -> Found:
     """The images and texts in a folder and below it, behind links too, and what looks like images and is left out.
 
     Each folder is entered once and each image is there once, whatever links lead to it. Files whose ending says that
@@ -117,14 +118,21 @@ def summary(left_out: Iterable[LeftOut]) -> str:
     return f"Left out: {each}." if each else ""
 
 
-def _entries(folder: Path, entered: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, entered: set[Identity]) -> list[os.DirEntry[str]]:
     """What is in a folder; nothing when it has been entered before, by this or another name."""
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in entered:
+    key = _identity(folder)
+    if key in entered:
         return []
-    entered.add((status.st_dev, status.st_ino))
+    entered.add(key)
     with os.scandir(folder) as entries:
         return list(entries)
+
+
+def _identity(path: Path) -> Identity:
+    """What is the same for all names of a file or folder; raises `OSError` where nothing is."""
+    status = os.stat(path)
+    # Some disks of other systems number nothing.
+    return (status.st_dev, status.st_ino) if status.st_ino else (status.st_dev, os.path.realpath(path))
 
 
 def _why_left_out(entry: os.DirEntry[str]) -> str | None:
@@ -176,14 +184,13 @@ def _images_in(folder: str) -> list[str]:
 
 def _each_once(folder: Path, images: list[str], links: set[str], left_out: list[LeftOut]) -> list[str]:
     """The images without links to others of them, and without further links to the same file."""
-    kept: dict[tuple[int, int] | str, str] = {}
+    kept: dict[Identity | str, str] = {}
     for name in sorted(images, key=lambda name: name in links):  # files before links
         try:
-            status = os.stat(folder / name)
+            key = _identity(folder / name)
         except OSError:  # gone since: a bad sample later
             kept[name] = name
             continue
-        key = status.st_dev, status.st_ino
         if name in links and key in kept:
             left_out.append(LeftOut(name, AGAIN))
         else:  # a file with two names of its own is two

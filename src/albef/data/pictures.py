@@ -171,6 +171,7 @@ def _decoded(header: Image.Image, data: bytes, transparent: Transparent) -> np.n
         and header.width * header.height <= MAX_PIXELS
         and not getattr(header, "is_animated", False)
         and (transparent == "dropped" or not header.has_transparency_data)
+        and (header.format != "PNG" or _is_whole_png(data))
     ):
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -184,6 +185,16 @@ def _decoded(header: Image.Image, data: bytes, transparent: Transparent) -> np.n
         if part > 1:
             image.draft(None, (image.width // part, image.height // part))
         return _rgb(image, transparent)
+
+
+def _is_whole_png(data: bytes) -> bool:
+    """Whether every chunk of a PNG ends within it: for one that doesn't OpenCV takes as much memory as it claims."""
+    place = 8
+    while (length := int.from_bytes(data[place : place + 4], "big")) <= len(data) - place - 12:
+        if data[place + 4 : place + 8] == b"IEND":
+            return True
+        place += 12 + length
+    return False
 
 
 def _rgb(image: Image.Image, transparent: Transparent) -> np.ndarray:
@@ -234,7 +245,7 @@ def _of_array(array: np.ndarray, transparent: Transparent) -> np.ndarray:
             f"[height, width, 3] RGB or [height, width, 4] RGBA."
         )
     if channels == 3:
-        return array
+        return np.ascontiguousarray(array)
     if channels == 1:
         return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB)
     return _rgb(Image.fromarray(array), transparent)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from albef.config import UserError
-from albef.data.files import found_below, summary
+from albef.data.files import Identity, found_below, summary
 from albef.data.pictures import BadPicture
 from albef.data.records import LeftOut
 from albef.engine import Engine
@@ -53,7 +53,7 @@ def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     """
     found: dict[Path, None] = {}
     left_out: list[LeftOut] = []
-    entered: set[tuple[int, int]] = set()
+    entered: set[Identity] = set()
     for place in (place.absolute() for place in places):
         if not os.path.exists(place):
             raise UserError(f"{place}: no such file or folder; give pictures or folders of pictures.")
