@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def write_description(
 def find_model(source: str | Path) -> tuple[Path, str]:
     """The model directory that a user means, and the name by which it is found again."""
     reading.set(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     for folder in (path / "model", path):
         if folder.is_dir():
             return folder, str(folder.resolve())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def answers_of(config: Config) -> list[str]:
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     if not config.data.answer_list:
         return frequent_answers(source)
-    file = Path(config.data.answer_list).expanduser()
+    file = Path(os.path.expanduser(config.data.answer_list))
     answers = read_answers(file)
     check_answers(file, answers, source)
     return answers

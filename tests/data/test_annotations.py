@@ -132,7 +132,7 @@ def test_absolute_paths_of_another_machine_are_explained(tmp_path: Path) -> None
     pictures(tmp_path / "images", 2)
     rows = [{"image": f"/export/share/coco/images/{n}.png", "caption": "a fox"} for n in range(2)]
     message = (
-        r'row 1: "/export/share/coco/images/0\.png" is an absolute path, so data\.image_root .* is not put before it.*'
+        r'row 1: "/export/share/coco/images/0\.png" is an absolute path, which data\.image_root .* is not put before.*'
         r"images/0\.png is there below .*: set data\.strip_prefix \(--strip-prefix\) to /export/share/coco/, or"
     )
     for settings in ({}, {"image_root": str(tmp_path)}):
@@ -152,6 +152,43 @@ def test_absolute_paths_that_are_right_or_nowhere_are_left_alone(tmp_path: Path)
     (name,) = pictures(tmp_path, 1)
     opened(tmp_path, "pretrain", [{"image": str(tmp_path / name), "caption": "a fox"}])
     opened(tmp_path, "pretrain", [{"image": "/nowhere/at/all.png", "caption": "a fox"}])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            "coco/images/{}.png",
+            r"is below .* by data\.image_root .*; but images/0\.png is there .* to coco/, or take",
+        ),
+        ("https://x.org/{}.png", "is a link, but images are read from files: download them"),
+        ("images/{}.png ", "has white space round it"),
+        ("images/{}.png\n", "has white space round it"),
+    ],
+)
+def test_why_no_image_is_where_the_rows_say(tmp_path: Path, image: str, message: str) -> None:
+    (tmp_path / "images").mkdir()
+    pictures(tmp_path / "images", 3)
+    rows = [{"image": image.format(number), "caption": "a fox"} for number in range(3)]
+    with pytest.raises(UserError, match=message):
+        opened(tmp_path, "pretrain", rows)
+    rows[1]["image"] = "images/1.png"  # it is not all of them
+    assert len(opened(tmp_path, "pretrain", rows)) == 3
+
+
+def test_empty_texts_are_counted_and_said(tmp_path: Path) -> None:
+    rows = [
+        {"image": "a.jpg", "caption": caption} for caption in ("a fox", "", [" ", "\n"], [], ["", "a fox"])
+    ]
+    assert opened(tmp_path, "pretrain", rows).notes == [
+        f'{tmp_path / "rows.json"}: 3 of 5 rows have nothing but an empty "caption".'
+    ]
+    row = {"image": "a.jpg", "sentence": " ", "label": "neutral"}
+    assert (
+        opened(tmp_path, "entailment", [row])
+        .notes[0]
+        .endswith('1 of 1 rows have nothing but an empty "sentence".')
+    )
 
 
 def test_paths_of_windows_are_explained(tmp_path: Path) -> None:

@@ -50,15 +50,16 @@ class AnnotationSource:
         root = Path(os.path.expanduser(image_root)) if image_root else path.parent
         if not os.path.isdir(root):
             raise UserError(f"{root}: no such folder; correct data.image_root.")
-        reading = Reading(path, task, strip_prefix, only_judged)
-        self._columns = _arrow_columns(reading.rows(), path)
+        file = AnnotationFile(path, task, strip_prefix, only_judged)
+        self._columns = _arrow_columns(file.rows(), path)
         self._name, self._root, self._below_root = path.name, root, os.path.join(os.path.abspath(root), "")
-        self.notes: Sequence[str] = reading.notes()
-        self.left_out: Sequence[LeftOut] = reading.left_out
-        self.none_judged = reading.none_judged()  # a sentence if no row has what it is judged by
+        self.notes: Sequence[str] = file.notes()
+        self.left_out: Sequence[LeftOut] = file.left_out
+        self.none_judged = file.none_judged()  # a sentence if no row has what it is judged by
         if not self._columns:
             raise UserError(self.none_judged or f"{path}: holds no rows.")
-        check_path(self._columns["image"][0].as_py(), root, f"{path}, {self._columns['place'][0].as_py()}")
+        images = [self._columns["image"][index].as_py() for index in range(0, len(self), len(self) // 5 + 1)]
+        check_paths(images, root, f"{path}, {self._columns['place'][0].as_py()}")
 
     def __len__(self) -> int:
         return len(self._columns["place"])
@@ -94,13 +95,13 @@ class AnnotationSource:
         return stable_id(path.removeprefix(self._below_root))
 
 
-class Reading:
+class AnnotationFile:
     """The rows of one file for one task, and an account of what is in it besides them."""
 
     def __init__(self, path: Path, task: TaskName, strip_prefix: str, only_judged: bool) -> None:
         self.path, self.task, self.strip_prefix, self.only_judged = path, task, strip_prefix, only_judged
         self.judged = ROWS[task].judged
-        self.num_rows, self.num_unjudged, self.near = 0, 0, ""
+        self.num_rows, self.num_unjudged, self.num_empty, self.near = 0, 0, 0, ""
         self.spread: list[str] = []  # places of rows that run over several lines
         self.left_out: list[LeftOut] = []
 
@@ -114,6 +115,7 @@ class Reading:
             self.num_rows += 1
             if place.startswith("lines"):
                 self.spread.append(place)
+            self.num_empty += not any(text.strip() for text in read["captions"])
             if self.strip_prefix:
                 for image in ("image", "second_image"):
                     read[image] = stripped(read[image], self.strip_prefix)
@@ -136,6 +138,9 @@ class Reading:
                 f'{self.path}: {self.num_unjudged:,} {rows} {judged.rows} have no "{judged.key}"{self.meant()} and are '
                 f"{done}."
             )
+        if self.num_empty:
+            key = ROWS[self.task].required[1]
+            notes.append(f'{self.path}: {self.num_empty:,} {rows} rows have nothing but an empty "{key}".')
         if self.spread:
             notes.append(
                 f"{self.path}: {len(self.spread):,} {rows} rows run over several lines, the first from "
@@ -167,24 +172,43 @@ def stripped(image: str | None, prefix: str) -> str | None:
     return image.removeprefix(prefix).lstrip("/")
 
 
-def check_path(image: str, root: Path, where: str) -> None:
-    """Raises `UserError` for a path of another machine whose end is there below the root; asks for one file only."""
-    if not (os.path.isabs(image) or "\\" in image) or os.path.exists(root / image):
+def check_paths(images: Sequence[str], root: Path, where: str) -> None:
+    """Raises `UserError` if none of these images is there and it can be said why; `where` is the first one's row."""
+    if any(os.path.exists(root / image) for image in images):
         return
+    image = images[0]
+    if "://" in image:
+        raise UserError(
+            f"{where}: {quoted(image)} is a link, but images are read from files: download them, and name the files."
+        )
+    if all(os.path.isfile(root / one.strip()) for one in images):
+        raise UserError(
+            f"{where}: {quoted(image)} has white space round it, and there is no such file; take it away."
+        )
+    beginning, below = known_end(image, root)
+    if "\\" in image and below:
+        raise UserError(
+            f"{where}: {quoted(image)} is written as on Windows, and there is no such file here; but {below} is there "
+            f"below {root}: write it as {quoted(below)}."
+        )
+    if below and all(os.path.isfile(root / (stripped(one, beginning) or "")) for one in images):
+        how = "an absolute path, which data.image_root (--image-root) is not put before"
+        if not os.path.isabs(image):
+            how = f"below {root} by data.image_root (--image-root)"
+        raise UserError(
+            f"{where}: {quoted(image)} is {how}, and there is no such file; but {below} is there below {root}: set "
+            f"data.strip_prefix (--strip-prefix) to {beginning}, or take that away from the rows."
+        )
+
+
+def known_end(image: str, root: Path) -> tuple[str, str]:
+    """A path's beginning, and the longest end of it that is a file below the root; empty if none is."""
     parts = re.split(r"[/\\]", image)
     for start in range(len(parts)):
         below = "/".join(parts[start:])
-        if not below or os.path.isabs(below) or not os.path.isfile(root / below):
-            continue
-        prefix = image[: len(image) - len(below)]
-        if "\\" in image:
-            what = f"{quoted(image)} is written as on Windows, and there is no such file here"
-            do = f"write it as {quoted(below)}"
-        else:
-            what = f"{quoted(image)} is an absolute path, so data.image_root (--image-root) is not put before it, and "
-            what += "there is no such file"
-            do = f"set data.strip_prefix (--strip-prefix) to {prefix}, or take that away from the rows"
-        raise UserError(f"{where}: {what}; but {below} is there below {root}: {do}.")
+        if below and not os.path.isabs(below) and os.path.isfile(root / below):
+            return image[: len(image) - len(below)], below
+    return "", ""
 
 
 # Rows are kept in Arrow columns: millions of them as Python objects would take gigabytes in every process.

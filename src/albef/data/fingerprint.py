@@ -19,7 +19,7 @@ def data_fingerprint(config: DataConfig) -> str:
     Of an annotation file it is that of its content, of a folder that of its pictures' and captions' names and
     sizes. The pixels of pictures are not read. Pictograms follow from the settings, so their name stands for them.
     """
-    path = Path(config.source).expanduser()
+    path = Path(os.path.expanduser(config.source))
     if path.is_file():
         return digest(path, "xxh3-128")
     if path.is_dir():

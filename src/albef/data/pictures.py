@@ -109,7 +109,7 @@ def _file(path: str | os.PathLike[str]) -> BinaryIO:
         if os.path.islink(path):
             raise _Refused(f"is a link to {os.readlink(path)}, where no file is.") from None
         raise _Refused(
-            "no such file; where an annotation file names it, its paths begin at data.image_root (--image-root)."
+            "no such file; relative paths in an annotation file begin at data.image_root (--image-root)."
         ) from None
     if not stat.S_ISREG(found.st_mode):
         what = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"

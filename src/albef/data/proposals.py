@@ -13,6 +13,7 @@ from albef.data.annotations import AnnotationSource
 from albef.data.records import LeftOut, Record
 from albef.data.rows import are_pixels
 from albef.data.text_files import unusable
+from albef.errors import reading
 
 
 class ProposalSource:
@@ -24,6 +25,7 @@ class ProposalSource:
         self._source, self._detections = source, detections
         self.notes: Sequence[str] = source.notes
         self.left_out: Sequence[LeftOut] = source.left_out
+        reading.set(detections)
         try:
             self._boxes = json.loads(detections.read_text("utf-8-sig"))
         except Exception as error:  # whatever broken content may raise

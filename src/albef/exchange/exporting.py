@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +50,7 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     than the published ones, and for a file that exists.
     """
     check_new(file)
-    held = held_by_run(Path(source).expanduser()) or held_by_model(source)
+    held = held_by_run(Path(os.path.expanduser(source))) or held_by_model(source)
     structure = structure_of(held.heads)
     if structure is None:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from torch import Tensor
@@ -41,7 +42,7 @@ def initial_encoders(train: TrainConfig, model: ModelConfig) -> Encoder:
         if not source:
             continue
         file = find_weights(source, f"train.init_{encoder}")
-        check_heads(Path(source).expanduser(), encoder, heads)
+        check_heads(Path(os.path.expanduser(source)), encoder, heads)
         state = read_weights(file)
         try:
             found = translate(state, model, layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def choose_tokenizer(config: Config) -> Tokenizer:
     """That of the model or BERT to start from, else BERT's or one of the data's first captions and answers."""
     if config.train.init:
         return Tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
-    beside = Path(config.train.init_text).expanduser() if config.train.init_text else None
+    beside = Path(os.path.expanduser(config.train.init_text)) if config.train.init_text else None
     if beside and (beside / TOKENIZER_FILE).is_file():
         return Tokenizer.load(beside / TOKENIZER_FILE)
     if beside and (beside / VOCABULARY_FILE).is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ WRAPPERS = ("model", "state_dict")  # DeiT's and Lightning's
 
 def find_weights(source: str, setting: str) -> Path:
     """The file of weights that a setting names, or that lies in the folder it names."""
-    place = Path(source).expanduser()
+    place = Path(os.path.expanduser(source))
     if place.is_file():
         return place
     if not place.is_dir():

@@ -91,3 +91,16 @@ def test_a_row_that_is_none_is_named(
     assert f'{file}, row 2 of "images": ' in error
     assert message in error
     assert not list(coco.parent.glob("*prepared*"))  # nothing half-written
+
+
+@pytest.mark.parametrize("folder", ["/etc", "x" * 5000, "nowhere", "a\0b"])
+def test_a_folder_that_is_none_of_the_download(
+    coco: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    file = coco / "dataset_coco.json"
+    content = json.loads(file.read_text())
+    content["images"][1]["filepath"] = folder
+    write(file, content)
+    with pytest.raises(SystemExit, match="2"):
+        prepare("coco", coco)
+    assert "is neither here nor up to 3 folders below" in capsys.readouterr().err

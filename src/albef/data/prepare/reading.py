@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from albef.config import UserError
 from albef.data.json_rows import json_rows, jsonl_rows
 from albef.data.rows import kind, require_key
+from albef.errors import reading
 
 DEPTH = 3  # folders below the given one that are searched; downloads are rarely nested deeper
 
@@ -19,11 +21,11 @@ Row = tuple[str, dict[str, Any]]
 def search(source: Path, *names: str) -> Path | None:
     """The file or folder of one of these names nearest below `source`; None if there is none.
 
-    A name may hold the folders above it, as "refcoco+/refs(unc).p" does.
+    A name may hold the folders above it, as "refcoco+/refs(unc).p" does. An absolute one is below no folder.
     """
     for folder in _folders(source):
         for name in names:
-            if (folder / name).exists():
+            if not os.path.isabs(name) and os.path.exists(folder / name):
                 return folder / name
     return None
 
@@ -54,6 +56,7 @@ def _folders(source: Path) -> Iterator[Path]:
 
 def objects(path: Path, key: str = "") -> Iterator[Row]:
     """The objects of a .jsonl file or of a JSON list (under `key`, if one is given), each with its place."""
+    reading.set(path)
     for place, row in jsonl_rows(path) if not key and path.suffix == ".jsonl" else json_rows(path, key):
         yield f"{path}, {place}", object_in(row, f"{path}, {place}")
 
