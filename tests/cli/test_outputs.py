@@ -15,8 +15,8 @@ from PIL import Image
 
 import toy
 from albef.cli import main
-from albef.cli.printing import printable
 from albef.engine import Engine
+from albef.errors import printable
 from albef.model_directory import save_model
 
 
@@ -215,7 +215,7 @@ def test_nothing_is_folded_into_a_pipe(
 def test_names_of_any_bytes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"caf\xe9.idx")
     assert r"caf\udce9.idx: no " in stopped(["search", str(tmp_path / name), "a fox"], capsys)
-    assert printable(Path(os.fsdecode(b"caf\xe9\n\x1b[31m ") + "é")) == r"caf\udce9\n\x1b[31m é"
+    assert printable(os.fsdecode(b"caf\xe9\n\x1b[31m ") + "é") == r"caf\udce9\n\x1b[31m é"
 
 
 STOPPED_INDEX = """

@@ -14,7 +14,6 @@ from albef.cli import main
 from albef.config import UserError
 from albef.engine import Engine
 from albef.model_directory import save_model
-from albef.search import index as index_module
 from albef.search.index import build_index, find_pictures, load_index
 
 
@@ -36,8 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def test_an_index_holds_features_and_tokens(
     engine: Engine, folder: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "BATCH_SIZE", batch_size)
-    built = build_index(engine, [folder], tmp_path / "idx")
+    built = build_index(engine, [folder], tmp_path / "idx", batch_size=batch_size)
     files = [folder / name for name in ("a.png", "c.png", "deep/d.JPG")]
     for index in (built, load_index(tmp_path / "idx")):
         assert index.paths == tuple(files)

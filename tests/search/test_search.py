@@ -1,6 +1,7 @@
 """Search: both stages equal what the engine says of each pair; the table and the contact sheet."""
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from albef.data.pictures import BadPicture
 from albef.engine import Engine, loaded
 from albef.ranker import Hit
 from albef.search.index import Index, build_index
-from albef.search.search import TILE, contact_sheet, hits_table, search
+from albef.search.search import TILE, contact_sheet, fitting, font, hits_table, search
 
 
 @pytest.fixture
@@ -90,8 +91,8 @@ def test_the_table_shows_every_hit(tmp_path: Path) -> None:
     with console.capture() as shown:
         console.print(hits_table(hits))
     rows = [line.split() for line in shown.get().splitlines()]
-    assert ["1", "0.500", "50.0", "%", "/a/[b].png"] in rows
-    assert ["2", "0.250", "/a/c.png"] in rows
+    assert ["1", "1.00", "0.500", "50.0", "%", "/a/[b].png"] in rows
+    assert ["2", "0.25", "0.250", "/a/c.png"] in rows
 
 
 def test_the_contact_sheet_shows_the_pictures_in_order(tmp_path: Path) -> None:
@@ -115,3 +116,18 @@ def test_the_contact_sheet_shows_the_pictures_in_order(tmp_path: Path) -> None:
         assert sorted(colours, key=lambda colour: places[colour]) == colours
     contact_sheet([], tmp_path / "none.png", "nothing like it")
     assert (tmp_path / "none.png").stat().st_size > 0
+
+
+def test_the_sheet_draws_the_letters_of_many_languages() -> None:
+    large = font(40)
+    boxes = [large.getmask(letter).getbbox() for letter in ("\uffff", "é", "ö", "ß", "ж", "Я", "λ", "ş", "ő")]
+    shapes = [bytes(large.getmask(letter)) for letter in ("\uffff", "é", "ö", "ß", "ж", "Я", "λ", "ş", "ő")]
+    assert all(boxes)
+    assert len(set(shapes)) == len(shapes)  # none is the box of a letter that there isn't
+
+
+def test_a_text_of_any_length_and_bytes_fits(tmp_path: Path) -> None:
+    assert len(fitting("i" * 10**6, font(14), 700)) < 800
+    odd = tmp_path / os.fsdecode(b"caf\xe9\n.png")
+    contact_sheet([Hit(0, 0.5, 0.5, None, odd)], tmp_path / "sheet.png", odd)
+    assert fitting(odd.name, font(14), 700) == r"caf\udce9 .png"

@@ -30,8 +30,14 @@ def match(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
 
 def retrieval(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
     """The score of each hit."""
-    rank = engine.rank_texts if names_a_file(given.text) else engine.rank
-    return {given.gallery[hit.number]: hit.score for hit in rank(given.text, given.gallery, given.k)}
+    from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE
+
+    size = given.batch_size
+    if not names_a_file(given.text):
+        hits = engine.rank(given.text, given.gallery, given.k, size or PICTURES_AT_ONCE)
+    else:
+        hits = engine.rank_texts(given.text, given.gallery, given.k, size or TEXTS_AT_ONCE)
+    return {given.gallery[hit.number]: hit.score for hit in hits}
 
 
 def vqa(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
@@ -50,13 +56,15 @@ def nlvr(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
 
 
 def grounding(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
-    """The sides of the box, in pixels; the picture with map and box is written beside it."""
+    """The sides of the box, in pixels."""
     from albef.report.plots import grounding_picture
 
     found = engine.ground(given.picture, given.text, given.score, given.layer)
-    sheet = given.out or given.picture.with_name(f"{given.picture.stem}-grounding.png")
-    grounding_picture(given.picture, given.text, found, sheet)
-    print(f"Picture with map and box: {sheet}")
+    if given.out:
+        grounding_picture(given.picture, given.text, found, given.out)
+        print(f"Picture with map and box: {given.out}")
+    else:
+        print("With --out PNG the map and the box are drawn into a picture.")
     return dict(zip(("left", "top", "width", "height"), found.box, strict=True))
 
 
@@ -77,6 +85,7 @@ VERBS: dict[str, Verb] = {
                 "help": "images for a text, texts for an image",
             },
             "-k": {"type": whole(1), "default": 10, "help": "hits to show"},
+            "--batch-size": {"type": whole(1), "metavar": "N", "help": "images or texts in a pass"},
         },
         retrieval,
     ),

@@ -45,10 +45,3 @@ def discard_output() -> None:
     """What is still to be printed goes nowhere, so that nothing fails once more when Python ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def printable(text: object) -> str:
-    """The text on one line: what can't be shown, such as an odd byte of a file name, by its number."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text)
-    )

@@ -48,7 +48,9 @@ class Engine(LoadedModel):
     Images are files, their content as bytes, Pillow images or arrays. See `LoadedModel` for what computes.
     """
 
-    def rank(self, query: str, gallery: Iterable[Picture], k: int = 10) -> list[Hit]:
+    def rank(
+        self, query: str, gallery: Iterable[Picture], k: int = 10, batch_size: int = PICTURES_AT_ONCE
+    ) -> list[Hit]:
         """The `k` images of the gallery that fit a text best, the best first.
 
         The most similar ones (`RERANKED`, or `k` if that is more) are ordered by `Hit.score`, contrast and matching
@@ -58,15 +60,17 @@ class Engine(LoadedModel):
         images = things(gallery, "the gallery")
         self.prepare.check_says_something(query, "query")
         (text,) = self.text_encodings([query])
-        batches = self.image_encodings(images)
+        batches = self.image_encodings(images, batch_size)
 
         def match(image: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
             return self.match_images(text, image.tokens[rows])
 
-        parts = self.track(batches, "reading pictures", -(-len(images) // PICTURES_AT_ONCE))
+        parts = self.track(batches, "reading pictures", -(-len(images) // batch_size))
         return self._ranked(text, parts, match, len(images), k)
 
-    def rank_texts(self, query: Picture, gallery: Iterable[str], k: int = 10) -> list[Hit]:
+    def rank_texts(
+        self, query: Picture, gallery: Iterable[str], k: int = 10, batch_size: int = TEXTS_AT_ONCE
+    ) -> list[Hit]:
         """The `k` texts of the gallery that fit an image best, best first; by the same scores as `rank`.
 
         Warns of texts without words.
@@ -75,13 +79,13 @@ class Engine(LoadedModel):
         self.warn_of_empty(texts)
         (image,) = self.image_encodings([query])
         (memory,) = self.image_memories(image)
-        batches = self.text_encodings(texts)
+        batches = self.text_encodings(texts, batch_size)
 
         def match(text: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
             assert text.mask is not None
             return self.match_logits(text.tokens[rows], text.mask[rows], memory)
 
-        parts = self.track(batches, "reading texts", -(-len(texts) // TEXTS_AT_ONCE))
+        parts = self.track(batches, "reading texts", -(-len(texts) // batch_size))
         return self._ranked(image, parts, match, len(texts), k)
 
     def _ranked(

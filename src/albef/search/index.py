@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from albef.config import UserError
+from albef.config import ModelConfig, UserError
 from albef.data.files import Identity, found_below, summary
 from albef.data.pictures import BadPicture
 from albef.data.records import LeftOut
-from albef.engine import Engine
+from albef.engine import PICTURES_AT_ONCE, Engine
 from albef.errors import reading
 from albef.manifest import MANIFEST_FILE, plain, verify
-from albef.writing import whole_folder
+from albef.writing import check_room, whole_folder
 
 FORMAT_VERSION = 1
 FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (
@@ -28,7 +28,6 @@ FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (
     "tokens.npy",
     "skipped.jsonl",
 )
-BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -72,29 +71,35 @@ def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
 
 
 def build_index(
-    engine: Engine, pictures: Sequence[Path], out: Path, left_out: Sequence[LeftOut] = ()
+    engine: Engine,
+    pictures: Sequence[Path],
+    out: Path,
+    left_out: Sequence[LeftOut] = (),
+    batch_size: int = PICTURES_AT_ONCE,
 ) -> Index:
     """The index of images and of folders of images, written into the folder `out`, whole or not at all.
 
     Per image it takes 2 bytes × tokens × width: 395 kB with the `base` model at 256 pixels. Files that are no readable
     images are skipped and counted; these and what was left out, here or before (`left_out`), are listed with the reason
     in `skipped.jsonl`. An index that was there is replaced; raises `UserError` for a folder that holds anything else,
-    and when no image is readable.
+    when no image is
+    readable, and when there is not as much room on the disk.
     """
     files, others = find_pictures(pictures)
     bad: dict[int, BadPicture] = {}
     features = []
     config = engine.config
     shape = (config.grid**2 + 1, config.image_width)
+    check_room(out, index_bytes(config, len(files)))
     with whole_folder(out, FILES, "xxh3-128") as folder:
         # The number of rows isn't known before the last picture was read, so the header, which has the same
         # length for any number, is written again at the end.
         with (folder / TOKENS_FILE).open("wb") as file:
             file.write(header(0, shape))
-            batches = engine.image_encodings(files, BATCH_SIZE, bad)
-            for encoding in engine.track(batches, "indexing", -(-len(files) // BATCH_SIZE)):
+            batches = engine.image_encodings(files, batch_size, bad)
+            for encoding in engine.track(batches, "indexing", -(-len(files) // batch_size)):
                 file.write(encoding.tokens.to(torch.float16).cpu().numpy().tobytes())
-                features.append(encoding.feature.cpu().numpy())
+                features.append(encoding.feature.float().cpu().numpy())
             file.seek(0)
             file.write(header(len(files) - len(bad), shape))
         if not features:
@@ -117,6 +122,11 @@ def build_index(
     return load_index(out)
 
 
+def index_bytes(config: ModelConfig, num_images: int) -> int:
+    """What an index takes on the disk: tokens in half precision and features in single, per image."""
+    return num_images * (2 * (config.grid**2 + 1) * config.image_width + 4 * config.feature_width)
+
+
 def header(rows: int, shape: tuple[int, int]) -> bytes:
     """The beginning of a .npy file of float16 [rows, *shape]; it has room for any number of rows."""
     start = io.BytesIO()
@@ -126,10 +136,36 @@ def header(rows: int, shape: tuple[int, int]) -> bytes:
 
 
 def load_index(folder: Path) -> Index:
-    """The index in a folder; raises `UserError` when there is none, or not a whole one."""
+    """The index in a folder; raises `UserError` when there is none, or not a whole one.
+
+    One that is replaced meanwhile is read again: its files would be of two indexes.
+    """
     reading.set(folder)
+    while True:
+        before = identity(folder)
+        try:
+            index = read_index(folder)
+        except UserError:
+            if identity(folder) == before:
+                raise
+            continue
+        if identity(folder) == before:
+            return index
+
+
+def identity(folder: Path) -> tuple[int, ...]:
+    """Which folder it is, whatever its name; empty where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino
+
+
+def read_index(folder: Path) -> Index:
+    """The index as its files are now."""
     for name in FILES[:3]:
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise UserError(f"{folder}: no {name}, so it is no index; make one with albef index.")
     try:
         if (folder / MANIFEST_FILE).is_file():  # the tokens, gigabytes at times, are left to `albef verify`
@@ -139,6 +175,8 @@ def load_index(folder: Path) -> Index:
         features = np.load(folder / FEATURES_FILE, allow_pickle=False)
         tokens = np.load(folder / TOKENS_FILE, mmap_mode="r", allow_pickle=False)
         paths = tuple(Path(path) for path in facts["paths"])
+        if not isinstance(facts["model"], str):
+            raise TypeError(f"model is {facts['model']!r}")
         index = Index(facts["model"], facts["weights"], paths, features, tokens, facts["num_skipped"])
     except (
         OSError,
@@ -151,6 +189,7 @@ def load_index(folder: Path) -> Index:
         RecursionError,
     ) as error:
         raise UserError(f"{folder}: this index can't be read ({plain(error)}); make it again.") from None
-    if version != FORMAT_VERSION or not len(paths) == len(features) == len(tokens):
+    fits = (features.ndim, tokens.ndim) == (2, 3) and len(paths) == len(features) == len(tokens)
+    if version != FORMAT_VERSION or not fits:
         raise UserError(f"{folder}: this index is of another format or damaged; make it again.")
     return index

@@ -15,6 +15,7 @@ from rich.text import Text
 from albef.config import UserError
 from albef.data.pictures import BadPicture, open_picture
 from albef.engine import Engine
+from albef.errors import printable
 from albef.ranker import Hit, best_first, hits_of, probability
 from albef.search.index import Index
 from albef.writing import whole_file
@@ -24,12 +25,20 @@ TILE, GAP, COLUMNS, LINE, LETTER = 192, 16, 4, 20, 14
 PAPER, INK, PALE = (250, 250, 248), (30, 30, 30), (225, 225, 222)
 
 
-def search(index: Index, engine: Engine, query: str | Path, k: int = 12, rerank: int = 64) -> list[Hit]:
+def search(
+    index: Index,
+    engine: Engine,
+    query: str | Path,
+    k: int = 12,
+    rerank: int = 64,
+    batch_size: int | None = None,
+) -> list[Hit]:
     """The `k` best pictures for a text, or the most similar ones for a picture file; the best first.
 
     All pictures are compared by their features. For a text the best `rerank` of them (at least `k`; 0: none)
-    are then ordered by that and by matching together, as `Engine.rank` does it. Raises `UserError` when another
-    model made the index, and when the query says nothing or is no picture.
+    are then ordered by that and by matching together, as `Engine.rank` does it, `batch_size` in a pass
+    (default: as many as the memory is meant for). Raises `UserError` when another model made the index, and when the
+    query says nothing or is no picture.
     """
     if engine.fingerprint != index.weights:
         raise UserError(
@@ -44,35 +53,41 @@ def search(index: Index, engine: Engine, query: str | Path, k: int = 12, rerank:
     similarity = index.features @ feature
     best, match = best_first(similarity, max(rerank, k)), None
     if isinstance(query, str) and rerank and engine.can_match:
-        match = match_rows(index, engine, query, best)
+        match = match_rows(index, engine, query, best, batch_size or engine.pairs_at_once)
     hits = hits_of(similarity, best, match, engine.temperature, k)
     return [hit._replace(path=index.paths[hit.number]) for hit in hits]
 
 
-def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray) -> np.ndarray:
+def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray, batch_size: int) -> np.ndarray:
     """Matching log-odds of one text with the indexed pictures of those rows, float32 [rows]."""
     (query,) = engine.text_encodings([text])
     found = []
-    for start in range(0, len(rows), engine.pairs_at_once):
-        stored = index.tokens[rows[start : start + engine.pairs_at_once]].astype(np.float32)
+    for start in range(0, len(rows), batch_size):
+        stored = index.tokens[rows[start : start + batch_size]].astype(np.float32)
         found.append(engine.match_images(query, torch.from_numpy(stored)))
     return np.concatenate(found)
 
 
 def hits_table(hits: Sequence[Hit]) -> Table:
-    """Rank, similarity, chance of a match and file of each hit."""
+    """Rank, score, similarity, chance of a match and file of each hit; the order is that of the score."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("#", "similarity", "match"):
+    for name in ("#", "score", "similarity", "match"):
         table.add_column(name, justify="right")
     table.add_column("picture", overflow="fold")
     for rank, hit in enumerate(hits, 1):
-        table.add_row(str(rank), f"{hit.similarity:.3f}", percent(hit.match), Text(str(hit.path)))
+        scores = f"{hit.score:.2f}", f"{hit.similarity:.3f}", percent(hit.match)
+        table.add_row(str(rank), *scores, Text(printable(str(hit.path))))
     return table
 
 
 def percent(log_odds: float | None) -> str:
     """The probability of a match, as a text; empty where nothing was matched."""
-    return "" if log_odds is None else f"{100 * probability(np.array(log_odds)):.1f} %"
+    return "" if log_odds is None else f"{100 * chance(log_odds):.1f} %"
+
+
+def chance(log_odds: float) -> float:
+    """The probability of a match."""
+    return float(probability(np.array(log_odds)))
 
 
 def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None:
@@ -87,7 +102,7 @@ def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None
     tile_height = TILE + 2 * LINE + GAP
     sheet = Image.new("RGB", (width, top + max(lines, 1) * tile_height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    small, large = ImageFont.load_default(LETTER), ImageFont.load_default(LETTER + 4)
+    small, large = font(LETTER), font(LETTER + 4)
     title = query.name if isinstance(query, Path) else query
     if isinstance(query, Path):
         paste(sheet, query, GAP, GAP)
@@ -98,7 +113,7 @@ def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None
         y = top + place // sheet_columns * tile_height
         paste(sheet, hit.path, x, y)
         match = f"   match {percent(hit.match)}" if hit.match is not None else ""
-        draw.text((x, y + TILE + 4), f"{place + 1}.  {hit.similarity:.2f}{match}", INK, small)
+        draw.text((x, y + TILE + 4), f"{place + 1}.  {hit.score:.2f}{match}", INK, small)
         draw.text((x, y + TILE + 4 + LINE), fitting(hit.path.name, small, TILE), (110, 110, 110), small)
     if not hits:
         draw.text((GAP, top), "nothing found", INK, small)
@@ -119,9 +134,16 @@ def paste(sheet: Image.Image, path: Path, x: int, y: int) -> None:
     sheet.paste(picture, (x + (TILE - size[0]) // 2, y + (TILE - size[1]) // 2))
 
 
-def fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Letters of most alphabets: matplotlib brings them along."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line, with its end cut to "..." where it is wider than `width` pixels."""
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))[: width + 1]  # no letter is narrower than a pixel
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

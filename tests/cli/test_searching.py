@@ -1,0 +1,308 @@
+"""`albef index` and `albef search` as people keep an index: moved models and photographs, scripts, odd names."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import toy
+from albef.cli import main
+from albef.engine import Engine
+from albef.engine.loaded import LoadedModel
+from albef.model_directory import save_model
+from albef.search.index import Index
+
+
+@pytest.fixture
+def home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A model, photographs in two folders, and their index."""
+    engine = toy.engine()
+    save_model(tmp_path / "model", engine.model, engine.tokenizer, "")
+    rng = np.random.default_rng(0)
+    for name in ("photos/2023/a.png", "photos/2024/b.png", "photos/2024/c d.png", "other/e.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(tmp_path / name)
+    places = [str(tmp_path / "photos"), str(tmp_path / "other")]
+    main(["index", str(tmp_path / "model"), *places, "--out", str(tmp_path / "idx")])
+    capsys.readouterr()
+    return tmp_path
+
+
+def found(home: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[str], str]:
+    """The paths that a search prints, sorted, and what it says beside them."""
+    main(["search", str(home / "idx"), "a fox", "--paths", *arguments])
+    shown = capsys.readouterr()
+    return sorted(shown.out.splitlines()), shown.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("albef: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def test_a_moved_model_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "model").rename(home / "my-model")
+    said = refused(capsys, "search", str(home / "idx"), "a fox")
+    assert f"{home / 'idx'}: the model that made it is not at {home / 'model'} any more" in said
+    assert "--model MODEL" in said
+    paths, _ = found(home, capsys, "--model", str(home / "my-model"))
+    assert len(paths) == 4
+
+
+def test_an_index_of_a_model_in_memory_asks_for_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = json.loads((home / "idx" / "index.json").read_text())
+    (home / "idx" / "index.json").write_text(json.dumps(facts | {"model": ""}))
+    (home / "idx" / "manifest.json").unlink()
+    assert "--model MODEL" in refused(capsys, "search", str(home / "idx"), "a fox")
+
+
+def test_another_model_is_told_from_the_one_that_made_the_index(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = toy.engine("contrast")
+    save_model(home / "another", engine.model, engine.tokenizer, "")
+    said = refused(capsys, "search", str(home / "idx"), "a fox", "--model", str(home / "another"))
+    assert "made by other weights" in said
+
+
+def test_moved_photographs_are_counted_and_found_again(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "photos").rename(home / "photographs")
+    main(["search", str(home / "idx"), "a fox"])
+    counted = "3 of 4 hits are not where they were; --moved OLD=NEW says where they are now."
+    assert counted in capsys.readouterr().out
+    assert found(home, capsys)[1].strip() == counted
+    monkeypatch.chdir(home)
+    for move in (f"{home / 'photos'}={home / 'photographs'}", "photos=photographs", "photos/=./photographs/"):
+        paths, said = found(home, capsys, "--moved", move)
+        assert said == ""
+        assert paths == [
+            str(home / name)
+            for name in (
+                "other/e.png",
+                "photographs/2023/a.png",
+                "photographs/2024/b.png",
+                "photographs/2024/c d.png",
+            )
+        ]
+
+
+def test_photographs_may_have_moved_to_several_places(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "photos" / "2023").rename(home / "a=b")
+    (home / "photos" / "2024" / "b.png").rename(home / "b.png")
+    moves = [f"{home}/photos/2023={home}/a=b", f"{home}/photos/2024/b.png={home}/b.png"]
+    paths, said = found(home, capsys, *(word for move in moves for word in ("--moved", move)))
+    assert (said, len(paths)) == ("", 4)
+    assert str(home / "b.png") in paths
+    (home / "photos").rename(home / "c")  # and what has an equals sign in its old name
+    main(["index", str(home / "model"), str(home / "a=b"), "--out", str(home / "idx")])
+    (home / "a=b").rename(home / "d")
+    capsys.readouterr()
+    assert found(home, capsys, "--moved", f"{home}/a=b={home}/d")[0] == [f"{home}/d/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        ("photos", "write it as OLD=NEW"),
+        ("=photos", "write it as OLD=NEW"),
+        ("/elsewhere=photos", "/elsewhere: no image of the index was there; they were below"),
+        ("photos/20=photos", "photos/20: no image of the index was there"),
+        ("photos=nowhere", "nowhere: no such file or folder"),
+    ],
+)
+def test_moves_that_mean_nothing_are_refused(
+    home: Path, move: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    assert message in refused(capsys, "search", "idx", "a fox", "--moved", move)
+
+
+def test_hits_for_a_script(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "sub").mkdir()
+    main(["search", str(home / "idx"), "a fox", "--json", str(home / "sub" / "hits.json")])
+    table = capsys.readouterr().out
+    hits = json.loads((home / "sub" / "hits.json").read_text())
+    assert [set(hit) for hit in hits] == [{"path", "score", "similarity", "match"}] * 4
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert all(0 < hit["match"] < 1 for hit in hits)
+    rows = [
+        line.split(None, 5) for line in table.splitlines() if str(home / "photos") in line or "e.png" in line
+    ]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    assert [row[1] for row in rows] == [f"{hit['score']:.2f}" for hit in hits]
+    assert [row[-1].strip() for row in rows] == [hit["path"] for hit in hits]
+    main(["search", str(home / "idx"), "a fox", "--json", "-"])
+    assert json.loads(capsys.readouterr().out) == hits
+    main(["search", str(home / "idx"), str(home / "other" / "e.png"), "--json", "-", "-k", "1"])
+    (hit,) = json.loads(capsys.readouterr().out)
+    assert (hit["path"], hit["match"]) == (str(home / "other" / "e.png"), None)
+    sheets = {path.name for path in home.glob("*.png")}
+    assert sheets == {"idx-search.png"}  # of the table; a script gets none unasked
+
+
+def test_paths_are_the_bytes_of_the_names(home: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9\n.png")
+    (home / "other" / "e.png").rename(home / "other" / odd)
+    run = [sys.executable, "-m", "albef"]
+    subprocess.run([*run, "index", home / "model", home / "other", "--out", home / "idx"], check=True)
+    found = subprocess.run(
+        [*run, "search", home / "idx", "a fox", "-0"],
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert found.stdout == os.fsencode(home / "other" / odd) + b"\0"
+    shown = subprocess.run(
+        [*run, "search", home / "idx", "a fox"],
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert rb"caf\udce9\n.png" in shown.stdout
+    assert (home / "idx-search.png").stat().st_size > 0
+
+
+def test_any_file_is_a_query_by_image(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "other" / "e.png").rename(home / "holiday")
+    (home / "a fox").mkdir()  # a folder is no image
+    (home / "notes.txt").write_text("no image")
+    main(["search", "idx", "holiday", "--json", "-", "-k", "1"])
+    (hit,) = json.loads(capsys.readouterr().out)
+    assert hit["similarity"] == pytest.approx(1, abs=1e-4)
+    main(["search", "idx", "a fox", "--json", "-"])
+    assert all(hit["match"] is not None for hit in json.loads(capsys.readouterr().out))
+    assert "notes.txt: " in refused(capsys, "search", "idx", "notes.txt")
+    assert "gone.jpg: no such file" in refused(capsys, "search", "idx", "gone.jpg")
+    assert "The query is empty" in refused(capsys, "search", "idx", "?!")
+    main(["search", "idx", "a fox " * 999])  # longer than any name of a file
+    capsys.readouterr()
+    main(["predict", "retrieval", "model", "holiday", "a fox", "two red cars"])
+    assert "two red cars" in capsys.readouterr().out
+
+
+def test_a_sheet_that_can_not_be_written_does_not_cost_the_hits(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "idx-search.png").mkdir()
+    main(["search", str(home / "idx"), "a fox"])
+    shown = capsys.readouterr()
+    assert "e.png" in shown.out
+    assert f"{home / 'idx-search.png'}: is a folder" in shown.out
+    assert "--out PNG" in shown.out
+
+
+def test_grounding_writes_nothing_unasked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(home.rglob("*"))
+    command = ["predict", "grounding", str(home / "model"), str(home / "other" / "e.png"), "a fox"]
+    main(command)
+    assert "--out PNG" in capsys.readouterr().out
+    assert sorted(home.rglob("*")) == before
+    main([*command, "--out", str(home / "map.png")])
+    assert str(home / "map.png") in capsys.readouterr().out
+    assert (home / "map.png").stat().st_size > 0
+
+
+def test_room_is_said_and_compared_before_the_work(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (home / "idx" / "manifest.json").read_bytes()
+    main(["index", str(home / "model"), str(home / "photos"), "--out", str(home / "idx2")])
+    taken = (home / "idx2" / "tokens.npy").stat().st_size + (home / "idx2" / "features.npy").stat().st_size
+    assert capsys.readouterr().out.startswith(f"3 files, whose index takes {taken - 256} bytes (")
+    monkeypatch.setattr("albef.writing.free_bytes", lambda place: 500)
+    monkeypatch.setattr(LoadedModel, "image_encodings", lambda *_: pytest.fail("the work has begun"))
+    said = refused(capsys, "index", str(home / "model"), str(home / "photos"), "--out", str(home / "idx"))
+    assert f"{home / 'idx'}: takes " in said
+    assert "but its disk has 500 bytes left" in said
+    assert (home / "idx" / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "effect"),
+    [
+        (["index", "{model}", "{photos}", "--out", "{new}"], True),
+        (["search", "{idx}", "a fox"], True),
+        (["predict", "retrieval", "{model}", "a fox", "{photo}", "{photo}"], True),
+        (["predict", "match", "{model}", "{photo}", "a fox"], False),
+    ],
+)
+def test_device_precision_and_batch_size(
+    home: Path,
+    command: list[str],
+    effect: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load, passes, loaded = Engine.load, [], []
+
+    def noting(*arguments: object, **options: object) -> Engine:
+        loaded.append(load(*arguments, **options))
+        return loaded[-1]
+
+    def counting(verb: str) -> None:
+        inner = getattr(LoadedModel, verb)
+
+        def counted(self: LoadedModel, *given: object) -> object:
+            passes.append(verb)
+            return inner(self, *given)
+
+        monkeypatch.setattr(LoadedModel, verb, counted)
+
+    monkeypatch.setattr(Engine, "load", noting)
+    known = {
+        "model": home / "model",
+        "photos": home / "photos",
+        "photo": home / "other" / "e.png",
+        "idx": home / "idx",
+        "new": home / "new",
+    }
+    words = [word.format(**known) for word in command]
+    main([*words, "--device", "cpu", "--bf16"])
+    assert loaded[-1].bf16
+    assert "can't be used here" in refused(capsys, *words, "--device", "nonsense")
+    if not effect:
+        with pytest.raises(SystemExit):
+            main([*words, "--batch-size", "1"])
+        return
+    for verb in ("placed", "match_logits"):
+        counting(verb)
+    main([*words, "--batch-size", "2"])
+    few = len(passes)
+    passes.clear()
+    main([*words, "--batch-size", "1"])
+    assert len(passes) > few
+
+
+def test_an_index_that_is_replaced_while_it_is_read_is_read_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from albef.search import index as module
+
+    load, times = np.load, []
+
+    def replaced_meanwhile(file: Path, **options: object) -> np.ndarray:
+        times.append(file)
+        if len(times) == 1:
+            main(["index", str(home / "model"), str(home / "other"), "--out", str(home / "idx")])
+        return load(file, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", replaced_meanwhile)
+        found: Index = module.load_index(home / "idx")
+    assert [path.name for path in found.paths] == ["e.png"]
+    assert len(found.tokens) == 1
