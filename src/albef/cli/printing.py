@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Iterator
@@ -16,15 +15,10 @@ CLOSED_PIPE = 141  # as of a program that the signal of a closed pipe ends
 
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
-    """Within it any name of a file can be printed: what the terminal has no letter for, by its number.
-
-    Exits quietly when the reader of a pipe has gone, as `head` goes.
+    """Exits quietly when the reader of a pipe has gone, as `head` goes.
 
     Raises `UserError` when standard output is a file on a full disk.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             yield
