@@ -134,7 +134,14 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
 
 
 def check_free(folder: Path) -> None:
-    """Raises `UserError` for a folder that is used for something else than a run."""
+    """Raises `UserError` for a folder that is used for something else than a run, or whose name weights can't have."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{folder}: this path is not UTF-8, and the library that stores weights reads no other; choose another "
+            f"folder with --out."
+        ) from None
     if not folder.exists() or (folder / CONFIG_FILE).exists():
         return
     if not folder.is_dir() or any(not entry.name.startswith(".") for entry in folder.iterdir()):

@@ -246,3 +246,12 @@ def test_stopping_says_what_is_kept(index: Path, model: Path, photos: Path) -> N
         assert said == f"albef: stopped. {out} {kept}.\n"
         assert process.returncode == 130
     main(["verify", str(index)])
+
+
+def test_a_run_goes_where_weights_can_be_read_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / os.fsdecode(b"r\xe9n")
+    said = stopped(["train", "recipes/quickstart.yaml", "--train.steps=1", "--out", str(out)], capsys)
+    assert "not UTF-8" in said
+    assert not out.exists()
