@@ -19,6 +19,8 @@ from albef.engine import Engine
 from albef.errors import printable
 from albef.model_directory import save_model
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
@@ -252,6 +254,6 @@ def test_a_run_goes_where_weights_can_be_read_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / os.fsdecode(b"r\xe9n")
-    said = stopped(["train", "recipes/quickstart.yaml", "--train.steps=1", "--out", str(out)], capsys)
+    said = stopped(["train", str(RECIPE), "--train.steps=1", "--out", str(out)], capsys)
     assert "not UTF-8" in said
     assert not out.exists()

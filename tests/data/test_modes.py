@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,22 @@ def tiff(values: np.ndarray, order: str = "<", photometric: int = 1, extra: int 
         table += struct.pack(order + "HHI", tag, 3, len(numbers)) + content.ljust(4, b"\0")
     magic = b"II*\0" if order == "<" else b"MM\0*"
     return magic + struct.pack(order + "I", after) + data + table + struct.pack(order + "I", 0) + more
+
+
+def png(values: np.ndarray, bits: int, transparent: tuple[int, ...] = ()) -> bytes:
+    """A PNG of these numbers of so many bits, those of one value transparent."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2] if values.ndim == 3 else 1]
+    size = struct.pack(">IIBBBBB", SIDE, SIDE, bits, colour, 0, 0, 0)
+    digits = "".join(f"{0:08b}" + "".join(f"{value:0{bits}b}" for value in row.ravel()) for row in values)
+    pixels = chunk(b"IDAT", zlib.compress(int(digits, 2).to_bytes(len(digits) // 8, "big")))
+    key = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + key + pixels + chunk(b"IEND", b"")
 
 
 GREY = np.repeat(RAMP[..., None], 3, axis=2)
@@ -159,6 +176,24 @@ TABLE: dict[str, Row] = {
         np.where(GREY == 7, 255, GREY),
         GREY,
     ),
+}
+
+
+for bits in (1, 2, 4):
+    whole = 255 // (2**bits - 1)
+    few = (GREY >> (8 - bits)).astype(np.uint8)
+    TABLE[f"L;{bits} PNG"] = png(few[..., 0], bits), few * whole, None
+    TABLE[f"tRNS L;{bits} PNG"] = (
+        png(few[..., 0], bits, (1,)),
+        np.where(few == 1, 255, few * whole),
+        few * whole,
+    )
+RED_16 = tuple(value * 257 for value in RED)
+TABLE |= {
+    "RGB;16 PNG": (png(COLOURS.astype(int) * 257, 16), COLOURS, None),
+    "RGBA;16 PNG": (png(RGBA.astype(int) * 257, 16), on_white(COLOURS), COLOURS),
+    "LA;16 PNG": (png(LA.astype(int) * 257, 16), on_white(GREY), GREY),
+    "tRNS RGB;16 PNG": (png(HALVES.astype(int) * 257, 16, RED_16), HALF_WHITE, HALVES),
 }
 
 

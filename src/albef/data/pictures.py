@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from albef.config import UserError
@@ -199,6 +199,10 @@ def _is_whole_png(data: bytes) -> bool:
 
 def _rgb(image: Image.Image, transparent: Transparent) -> np.ndarray:
     """Any Pillow image as uint8 [H, W, 3], laid on white or without its alpha."""
+    key = image.info.get("transparency")
+    if isinstance(image, PngImagePlugin.PngImageFile) and isinstance(key, int) and image.tile:
+        scale = {"L;2": 255 // 3, "L;4": 255 // 15}.get(str(image.tile[0].args), 1)
+        image.info["transparency"] = key * scale  # Pillow scales the pixels alone
     image.load()
     if 0 in image.size:
         raise _Refused("is empty.")
