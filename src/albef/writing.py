@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import io
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 
 from albef.config import UserError
 from albef.lock import locked
-from albef.manifest import MANIFEST_FILE, HashName, plain, write_manifest
+from albef.manifest import MANIFEST_FILE, Damaged, HashName, plain, read_manifest, write_manifest
 
 LOCK_FILE = "lock"
 LONGEST_NAME = 200  # bytes; file systems take 255, of which the hidden folder needs some
@@ -111,8 +112,8 @@ def whole_folder(
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
-    """Writes a file, whole or not at all; text as UTF-8, in which what it has no letter for becomes a question mark."""
-    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    """Writes a file, whole or not at all; text as UTF-8, odd bytes of file names by their numbers."""
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with whole_file(file) as temporary:
         temporary.write_bytes(data)
 
@@ -128,22 +129,34 @@ def append_whole(file: Path, text: str) -> None:
     with file.open("ab", buffering=0) as handle:
         before = handle.seek(0, os.SEEK_END)
         try:
-            if handle.write(data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_all(handle, data)
         except OSError:
             with contextlib.suppress(OSError):
                 handle.truncate(before)
             raise
 
 
-def check_file(*files: Path | None) -> None:
-    """Raises `UserError` where a file can't be written, before hours are spent on it. Makes the folders they lie in."""
+def write_all(handle: io.FileIO, data: bytes | memoryview) -> None:
+    """Writes to a file without a buffer; raises `OSError` where only a part of it found room."""
+    if handle.write(data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def check_file(*files: Path | None, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raises `UserError` where a file can't be written, before hours are spent on it. Makes the folders they lie in.
+
+    Nor may it be one of the command's `inputs`, another's place, or a part of a model, an index or a checkpoint.
+    """
+    taken = {place_of(Path(file)): "read by this command" for file in inputs if file and os.path.isfile(file)}
     for file in files:
         if file is None or is_stream(file):
             continue
         target = place_of(file)
         with told(file, target):
             refuse_folder(file, target)
+            if use := taken.get(target) or ("a part of the folder that it is in" if is_part(target) else ""):
+                raise UserError(f"{file}: is {use}, and would be lost; name another file.")
+            taken[target] = "named for another result"
             with workplace(file, target, target.parent, wait=True):
                 pass
 
@@ -214,6 +227,13 @@ def refuse_folder(file: Path, target: Path) -> None:
     """Raises `UserError` where a folder is in the place of a file."""
     if target.is_dir():
         raise UserError(f"{file}: is a folder, where a file is to be written; name a file in it.")
+
+
+def is_part(file: Path) -> bool:
+    """Whether a file belongs to a folder that was written as a whole."""
+    with contextlib.suppress(Damaged):
+        return file.name in {*read_manifest(file.parent).files, MANIFEST_FILE} and file.exists()
+    return False
 
 
 def check_replaceable(folder: Path, target: Path, known: Collection[str]) -> None:
@@ -322,7 +342,7 @@ def sync_all(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def told(what: Path, target: Path) -> Iterator[None]:
+def told(what: Path | str, target: Path) -> Iterator[None]:
     """Turns what a system says when `what`, which lies at `target`, can't be written into a sentence."""
     try:
         yield

@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,6 +109,46 @@ def test_a_stroke_at_the_end_means_a_folder(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (["evaluate", "{model}", "--data", "{rows}", "--json", "{rows}"], "read by this command"),
+        (["evaluate", "{model}", "--json", "{model}/config.json"], "a part of the folder that it is in"),
+        (["evaluate", "{model}", "--json", "{new}", "--results", "{new}"], "named for another result"),
+        (["predict", "grounding", "{model}", "{photo}", "a fox", "--out", "{photo}"], "read by this command"),
+        (["predict", "retrieval", "{model}", "a fox", "{photo}", "--json", "{link}"], "read by this command"),
+        (["search", "{index}", "{photo}", "--out", "{photo}"], "read by this command"),
+        (
+            ["search", "{index}", "a fox", "--json", "{index}/index.json"],
+            "a part of the folder that it is in",
+        ),
+        (["search", "{index}", "a fox", "--json", "{new}", "--out", "{new}"], "named for another result"),
+    ],
+)
+def test_what_is_read_is_never_written_over(
+    command: list[str],
+    reason: str,
+    index: Path,
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"image": "photos/a.png", "caption": "a fox"}]))
+    (tmp_path / "link").symlink_to(photos / "a.png")
+    known = {
+        "model": model,
+        "index": index,
+        "photo": photos / "a.png",
+        "link": tmp_path / "link",
+        "rows": tmp_path / "rows.json",
+        "new": tmp_path / "new",
+    }
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert f"is {reason}, and would be lost" in stopped([part.format(**known) for part in command], capsys)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 FOLDERS = {
     "index": ["index", "{model}", "{photos}", "--out", "{out}"],
     "import": ["import", "{photo}", "--out", "{out}"],
@@ -136,6 +178,48 @@ def test_a_place_where_no_folder_can_go_is_refused_before_the_work(
     known = {"model": model, "photos": photos, "photo": photos / "a.png", "out": place}
     before = sorted(tmp_path.rglob("*"))
     assert stopped([part.format(**known) for part in FOLDERS[name]], capsys).startswith(f"albef: {place}: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "index", "data export"])
+def test_where_no_file_may_grow_every_command_says_so_and_leaves_nothing(
+    name: str,
+    index: Path,
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = (COMMANDS | FOLDERS)[name]
+    rows = json.dumps(
+        [{"image": str(photos / "a.png"), "question": "a fox?", "answer": "yes", "question_id": 1}]
+    )
+    if name == "evaluate --results":
+        vqa = toy.engine("answer")
+        save_model(tmp_path / "vqa", vqa.model, vqa.tokenizer, "", answers=["yes", "no"])
+        (tmp_path / "rows.json").write_text(rows)
+        model = tmp_path / "vqa"
+        command = [*command, "--task", "vqa", "--data", str(tmp_path / "rows.json")]
+    # `evaluate` keeps texts in a temporary file, which may not grow either.
+    temporary = name == "evaluate --json"
+    known = {
+        "model": model,
+        "index": index,
+        "photo": photos / "a.png",
+        "photos": photos,
+        "out": tmp_path / "out",
+    }
+    before = sorted(tmp_path.rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        said = stopped([part.format(**known) for part in command], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    what = f"{tempfile.gettempdir()}, where temporary files are" if temporary else str(tmp_path / "out")
+    assert said.startswith(f"albef: {what}")
+    assert ": can't be written: a file may not grow that large there" in said
     assert sorted(tmp_path.rglob("*")) == before
 
 

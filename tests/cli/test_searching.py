@@ -152,6 +152,19 @@ def test_hits_for_a_script(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert sheets == {"idx-search.png"}  # of the table; a script gets none unasked
 
 
+@pytest.mark.parametrize(
+    ("query", "words", "message"),
+    [
+        ("a fox", ["--json", "-", "--paths"], "--json - and --paths both print"),
+        ("{home}/other/e.png", ["--batch-size", "2"], "--batch-size is of matching with a text"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(
+    home: Path, query: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "search", str(home / "idx"), query.format(home=home), *words)
+
+
 def test_paths_are_the_bytes_of_the_names(home: Path) -> None:
     odd = os.fsdecode(b"caf\xe9\n.png")
     (home / "other" / "e.png").rename(home / "other" / odd)

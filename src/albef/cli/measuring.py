@@ -130,7 +130,7 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.model_directory import read_answers
     from albef.run import config_of, data_to_measure
 
-    check_file(given.json, given.results)
+    check_file(given.json, given.results, inputs=(given.data, given.answers, given.detections))
     with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):
         engine = load_engine(given, quiet=distributed.rank() > 0)
         task = given.task or task_of(engine)

@@ -147,7 +147,8 @@ def predict(given: argparse.Namespace) -> None:
 
     from albef.writing import write_json
 
-    check_file(given.json, given.out)
+    named = (getattr(given, name, None) for name in ("text", "picture", "second"))
+    check_file(given.json, given.out, inputs=(*named, *getattr(given, "gallery", ())))
     result = given.answer(load_engine(given, quiet=True), given)
     table = Table(title=given.text, show_header=False)
     for name, value in result.items():

@@ -104,10 +104,14 @@ def search(given: argparse.Namespace) -> None:
 
     in_json = given.json == STANDARD_OUTPUT
     for_programs = in_json or given.paths
-    check_file(given.out, None if in_json else given.json)
+    check_file(given.out, None if in_json else given.json, inputs=[given.query])
+    if in_json and given.paths:
+        raise UserError("--json - and --paths both print: name a file for --json.")
     found = load_index(given.index)
     moves = read_moves(given.moved, found)
     query = Path(given.query) if names_a_file(given.query) else given.query
+    if given.batch_size and isinstance(query, Path):
+        raise UserError("--batch-size is of matching with a text, and the query is an image: leave it out.")
     hits = find(found, model_of(found, given), query, given.k, batch_size=given.batch_size)
     hits = [hit._replace(path=moved(hit.path, moves)) for hit in hits if hit.path is not None]
     if given.json and not in_json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, log_odds
 from albef.evaluation.metrics import ranks
 from albef.model import kernels
 from albef.ranker import best_first, combined, others_last
+from albef.writing import told, write_all
 
 IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
 BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates
@@ -68,7 +70,8 @@ class StoredTexts:
             states = begun[encoding.mask].cpu()
             states = states.bfloat16() if engine.bf16 else states
             self.width, self.dtype = states.shape[1], states.dtype
-            self.file.write(as_bytes(states).data)
+            with told(f"{gettempdir()}, where temporary files are (see TMPDIR)", Path(gettempdir())):
+                write_all(self.file, as_bytes(states).reshape(-1).data)
             lengths.append(encoding.mask.sum(1).cpu().numpy())
         self.lengths = np.concatenate(lengths)
         self.starts = self.lengths.cumsum() - self.lengths
@@ -111,7 +114,7 @@ def match_scores(
     own = distributed.share(len(shown), IMAGES_AT_ONCE)
     encodings = engine.image_encodings([images[shown[row]] for row in own], IMAGES_AT_ONCE)
     memories = (memory for encoding in encodings for memory in engine.image_memories(encoding))
-    with tempfile.TemporaryFile(buffering=0) as file:
+    with TemporaryFile(buffering=0) as file:
         stored = StoredTexts(engine, [texts[number] for number in said], file)
         # Texts of like lengths are neighbours, so that little is padded.
         order = np.lexsort((stored.lengths[text_row], image_row))

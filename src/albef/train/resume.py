@@ -14,6 +14,7 @@ from albef.data.fingerprint import data_fingerprint
 from albef.manifest import Damaged, Manifest, read_manifest
 from albef.recipe import load_recipe
 from albef.train.checkpoint import checkpoints_in
+from albef.writing import append_whole, told
 
 CONFIG_FILE, CHANGES_FILE = "config.yaml", "changes.jsonl"
 DATA = "the content of the data"
@@ -111,6 +112,7 @@ def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
         )
     if found:
         step = 0 if last is None else last.facts["step"]
-        with (folder / CHANGES_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            for change in found:
-                file.write(json.dumps({"step": step, **change._asdict()}, ensure_ascii=False) + "\n")
+        lines = (json.dumps({"step": step, **change._asdict()}, ensure_ascii=False) for change in found)
+        file = (folder / CHANGES_FILE).absolute()
+        with told(file, file):
+            append_whole(file, "".join(f"{line}\n" for line in lines))
