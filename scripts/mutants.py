@@ -28,33 +28,27 @@ ROOT = Path(__file__).resolve().parent.parent
 EXPLAINED = ROOT / "scripts" / "equivalent_mutants.yaml"
 PRELOADED = ("torch", "numpy", "cv2", "PIL.Image", "pyarrow", "rich", "yaml", "tokenizers", "safetensors", "xxhash",
              "hypothesis", "jaxtyping", "beartype", "pytest", "torchmetrics")  # fmt: skip
-SHORTEST_LIMIT, LIMIT_FACTOR = 60.0, 4.0  # seconds, and times as long as without a change: then it is stuck
+# Seconds, and times as long as without a change: then it is stuck.
+SHORTEST_LIMIT, LONGEST_LIMIT, LIMIT_FACTOR = 60.0, 300.0, 4.0
 
 # Modules, by the beginning of their path, and the tests that concern them, the quickest and nearest first.
 CONCERNS: dict[str, tuple[str, ...]] = {
     "evaluation/metrics.py": ("evaluation/test_metrics.py", "evaluation/test_intervals.py"),
     "evaluation/evaluate.py": ("evaluation/test_evaluate.py", "evaluation/test_intervals.py"),
-    "evaluation/ranking.py": ("evaluation/test_ranking.py", "evaluation/test_evaluate.py"),
+    "evaluation/ranking.py": ("evaluation/test_ranking.py", "test_ranker.py", "evaluation/test_evaluate.py"),
     "evaluation/grounding.py": ("evaluation/test_grounding.py", "evaluation/test_judged.py"),
-    "evaluation/protocol.py": ("evaluation/test_protocol.py",),
-    "evaluation/tables.py": ("evaluation/test_judged.py", "evaluation/test_evaluate.py"),
-    "evaluation/by_task.py": (
-        "evaluation/test_precision.py",
-        "evaluation/test_judged.py",
-        "evaluation/test_shared_evaluation.py",
-        "end_to_end/test_every_task.py",
-    ),
     "evaluation/naming.py": ("evaluation/test_naming.py",),
-    "evaluation/": (
-        "evaluation/test_judged.py",
-        "evaluation/test_intervals.py",
-        "evaluation/test_shared_evaluation.py",
-    ),
+    "evaluation/protocol.py": ("evaluation/test_protocol.py",),
+    "evaluation/tables.py": ("evaluation/test_tables.py", "evaluation/test_judged.py"),
+    "evaluation/by_task.py": ("evaluation/test_by_task.py", "evaluation/test_precision.py"),
+    "evaluation/classes.py": ("evaluation/test_classes.py", "evaluation/test_judged.py"),
+    "evaluation/vqa.py": ("evaluation/test_vqa.py", "evaluation/test_judged.py"),
+    "evaluation/": ("evaluation",),
     "objectives.py": ("test_objectives.py", "tasks", "parity"),
     "momentum.py": ("test_momentum.py", "tasks", "parity"),
-    "ranker.py": ("evaluation/test_ranking.py", "test_engine.py", "evaluation/test_judged.py"),
+    "ranker.py": ("test_ranker.py", "evaluation/test_ranking.py"),
     "tasks/": ("tasks", "parity"),
-    "data/answers.py": ("data/test_answers.py", "evaluation/test_judged.py"),
+    "data/answers.py": ("data/test_answers.py",),
 }
 
 
@@ -276,6 +270,10 @@ class Bench:
             os.killpg(self.pid, signal.SIGKILL)
         return status == 0
 
+    def output(self) -> str:
+        """The end of what the tests printed."""
+        return (self.folder / "output.txt").read_text("utf-8", "replace")[-4000:]
+
 
 def run_tests(folder: Path, tests: Sequence[Path]) -> int:
     """Runs the tests on the package in the folder; 0 where all of them passed."""
@@ -304,42 +302,38 @@ def run_tests(folder: Path, tests: Sequence[Path]) -> int:
 def judge(project: Project, mutants: Sequence[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool]]:
     """Each change, and whether it was killed; in the order in which that is known.
 
-    Raises `SystemExit` where tests fail without any change.
+    Tests run once without any change before they judge one: raises `SystemExit` where they fail.
     """
+    seconds: dict[tuple[Path, ...], float] = {}
+    waiting: list[tuple[Mutant | None, tuple[Path, ...]]] = []
+    for mutant in reversed(mutants):
+        waiting.append((mutant, project.concerning(mutant.file)))
+    for tests in {project.concerning(mutant.file) for mutant in mutants}:
+        first = max(number for number, (_, others) in enumerate(waiting) if others == tests)
+        waiting.insert(first + 1, (None, tests))
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         benches = [Bench(project, Path(scratch) / str(number)) for number in range(jobs)]
-        seconds = {
-            tests: times(benches[0], tests) for tests in {project.concerning(one.file) for one in mutants}
-        }
-        waiting, working = list(reversed(mutants)), dict[Bench, Mutant]()
+        working: dict[Bench, tuple[Mutant | None, tuple[Path, ...]]] = {}
         while waiting or working:
             for bench in benches:
                 if bench in working:
                     passed = bench.result()
                     if passed is None:
                         continue
-                    mutant = working.pop(bench)
-                    bench.write(None, mutant.file)
-                    yield mutant, not passed
+                    mutant, tests = working.pop(bench)
+                    if mutant is not None:
+                        bench.write(None, mutant.file)
+                        yield mutant, not passed
+                    elif passed:
+                        seconds[tests] = time.monotonic() - bench.begun
+                    else:
+                        sys.exit(f"{bench.output()}\nTests fail without any change.")
                 if waiting:
-                    working[bench] = waiting.pop()
-                    tests = project.concerning(working[bench].file)
-                    bench.write(working[bench], working[bench].file)
-                    bench.start(tests, max(SHORTEST_LIMIT, LIMIT_FACTOR * seconds[tests]))
+                    mutant, tests = working[bench] = waiting.pop()
+                    if mutant is not None:
+                        bench.write(mutant, mutant.file)
+                    bench.start(tests, max(SHORTEST_LIMIT, LIMIT_FACTOR * seconds.get(tests, LONGEST_LIMIT)))
             time.sleep(0.05)
-
-
-def times(bench: Bench, tests: tuple[Path, ...]) -> float:
-    """Seconds that the tests take where nothing is changed."""
-    bench.start(tests, limit=1800)
-    while (passed := bench.result()) is None:
-        time.sleep(0.05)
-    if not passed:
-        sys.exit(
-            (bench.folder / "output.txt").read_text("utf-8", "replace")[-4000:]
-            + "\nTests fail without any change."
-        )
-    return time.monotonic() - bench.begun
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
-from mutants import Mutant, Project, draw, mutants_of, mutated  # noqa: E402
+from mutants import CONCERNS, Mutant, Project, draw, mutants_of, mutated  # noqa: E402
 
 SUMS = '''"""Sums."""
 from typing import Literal
@@ -87,3 +87,10 @@ def test_a_change_is_made_where_it_says() -> None:
     assert 'x = ("é")\n' not in changed
     assert "x = ('é')\n" in changed
     assert str(Mutant("a.py", 3, 0, 1, "x", "(y)")) == "a.py:3: x → (y)"
+
+
+def test_every_test_that_concerns_a_module_is_there() -> None:
+    package, tests = ROOT / "src" / "albef", ROOT / "tests"
+    for beginning, concerning in CONCERNS.items():
+        assert (package / beginning).exists(), beginning
+        assert [test for test in concerning if not (tests / test).exists()] == []

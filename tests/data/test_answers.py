@@ -24,6 +24,27 @@ def test_normalised_as_officially(answer: str, plain: str) -> None:
     assert normalise_answer(answer) == plain
 
 
+def test_every_number_word_and_article() -> None:
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    assert [normalise_answer(word) for word in words] == [str(number) for number in range(11)]
+    assert normalise_answer("a fox an owl the car eleven") == "fox owl car eleven"
+
+
+@pytest.mark.parametrize("sign", list(';/[]"{}()=+\\_-><@`,?!'))
+def test_signs_part_words_or_are_nothing(sign: str) -> None:
+    """A sign becomes a space; where one is beside a space, or a number has a comma, it becomes nothing."""
+    assert normalise_answer(f"red{sign}blue") == "red blue"
+    assert normalise_answer(f"red {sign}blue") == normalise_answer(f"red{sign} blue") == "red blue"
+    assert normalise_answer(f"red{sign}blue {sign}car") == "redblue car"
+    assert normalise_answer(f"red{sign}blue{sign} car") == "redblue car"
+    assert normalise_answer(f"red{sign}blue 1,0") == "redblue 10"
+
+
+def test_what_stands_beside_a_sign_is_asked_of_the_answer_as_given() -> None:
+    assert normalise_answer("a-b;-c") == "b c"  # not beside a space before the other sign became one
+    assert normalise_answer("red/blue, 1,0?x") == "redblue 10x"
+
+
 def test_three_people_make_an_answer_right() -> None:
     given = ["red"] * 2 + ["blue"] * 8
     # Leaving out one of the two "red" leaves 1 match, leaving out another 2 matches.
@@ -61,6 +82,7 @@ def test_the_official_evaluation_normalises_nothing_where_all_agree() -> None:
 def test_equal_answers_are_counted_together() -> None:
     assert most_frequent(["no", "Yes", "no", "yes", "yes", "fox", "two", "2"]) == ["yes", "no", "two", "fox"]
     assert most_frequent(["b", "a", "b", "c"]) == ["b", "a", "c"]
+    assert most_frequent(["A fox", "fox", "fox", "the", "a"]) == ["fox", "the", "a"]
 
 
 def test_one_answer_is_enough_where_there_is_one() -> None:
@@ -69,6 +91,6 @@ def test_one_answer_is_enough_where_there_is_one() -> None:
 
 
 def test_types() -> None:
-    assert [answer_type(a) for a in ("Yes", "three", "2", "a dog", "no")] == [
-        "yes_no", "number", "number", "other", "yes_no",
+    assert [answer_type(a) for a in ("Yes", "three", "2", "a dog", "no", "2.5", "1.2.3", "twenty")] == [
+        "yes_no", "number", "number", "other", "yes_no", "number", "other", "other",
     ]  # fmt: skip

@@ -30,10 +30,10 @@ _CONTRACTIONS = {word.replace("'", ""): word for word in _WITH_APOSTROPHE.split(
 
 def normalise_answer(answer: str) -> str:
     """The answer in lower case, with digits for number words, without articles and most punctuation."""
-    text = " ".join(answer.replace("\n", " ").replace("\t", " ").strip().split(" "))
+    text = given = answer.replace("\n", " ").replace("\t", " ").strip()
     for sign in _PUNCTUATION:
-        beside_space = f"{sign} " in text or f" {sign}" in text
-        gone = beside_space or _COMMA_IN_NUMBER.search(text) is not None
+        beside_space = f"{sign} " in given or f" {sign}" in given
+        gone = beside_space or _COMMA_IN_NUMBER.search(given) is not None
         text = text.replace(sign, "" if gone else " ")
     words = _PERIOD.sub("", text).lower().split()
     words = [_NUMBERS.get(word, word) for word in words]
