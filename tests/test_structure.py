@@ -23,7 +23,7 @@ LAYERS = [
     {"tasks", "model_directory"},
     {"model", "data", "momentum"},
     {"objectives", "config", "distributed", "recipe", "progress", "manifest", "ranker", "lock", "writing"},
-    {"setting_checks", "setting_values", "agreement", "sizes"},
+    {"setting_checks", "setting_values", "agreement", "sizes", "children"},
     {"errors"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

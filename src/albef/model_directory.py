@@ -181,6 +181,12 @@ def read_answers(file: Path) -> list[str]:
 def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file in fp32, when they have the expected names and shapes."""
     found = read_tensors(file)
+    check_weights(file, found, expected)
+    return {name: tensor.float() for name, tensor in found.items()}
+
+
+def check_weights(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raises `UserError` unless tensors out of a file have the expected names and shapes."""
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [f"{name} is unknown" for name in found if name not in expected]
     problems += [
@@ -194,7 +200,6 @@ def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
             f"{file}: the weights don't fit config.json ({'; '.join(problems[:3])}{more}); "
             f"take both from the same model."
         )
-    return {name: tensor.float() for name, tensor in found.items()}
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

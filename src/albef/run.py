@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from albef import distributed
+from albef.children import refuse_while_starting
 from albef.config import Config, DataConfig, TaskName, UserError, is_drawn
 from albef.data.sources import check_pictograms, open_source
 from albef.data.text import Tokenizer
@@ -23,13 +24,14 @@ from albef.evaluation.vqa import Asking, check_answered, check_answers, frequent
 from albef.lock import alone_in
 from albef.model.albef import ALBEF
 from albef.model_directory import Trained, read_answers, save_model
-from albef.progress import console
+from albef.progress import show
 from albef.recipe import dump_config, load_recipe
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.initial_encoders import initial_encoders
 from albef.train.loop import TOKENIZER_FILE, train
 from albef.train.resume import CONFIG_FILE, check_same_run
 from albef.train.start import choose_tokenizer, initial_model
+from albef.train.stopping import check_main_thread
 from albef.writing import write_whole
 
 
@@ -39,6 +41,8 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
     Under torchrun its processes do that together. Raises `UserError` if another training is at work in the folder,
     and if it holds a run of another configuration, unless `allow_changes`.
     """
+    refuse_while_starting()
+    check_main_thread()
     cuda = config.train.device != "cpu" and torch.cuda.is_available()
     with contextlib.ExitStack() as held:
 
@@ -61,7 +65,7 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
 def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
     """Makes a model directory of the newest checkpoint."""
-    console().print(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
+    show(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, _ = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
     trained = Trained(config.task.name, short(config.data.source))
@@ -86,12 +90,12 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
     found = protocol_of(engine, config.task.name, data) if shown else None
     write_metrics(folder / "metrics.json", metrics, facts_of(found))
     for table in shown:
-        console().print(table)
+        show(table)
     if not shown:
-        console().print(why_unmeasured(config, folder))
+        show(why_unmeasured(config, folder))
     teacher = task.teacher.module if task.teacher is not None else None
     assert teacher is None or isinstance(teacher, ALBEF)
-    console().print(f"Report: {write_report(folder, engine, teacher, config)}")
+    show(f"Report: {write_report(folder, engine, teacher, config)}")
 
 
 def why_unmeasured(config: Config, folder: Path) -> str:

@@ -54,7 +54,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_the_code_of_a_page_runs(page: Path, place: Path) -> None:
-    threads, names = torch.get_num_threads(), {}
+    threads, names = torch.get_num_threads(), {"__name__": "__main__"}
     if page.stem == "runs":  # which is about checkpoints
         (place / "runs" / "quickstart" / "model").rename(place / "model")
         config = prepare(toy.config(), place / "runs" / "quickstart")

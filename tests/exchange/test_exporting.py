@@ -1,6 +1,7 @@
 """Published names out: import and export are inverse both ways, for all six; runs with their teacher and queue."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,42 @@ def test_what_the_published_code_would_compute_otherwise_is_said(tmp_path: Path)
         save_model(tmp_path / name, ALBEF(config), tokenizer, "")
         _, rows = export_official(str(tmp_path / name), tmp_path / f"{name}.pth")
         assert any("its scores will differ" in row.why for row in rows) is placed
+
+
+def test_a_damaged_checkpoint_is_passed_over_as_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    task = a_run(toy.config(), run)
+    with CheckpointWriter(run / "checkpoints", {}, keep=2, first_step=6) as writer:
+        writer.save(7, {name: t.clone() for name, t in build_task(toy.config()).state_dict().items()}, {}, {})
+    for step in ("step-00000007", "step-00000006"):
+        file = run / "checkpoints" / step / "task.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1  # a number's sign: nothing but its hash tells
+        file.write_bytes(content)
+        if step == "step-00000007":
+            state = exported(run, tmp_path / "out.pth")
+            assert "step-00000007" in capsys.readouterr().out
+            assert torch.equal(state["itm_head.weight"], task.student.itm_head.weight)
+    with pytest.raises(UserError, match="all 2 checkpoints are damaged"):
+        export_official(str(run), tmp_path / "again.pth")
+    assert not (tmp_path / "again.pth").exists()
+
+
+def test_a_damaged_model_is_not_exported(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY)
+    save_model(tmp_path / "model", ALBEF(toy.MODEL), tokenizer, "")
+    weights = tmp_path / "model" / "model.safetensors"
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"model\.safetensors is not what was written"):
+        export_official(str(tmp_path / "model"), tmp_path / "out.pth")
+    weights.write_bytes(sound)
+    for key, value in (("heads", ["contrast", "itm"]), ("text_depth", 2)):
+        file = tmp_path / "model" / "config.json"
+        stored = file.read_text()
+        file.write_text(json.dumps(json.loads(stored) | {key: value}))
+        with pytest.raises(UserError, match=r"the weights don't fit config\.json"):
+            export_official(str(tmp_path / "model"), tmp_path / "out.pth")
+        file.write_text(stored)

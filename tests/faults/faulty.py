@@ -20,7 +20,8 @@ from albef.config import Config, TrainConfig
 from albef.manifest import read_manifest
 from albef.run import prepare
 from albef.train.checkpoint import checkpoints_in
-from albef.train.loop import Interrupted, train
+from albef.train.loop import train
+from albef.train.stopping import Interrupted
 
 FULL = os.environ.get("ALBEF_FAULTS") == "full"  # the long set, `make test-faults`
 STEPS, INTERVAL = 15, 3  # of a toy training, and between its checkpoints

@@ -21,7 +21,8 @@ from albef.run import prepare
 from albef.tasks.base import Output
 from albef.tasks.pretrain import Pretrain
 from albef.train.logging import RunLog
-from albef.train.loop import Loop, train
+from albef.train.loop import train
+from albef.train.steps import Loop
 
 
 @pytest.fixture(autouse=True)

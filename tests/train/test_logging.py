@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from albef.train.logging import RunLog, keep_before
+from albef.train.logging import RunLog, duration, keep_before
 
-FIGURES = {"itc": 1.0, "pairs_per_second": 10.0}
+FIGURES = {"itc": 1.0, "pairs": 64.0, "pairs_per_second": 10.0}
 
 
 def steps(file: Path) -> list[int]:
@@ -67,3 +67,37 @@ def test_brackets_in_what_is_said_are_no_markup(tmp_path: Path, capsys: pytest.C
     with RunLog(tmp_path, 0, 9) as log:
         log.say("a[/b] runs/[old]")
     assert "a[/b] runs/[old]" in capsys.readouterr().out
+
+
+def test_into_a_pipe_every_logged_step_is_a_plain_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunLog(tmp_path, 0, 1000) as log:
+        log.say("a/very/long/path " * 20)
+        for step in (0, 19, 39):
+            log.advance(step)
+            figures = {"itc": 3.214, "mlm": 5.0, "pairs": 64.0 * (step + 1), "pairs_per_second": 128.0}
+            log.write(step, figures)
+    printed = capsys.readouterr().out
+    assert printed.splitlines() == [
+        "a/very/long/path " * 20,
+        "step 1 of 1,000: itc 3.21 mlm 5.00 128 pairs/s, 8 min left",
+        "step 20 of 1,000: itc 3.21 mlm 5.00 128 pairs/s, 8 min left",
+        "step 40 of 1,000: itc 3.21 mlm 5.00 128 pairs/s, 8 min left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (42.4, "42 s"),
+        (119, "2 min"),
+        (3540, "59 min"),
+        (3590, "1 h 00 min"),
+        (3 * 3600 + 300, "3 h 05 min"),
+        (60 * 3600, "2 days 12 h"),
+    ],
+)
+def test_times_are_given_to_readers(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -16,11 +17,13 @@ from safetensors.torch import load_file
 import toy
 from albef import distributed
 from albef.config import Config, TaskConfig, TrainConfig, UserError
-from albef.run import prepare
+from albef.run import prepare, run
 from albef.tasks.pretrain import Pretrain
 from albef.train import loop as loop_module
 from albef.train.checkpoint import checkpoints_in
-from albef.train.loop import MAX_SKIPPED_IN_A_ROW, Interrupted, run_child, train
+from albef.train.loop import run_child, train
+from albef.train.steps import MAX_SKIPPED_IN_A_ROW
+from albef.train.stopping import Interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +76,8 @@ def test_a_run_writes_its_log_and_learns_something(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code", "optimizer"), [(signal.SIGINT, 130, "adamw"), (signal.SIGTERM, 143, "muon")]
+    ("number", "exit_code", "optimizer"),
+    [(signal.SIGINT, 130, "adamw"), (signal.SIGTERM, 143, "muon"), (signal.SIGHUP, 129, "adamw")],
 )
 def test_an_interrupted_run_goes_on_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, exit_code: int, optimizer: str
@@ -93,7 +97,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     with pytest.raises(Interrupted, match=r"after step .* the checkpoint is saved") as stopped:
         trained(config, tmp_path / "broken")
     assert stopped.value.exit_code == exit_code
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
     stopped_after = int(checkpoints_in(tmp_path / "broken" / "checkpoints")[-1].name.split("-")[1])
     assert 4 <= stopped_after < config.train.steps
     monkeypatch.undo()
@@ -202,27 +206,64 @@ def test_only_the_process_that_writes_says_what_was_saved(
 def test_ctrl_c_while_processes_are_starting_reaches_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exits: list[int] = []
+    start = loop_module.start_processes
 
-    class Starting:
-        def __init__(self, rest: tuple[Config, Path, str, SimpleQueue]) -> None:
-            self.rest = rest
+    def start_and_signal(*given: object, **settings: object) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return start(*given, **settings)
 
-        def join(self) -> bool:
-            """Ctrl-C, then one of the processes begins."""
-            os.kill(os.getpid(), signal.SIGINT)
-            handler = signal.getsignal(signal.SIGINT)
-            run_child(0, *self.rest)
-            signal.signal(signal.SIGINT, handler)
-            return True
-
-    monkeypatch.setattr(loop_module, "start_processes", lambda child, rest, **_: Starting(rest))
-    monkeypatch.setattr(os, "_exit", exits.append)
-    settings = TrainConfig(batch_size=4, processes=2)
-    with pytest.raises(Interrupted, match="Stopped at once"):
+    monkeypatch.setattr(loop_module, "start_processes", start_and_signal)
+    settings = TrainConfig(steps=10**6, batch_size=4, precision="fp32", processes=2, threads=1)
+    before = {
+        one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    }
+    with pytest.raises(Interrupted, match="Stopped at once") as stopped:
         train(toy.config(train=settings), tmp_path)
-    assert exits == [1]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert stopped.value.exit_code == 130
+    assert {one: signal.getsignal(one) for one in before} == before
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_training_in_another_thread_is_refused_at_once(tmp_path: Path) -> None:
+    for what in (train, run):
+        with ThreadPoolExecutor() as pool, pytest.raises(UserError, match="in the main thread"):
+            pool.submit(what, toy.config(), tmp_path / "run").result()
+    assert not (tmp_path / "run").exists()
+
+
+def signalled(monkeypatch: pytest.MonkeyPatch, numbers: dict[int, signal.Signals]) -> None:
+    """Sends these signals after these steps."""
+    advance = loop_module.RunLog.advance
+
+    def advance_and_signal(self: loop_module.RunLog, step: int) -> None:
+        advance(self, step)
+        if step in numbers:
+            os.kill(os.getpid(), numbers[step])
+
+    monkeypatch.setattr(loop_module.RunLog, "advance", advance_and_signal)
+
+
+def test_a_signal_to_save_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(toy.config().train, keep_checkpoints=9)
+    undisturbed = trained(toy.config(train=settings), tmp_path / "whole")
+    signalled(monkeypatch, {2: signal.SIGUSR1})
+    assert equal(trained(toy.config(train=settings), tmp_path / "saved"), undisturbed)
+    found = [path.name for path in checkpoints_in(tmp_path / "saved" / "checkpoints")]
+    assert found == ["step-00000004", "step-00000006"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_signals_that_are_ignored_stay_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as under nohup
+    try:
+        signalled(monkeypatch, {1: number})
+        trained(toy.config(), tmp_path)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert len(checkpoints_in(tmp_path / "checkpoints")) == 1
 
 
 def test_batches_must_be_divisible_among_processes(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from albef.data.records import Batch
 from albef.tasks.base import Output, Stage, Task, joined
 from albef.tasks.build import build_task
 from albef.train.checkpoint import CheckpointWriter
-from albef.train.loop import Loop
 from albef.train.optim import build_optimizer
+from albef.train.steps import Loop
 
 STAGE = Stage(alpha=0.4)
 

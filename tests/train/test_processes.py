@@ -25,9 +25,9 @@ from albef.tasks.base import Negatives, Output
 from albef.tasks.build import build_task
 from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import CheckpointWriter, load_checkpoint
-from albef.train.loop import Loop
 from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
+from albef.train.steps import Loop
 
 STEPS, PAIRS = 20, 8
 Loss = Literal["itc", "itm", "mlm"]

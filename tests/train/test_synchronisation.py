@@ -13,8 +13,8 @@ from albef.model import kernels
 from albef.tasks.base import Stage
 from albef.tasks.build import build_task
 from albef.train.checkpoint import CheckpointWriter
-from albef.train.loop import Loop
 from albef.train.optim import build_optimizer
+from albef.train.steps import Loop
 
 META = torch.device("meta")
 
@@ -62,9 +62,10 @@ def test_a_step_asks_for_values_once(settings: TaskConfig, monkeypatch: pytest.M
     )
     output = loop.backward(loop.task, batch, 3, Stage(alpha=0.4))
     grad_norm = torch.nn.utils.clip_grad_norm_(loop.task.student.parameters(), 1.0)
-    _, good, stop = loop.everywhere(output, grad_norm)
+    _, good, stop, save = loop.everywhere(output, grad_norm)
     loop.task.update(output)
     assert good
     assert not stop
+    assert not save
     (values,) = asked
     assert values.device == META

@@ -71,7 +71,7 @@ def train(given: argparse.Namespace, settings: list[str]) -> None:
         print(dump_config(config), end="")
         return
     from albef.run import run
-    from albef.train.loop import Interrupted
+    from albef.train.stopping import Interrupted
 
     out = given.resume or given.out or Path("runs") / given.recipe.stem
     try:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from albef.children import check_start, held_back
 from albef.config import DataConfig, ModelConfig, UserError
 from albef.data.collate import collate
 from albef.data.pictures import BadPicture, open_picture
@@ -31,6 +32,8 @@ from albef.writing import append_whole
 # First words of the random keys, so that no two purposes ever share a stream.
 _ORDER, _EXAMPLE = 1, 2
 
+# What a training may be told, and its workers with it: that the terminal closes, and to save. They go on.
+_UNTOLD = {signal.SIGHUP, signal.SIGUSR1}
 PATIENCE_SECONDS = 20  # for a batch; doubled whenever it was too short
 MAX_FAILURES = 5  # of the workers at the same step
 _WORKER_FAILURES = ("DataLoader worker (pid", "DataLoader timed out")  # as torch words them
@@ -201,8 +204,14 @@ def batches(
 
 
 def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], None]) -> Iterator[_Loaded]:
-    """The steps one after the other, by workers that are replaced when they die or don't answer in time."""
+    """The steps one after the other, by workers that are replaced when they die or don't answer in time.
+
+    Workers that die before any of them has done a step would do so again: nothing is tried twice then.
+    """
     step, patience, failures = first_step, PATIENCE_SECONDS, 0
+    if workers:
+        with held_back(_UNTOLD):
+            check_start(_context())
     while True:
         others = multiprocessing.active_children()
         loader = DataLoader(
@@ -217,7 +226,9 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
             generator=torch.Generator(),  # else the loader would draw from the process's generator
         )
         try:
-            for loaded in loader:
+            with held_back(_UNTOLD):
+                loading = iter(loader)
+            for loaded in loading:
                 yield loaded
                 step, failures = step + 1, 0
         except (RuntimeError, OSError, EOFError) as error:
@@ -230,13 +241,15 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
                 if worker not in others:
                     worker.kill()  # a stopped one would not hear anything gentler
         failures += 1
-        if failures == MAX_FAILURES:
+        slow = "timed out" in reason
+        if failures == MAX_FAILURES or (step == first_step and not slow):
+            times = "before their first batch" if failures == 1 else f"{failures} times in a row"
             raise UserError(
-                f"Step {step}: the data workers failed {failures} times in a row ({reason}). Look for a full memory "
+                f"Step {step}: the data workers failed {times} ({reason}). Look for a full memory "
                 f"or a disk that doesn't answer, or load without them: data.workers=0."
             )
         say(f"Step {step}: {reason}. The data workers are started again.")
-        if "timed out" in reason:  # they may be slow instead of stuck
+        if slow:  # they may be slow instead of stuck
             patience *= 2
 
 

@@ -11,22 +11,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from albef.config import Config, ModelConfig, TaskConfig, UserError
+from albef.config import ModelConfig, TaskConfig, UserError
 from albef.exchange.account import Row
 from albef.exchange.pth import check_new, write_pth
 from albef.exchange.structure import Structure, structure_of
+from albef.manifest import MANIFEST_FILE, verify
 from albef.model import checkpoints
+from albef.model.albef import ALBEF
 from albef.model_directory import (
     CONFIG_FILE,
     QUEUE_FILE,
     TEACHER_FILE,
     WEIGHTS_FILE,
+    check_weights,
     find_model,
     read_config,
 )
+from albef.progress import say
 from albef.recipe import load_recipe
 from albef.tasks.build import build_task
-from albef.train.checkpoint import checkpoints_in
+from albef.train.checkpoint import TASK_FILE, newest_checkpoint
 
 NO_IMAGE = -100  # what the published queue of retrieval holds where it holds no picture
 
@@ -44,10 +48,10 @@ class Held(NamedTuple):
 def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     """Writes `{"model": state dict}` with every published name: which of the six it is, and what it consists of.
 
-    Of a run its last checkpoint, of a model directory what lies there. The scripts read a teacher, and Pretrain.py a
-    queue too: where there is none, the teacher is the student once more (which takes no room in the file), and the
-    queue random unit vectors, with which the published models begin. Raises `UserError` for a model with other heads
-    than the published ones, and for a file that exists.
+    Of a run its newest checkpoint that is whole, of a model directory what lies there. The scripts read a teacher, and
+    Pretrain.py a queue too: where there is none, the teacher is the student once more (which takes no room in the
+    file), and the queue random unit vectors, with which the published models begin. Raises `UserError` for a model with
+    other heads than the published ones, and for a file that exists.
     """
     check_new(file)
     held = held_by_run(Path(os.path.expanduser(source))) or held_by_model(source)
@@ -82,34 +86,38 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
 
 
 def held_by_run(folder: Path) -> Held | None:
-    """The last checkpoint of a run; None for a folder without any."""
-    recipe, steps = folder / "config.yaml", checkpoints_in(folder / "checkpoints")
-    if not (steps and recipe.is_file()):
+    """The newest checkpoint of a run that is as it was written; None for a folder without any."""
+    recipe = folder / "config.yaml"
+    newest = newest_checkpoint(folder / "checkpoints", say) if recipe.is_file() else None
+    if newest is None:
         return None
     config = load_recipe(recipe)
-    tensors = mapped(steps[-1] / "task.safetensors")
+    file = newest[0] / TASK_FILE
+    tensors = mapped(file)
+    with torch.device("meta"):
+        task = build_task(config)
+    check_weights(file, tensors, task.state_dict())
 
     def below(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-    heads = heads_of(config)
-    return Held(config.model, heads, below("student."), below("teacher.module."), below("queue."))
-
-
-def heads_of(config: Config) -> tuple[str, ...]:
-    """The heads of a run's model."""
-    with torch.device("meta"):
-        return build_task(config).student.heads
+    student, teacher, queue = below("student."), below("teacher.module."), below("queue.")
+    return Held(config.model, task.student.heads, student, teacher, queue)
 
 
 def held_by_model(source: str) -> Held:
     """What lies in a model directory."""
     folder, _ = find_model(source)
+    if (folder / MANIFEST_FILE).is_file():
+        there = [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()]
+        verify(folder, there)
     config, heads = read_config(folder / CONFIG_FILE)
     student, teacher, queue = (
         mapped(folder / file) if file == WEIGHTS_FILE or (folder / file).is_file() else {}
         for file in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE)
     )
+    with torch.device("meta"):
+        check_weights(folder / WEIGHTS_FILE, student, ALBEF(config, heads).state_dict())
     return Held(config, heads, student, teacher, queue)
 
 

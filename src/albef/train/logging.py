@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,19 +16,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from albef.manifest import plain
 from albef.objectives import LOSSES
+from albef.progress import say
 from albef.writing import append_whole
 
 Scalars = dict[str, float]
 
 
 class RunLog:
-    """A line of `log.jsonl` per logged step, a progress bar, and TensorBoard where it is installed.
+    """A line of `log.jsonl` per logged step, progress, and TensorBoard where it is installed.
 
-    Nothing that goes wrong in writing stops the training: it is said once, and the training goes on without.
+    Progress is a bar on a terminal, and a printed line for each logged step in a pipe or a file. Nothing that goes
+    wrong in writing stops the training: it is said once, and the training goes on without.
     """
 
     def __init__(self, run: Path, first_step: int, steps: int) -> None:
-        self.file = run / "log.jsonl"
+        self.file, self.steps = run / "log.jsonl", steps
+        console = Console(markup=False)  # in a path brackets are brackets
+        self.bar_is_shown = sys.stdout.isatty() and not console.is_dumb_terminal
         self.silent = False  # the last line could not be written
         self.progress = Progress(
             TextColumn("training"),
@@ -35,8 +40,9 @@ class RunLog:
             MofNCompleteColumn(),
             TextColumn("{task.fields[shown]}"),
             TimeRemainingColumn(),
-            console=Console(markup=False),  # in a path brackets are brackets
+            console=console,
             refresh_per_second=1,
+            disable=not self.bar_is_shown,
         )
         self.bar = self.progress.add_task("training", total=steps, completed=first_step, shown="")
         keep_before(self.file, first_step)
@@ -71,16 +77,24 @@ class RunLog:
         with self.tracking():
             for name, value in scalars.items() if self.writer is not None else ():
                 self.writer.add_scalar(name, value, step)
-        shown = [f"{name} {scalars[name]:.2f}" for name in LOSSES if name in scalars]
-        self.progress.update(self.bar, shown=" ".join([*shown, f"{scalars['pairs_per_second']:.0f} pairs/s"]))
+        losses = " ".join(f"{name} {scalars[name]:.2f}" for name in LOSSES if name in scalars)
+        shown = f"{losses} {scalars['pairs_per_second']:.0f} pairs/s"
+        self.progress.update(self.bar, shown=shown)
+        if not self.bar_is_shown:
+            pairs_left = (self.steps - step - 1) * scalars["pairs"] / (step + 1)
+            left = duration(pairs_left / scalars["pairs_per_second"])
+            self.say(f"step {step + 1:,} of {self.steps:,}: {shown}, {left} left")
 
     def advance(self, step: int) -> None:
         """Moves the bar."""
         self.progress.update(self.bar, completed=step + 1)
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        with contextlib.suppress(OSError):  # the file that standard output goes to may be full as well
+        """Prints a line, above the bar where there is one."""
+        if not self.bar_is_shown:
+            say(text)
+            return
+        with contextlib.suppress(OSError):  # the terminal may have been closed
             self.progress.console.print(text)
 
     @contextlib.contextmanager
@@ -93,6 +107,18 @@ class RunLog:
         except Exception as error:
             self.writer = None
             self.say(f"TensorBoard can't be written ({plain(error)}). Training goes on without it.")
+
+
+def duration(seconds: float) -> str:
+    """A time for readers."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{hours // 24} days {hours % 24} h"
 
 
 def keep_before(file: Path, step: int) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from albef import distributed
 from albef.config import LATER, Config, UserError
 from albef.data.fingerprint import data_fingerprint
-from albef.manifest import Damaged, Manifest, read_manifest
+from albef.manifest import Damaged, Manifest, read_manifest, verify
 from albef.recipe import load_recipe
-from albef.train.checkpoint import checkpoints_in
+from albef.train.checkpoint import Facts, checkpoints_in
 from albef.writing import append_whole, told
 
 CONFIG_FILE, CHANGES_FILE = "config.yaml", "changes.jsonl"
@@ -116,3 +117,32 @@ def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
         file = (folder / CHANGES_FILE).absolute()
         with told(file, file):
             append_whole(file, "".join(f"{line}\n" for line in lines))
+
+
+def agreed(newest: tuple[Path, Manifest], load: Callable[[], Facts]) -> Facts:
+    """The facts of the checkpoint that the first process chose, loaded by every process; all succeed or all fail.
+
+    Raises `UserError` in every process where one of them finds another checkpoint there, or can't read it.
+    """
+    checkpoint, manifest = newest
+
+    def loaded() -> tuple[str, Facts]:
+        try:
+            # The first process has just verified it.
+            seal = manifest.seal if distributed.rank() == 0 else verify(checkpoint).seal
+            return seal, load()
+        except UserError as error:
+            if distributed.rank() == 0:
+                raise
+            raise UserError(
+                f"Process {distributed.rank()} can't go on from the checkpoint that the first one chose: {error}"
+            ) from error
+
+    each = distributed.from_each(loaded)
+    different = [rank for rank, found in enumerate(each) if found != each[0]]
+    if different:
+        raise UserError(
+            f"{checkpoint}: process {different[0]} read another checkpoint there than the first one (step "
+            f"{each[different[0]][1]['step']} and {each[0][1]['step']}): see that all processes have the same folder."
+        )
+    return each[distributed.rank()][1]

@@ -1,0 +1,88 @@
+"""What signals ask of a training: to save and stop, or to save and go on."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from albef.config import UserError
+
+# A closed terminal or a broken connection sends SIGHUP; clusters may send SIGUSR1 before the time is up.
+STOP, SAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIGUSR1
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(Exception):
+    """A signal stopped the run; a checkpoint holds everything up to here."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # as shells count: 130 after Ctrl-C, 143 after SIGTERM
+
+
+@dataclass
+class Asked:
+    """What signals have asked for while the `with` block runs; only in the main thread."""
+
+    stop: int = 0  # the signal's number
+    save: bool = False
+    ctrl_c: bool = False
+
+    def __enter__(self) -> Asked:
+        numbers = heard()
+        self._left = contextlib.ExitStack()
+        self._left.enter_context(handled(numbers, self._note))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.close()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """Asks for a stop after this step; a second Ctrl-C stops at once."""
+        if number == SAVE:
+            self.save = True
+            return
+        if number == signal.SIGINT and self.ctrl_c:
+            raise KeyboardInterrupt
+        self.ctrl_c = self.ctrl_c or number == signal.SIGINT
+        self.stop = self.stop or number
+
+
+def check_main_thread() -> None:
+    """Raises `UserError` in any other thread: Python gives signals to the main one alone."""
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError(
+            "A training must be called in the main thread, where Python hears Ctrl-C and SIGTERM: call it there, or in "
+            "a process of its own."
+        )
+
+
+def heard() -> set[int]:
+    """The signals that are to be handled: SIGHUP unless it is ignored, as under nohup; SIGUSR1 unless it has a use."""
+    found: set[int] = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        found.add(signal.SIGHUP)
+    if signal.getsignal(SAVE) == signal.SIG_DFL:
+        found.add(SAVE)
+    return found
+
+
+@contextlib.contextmanager
+def handled(numbers: Collection[int], handler: Handler) -> Iterator[None]:
+    """Within it the signals are given to the handler."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+
+def stop_at_once(number: int, frame: FrameType | None) -> None:
+    """A handler for the time in which there is nothing to save."""
+    raise KeyboardInterrupt
