@@ -69,6 +69,8 @@ def test_half_a_surrogate_pair_does_not_spoil_the_file(tmp_path: Path) -> None:
     rows = [("row 1", {"image": "a.png", "caption": "a dog \ud83d"})]
     Files(tmp_path, tmp_path).rows("x.json", "pretrain", rows)
     assert records(tmp_path / "x.json", "pretrain", tmp_path)[0].captions == ("a dog ?",)
+    Files(tmp_path, tmp_path).document("y.json", ["a dog \ud83d"])
+    assert (tmp_path / "y.json").read_text("utf-8") == '["a dog ?"]'
 
 
 def test_mistakes_end_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

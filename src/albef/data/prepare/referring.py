@@ -12,7 +12,7 @@ from albef.config import UserError
 from albef.data.prepare.plain_pickle import read_plain_pickle
 from albef.data.prepare.reading import Row, find, number_at, object_in, objects, objects_at, search
 from albef.data.prepare.writing import Files, Training
-from albef.data.rows import kind, require_key, text_at
+from albef.data.rows import are_pixels, kind, require_key, text_at
 from albef.data.text_files import quoted, unusable
 
 SPLITS = ("train", "val", "testA", "testB", "test")  # A: people, B: other things; RefCOCOg has only "test"
@@ -129,5 +129,5 @@ def read_detections(path: Path) -> dict[str, Any]:
 
 
 def is_box(box: object) -> bool:
-    """Whether the value begins with four numbers."""
-    return isinstance(box, list) and len(box) >= 4 and all(type(side) in (int, float) for side in box[:4])
+    """Whether the value begins with four numbers of pixels."""
+    return isinstance(box, list) and len(box) >= 4 and are_pixels(box[:4])

@@ -94,7 +94,7 @@ class Files:
 
     def document(self, name: str, value: object) -> None:
         """Writes something that is not rows, as JSON."""
-        (self.folder / name).write_text(json.dumps(value, ensure_ascii=False), "utf-8")
+        (self.folder / name).write_text(json.dumps(value, ensure_ascii=False), "utf-8", errors="replace")
 
     def _look_for(self, picture: str) -> bool:
         path = self.image_root / picture
