@@ -1,5 +1,6 @@
 """Recipes: sizes, overrides, and mistakes that get a sentence."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,38 @@ def test_settings_with_spaces_are_no_names_of_files(recipe: Path, capsys: pytest
     with pytest.raises(SystemExit, match="2"):
         main(["info", "tiny", "--data.source=a b"])
     assert "unknown argument" in capsys.readouterr().err or "unrecognized" in capsys.readouterr().err
+
+
+LINES = st.sampled_from(
+    [
+        "model:",
+        "  size: tiny",
+        "  size: ",
+        "data: {source: a}",
+        "train:",
+        "  steps: 1",
+        "  betas: [0.9",
+        "  betas: &a",
+        "    - *a",
+    ]
+)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.lists(LINES | st.text(max_size=8), max_size=6).map(
+            lambda x: "\n".join(x).encode("utf-8", "replace")
+        ),
+    )
+)
+def test_any_file_is_a_recipe_or_gets_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        load_recipe(path)
 
 
 def test_many_aliases_are_not_unfolded(recipe: Path) -> None:
