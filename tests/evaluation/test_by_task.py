@@ -44,6 +44,7 @@ class Pictures:
         return len(self.greys)
 
     def record(self, index: int, epoch: int) -> Record:
+        assert epoch == 0
         grey = self.greys[index]
         return Record(Path(f"{grey}.png"), ("a fox",), grey, None, "here")
 
@@ -137,6 +138,8 @@ def test_own_data_are_called_data_and_their_notes_are_told(
 
 
 def test_nothing_is_measured_of_text_assignment() -> None:
+    assert [task for task, measured in MEASURED.items() if measured.in_task] == ["text_assignment"]
+    assert MEASURED["text_assignment"].in_task == "nlvr"
     assert evaluate_task(toy.engine(), Pictures(1, 2), "x", Asked("text_assignment", ASKING)) == {}
 
 

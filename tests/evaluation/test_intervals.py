@@ -62,8 +62,8 @@ def test_an_interval_does_not_collapse_at_the_ends(pictures: int, high: float) -
     """As Wilson's for that many of nothing: z² / (n + z²)."""
     none = np.zeros(5 * pictures), np.repeat(np.arange(pictures), 5)
     assert interval(none) == interval(none, none) == (0.0, pytest.approx(high, abs=1e-4))
-    low, one = interval((np.ones(5 * pictures), none[1]))
-    assert (low, one) == (pytest.approx(1 - high, abs=1e-4), 1.0)
+    every = np.ones(5 * pictures), none[1]
+    assert interval(every) == interval(every, every) == (pytest.approx(1 - high, abs=1e-4), 1.0)
 
 
 def test_a_share_of_independent_queries_has_wilsons_interval() -> None:

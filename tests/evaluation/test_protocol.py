@@ -70,6 +70,41 @@ def test_what_prepare_writes_is_recognised(name: str) -> None:
     assert pictures_of(f"{name}_train.json")
 
 
+def test_what_the_sets_of_the_paper_hold() -> None:
+    small, large = pictures_of("pretrain_4m.jsonl"), pictures_of("pretrain_14m.jsonl")
+    for name in ("coco", "vg", "sbu", "cc3m"):
+        assert pictures_of(f"{name}.json") <= small < large
+        assert f"{name}" in pictures_of(f"{name}.json")
+    assert large - small == pictures_of("cc12m.jsonl") == {"cc12m"}
+    assert small - {"coco"} >= {"vg", "sbu", "cc3m"}
+    assert pictures_of("vg.json") == {"vg", "coco"}
+    assert (pictures_of("ALBEF_4M.pth"), pictures_of("ALBEF.pth")) == (small, large)
+    for name in ("coco_captions", "mscoco", "refcoco", "refcoco+", "refcocog"):
+        assert pictures_of(f"{name}_val.json") == {"coco"}
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        "train",
+        "restval",
+        "trainval",
+        "val",
+        "valid",
+        "validation",
+        "dev",
+        "test",
+        "testA",
+        "testB",
+        "karpathy",
+        "all",
+    ],
+)
+def test_names_of_splits(split: str) -> None:
+    assert set_name(f"flickr30k_{split}") == set_name(f"{split}-flickr30k") == "flickr30k"
+    assert set_name("my_pairs") == "my_pairs"
+
+
 def test_the_page_lists_the_names_that_are_known() -> None:
     page = Path(__file__).parent.parent.parent / "docs" / "tasks" / "retrieval.md"
     assert [name for name in SETS if f"`{name}`" not in page.read_text("utf-8").lower()] == []

@@ -103,6 +103,41 @@ def test_everything_that_there_is_to_show() -> None:
     assert first == ["%", "test:", "test/blind:", "data:"]
 
 
+def shown(table: Table) -> list[str]:
+    console = Console(width=120, file=io.StringIO())
+    with console.capture() as lines:
+        console.print(table)
+    return [line.rstrip() for line in lines.get().splitlines() if line.strip()]
+
+
+def test_what_tables_look_like() -> None:
+    """Words at the left, numbers at the right, a line below the heading."""
+    recalled = {f"test/itc/t2i_r{k}": value for k, value in ((1, 0.0512), (5, 0.4), (10, 1.0))}
+    assert shown(metrics_table(recalled | {"test/itc/foil_noun": 0.5})) == [
+        "                     text→picture               picture→text",
+        " %              by             @1    @5    @10            @1  @5  @10  mean",
+        " ──────────────────────────────────────────────────────────────────────────",
+        " test           itc           5.1  40.0  100.0",
+        "                     foils",
+        " %              by    noun  count  size  background  location  relation",
+        " ──────────────────────────────────────────────────────────────────────",
+        " test           itc   50.0",
+    ]
+    assert shown(task_table(bounded("test/accuracy", 0.5) | bounded("test/blind/accuracy", 0.05))) == [
+        "  %               with its picture   blind: another's picture",
+        " ─────────────────────────────────────────────────────────────",
+        "  test/accuracy       50.0 (46–57)                 5.0 (1–12)",
+    ]
+    assert shown(confusion_table(shares("test", *[(0.1, 0.1, 0.8)] * 3), "test")) == [
+        "               test: answered, out of 100",
+        "  expected        contradiction   neutral   entailment",
+        " ──────────────────────────────────────────────────────",
+        "  contradiction            10.0      10.0         80.0",
+        "  neutral                  10.0      10.0         80.0",
+        "  entailment               10.0      10.0         80.0",
+    ]
+
+
 def test_numbers_as_they_are_written() -> None:
     metrics = bounded("a/t2i_r1", 0.5) | bounded("a/t2i_r5", 0.5) | {"a/i2t_r1": 0.256}
     assert interval(metrics, "a/t2i_r1") == percent(metrics, "a/t2i_r1") == "50.0 (46–57)"

@@ -31,8 +31,9 @@ class Questions:
         return len(self.given)
 
     def record(self, index: int, epoch: int) -> Record:
+        assert epoch == 0
         return Record(
-            np.full((16, 16, 3), index, np.uint8), ("what is it",), index // 2, None, f"row {index}",
+            np.full((16, 16, 3), index % 256, np.uint8), ("what is it",), index // 2, None, f"row {index}",
             answers=tuple(self.given[index]), key=self.key.format(index), official=self.official,
         )  # fmt: skip
 
@@ -148,5 +149,8 @@ def test_a_list_must_have_some_answer_of_the_data() -> None:
     source = Questions([], ["Red"], ["2"])
     check_answers(Path("list.json"), ["the red", "blue"], source)
     check_answers(Path("list.json"), ["blue"], Questions([], []))
+    with pytest.raises(UserError, match="such as 'Red'"):  # of many questions the first are enough to tell
+        check_answers(Path("list.json"), ["blue"], Questions(*[["Red"]] * 1000, ["blue"]))
+    check_answers(Path("list.json"), ["blue"], Questions(*[["Red"]] * 999, ["blue"]))
     with pytest.raises(UserError, match=r"list\.json: has none of the answers of the data, such as 'Red'"):
         check_answers(Path("list.json"), ["blue"], source)

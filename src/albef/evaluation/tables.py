@@ -41,7 +41,7 @@ def metrics_table(metrics: Metrics) -> Table:
         table.add_column("\nby")
         for title in heading.values():
             table.add_column(title, justify="right")
-        for split in dict.fromkeys(name.rsplit("/", 2)[0] for name in metrics if name.count("/") > 1):
+        for split in dict.fromkeys(name.rsplit("/", 2)[0] for name in metrics):
             for score in SCORES:
                 cells = [percent(metrics, f"{split}/{score}/{metric}") for metric in heading]
                 if any(cells):
