@@ -3,11 +3,9 @@
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -241,52 +239,57 @@ def test_the_folder_that_one_stands_in_is_filled(
     main(["verify", "."])
 
 
-def albef(arguments: Sequence[object], **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "albef", *map(str, arguments)],
-        text=True,
-        stderr=subprocess.PIPE,
-        **options,
-    )
+# Commands whose standard output goes to where `argv[1]` says; what becomes of each is told by standard error.
+UNREAD = """
+import json, os, sys
+from albef.cli import main
+for arguments in json.loads(sys.argv[2]):
+    if sys.argv[1] == "full":
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        read, out = os.pipe()
+        os.close(read)
+    os.dup2(out, 1)
+    sys.stdout = open(1, "w", closefd=False)
+    try:
+        main(arguments)
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    print("status", code, file=sys.stderr)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+"""
+
+
+def unread(output: str, *commands: Sequence[object]) -> list[str]:
+    given = json.dumps([[str(word) for word in command] for command in commands])
+    process = subprocess.run([sys.executable, "-c", UNREAD, output, given], text=True, stderr=subprocess.PIPE)
+    assert process.returncode == 0, process.stderr
+    return process.stderr.splitlines()
 
 
 def test_a_closed_pipe_ends_quietly_and_the_figures_are_written(
-    index: Path, model: Path, tmp_path: Path
+    index: Path, model: Path, photos: Path, tmp_path: Path
 ) -> None:
-    for number, arguments in enumerate(
-        (
-            ["search", index, "a fox"],
-            [
-                "predict",
-                "retrieval",
-                model,
-                "a fox",
-                *sorted(tmp_path.glob("photos/*")),
-                "--json",
-                tmp_path / "hits",
-            ],
-            ["info", model, "--json"],
-        )
-    ):
-        read, write = os.pipe()
-        os.close(read)
-        process = albef(arguments, stdout=write)
-        os.close(write)
-        _, said = process.communicate()
-        assert (number, said) == (number, "")
-        assert process.returncode in (1, 141)
+    image = photos / "a.png"
+    said = unread(
+        "closed",
+        ["search", index, "a fox"],
+        ["search", index, "a fox", "--paths"],
+        ["predict", "match", model, image, "a fox", "--json", tmp_path / "hits"],
+        ["info", model, "--json"],
+    )
+    assert set(said) <= {"status 1", "status 141"}
+    assert len(said) == 4
     assert json.loads((tmp_path / "hits").read_text())
 
 
-def test_output_on_a_full_disk_is_a_sentence(model: Path) -> None:
-    with open("/dev/full", "w") as full:
-        process = albef(["info", model, "--json"], stdout=full)
-        _, said = process.communicate()
-    assert (
-        said
-        == "albef: The output can't be written: the disk is full; make room on it, or choose another place.\n"
+def test_output_on_a_full_disk_is_a_sentence(index: Path, model: Path) -> None:
+    said = unread("full", ["info", model, "--json"], ["search", index, "a fox"])
+    sentence = (
+        "albef: The output can't be written: the disk is full; make room on it, or choose another place."
     )
-    assert process.returncode == 2
+    assert said == [sentence, "status 2"] * 2
 
 
 def test_nothing_is_folded_into_a_pipe(
@@ -304,40 +307,20 @@ def test_names_of_any_bytes_are_printed(tmp_path: Path, capsys: pytest.CaptureFi
     assert printable(os.fsdecode(b"caf\xe9\n\x1b[31m ") + "é") == r"caf\udce9\n\x1b[31m é"
 
 
-STOPPED_INDEX = """
-import sys, time
-from albef.cli import main
-from albef.engine import Engine
-def wait(*_, **__):
-    print("at work", flush=True)
-    time.sleep(60)
-Engine.image_encodings = wait
-main(sys.argv[1:])
-"""
-
-
-def test_stopping_says_what_is_kept(index: Path, model: Path, photos: Path) -> None:
-    for out, kept in ((index, "is as it was before"), (index.with_name("new"), "was not written")):
-        process = subprocess.Popen(
-            [sys.executable, "-c", STOPPED_INDEX, "index", str(model), str(photos), "--out", str(out)],
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        while "at work" not in process.stdout.readline():
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
-        assert said == f"albef: stopped. {out} {kept}.\n"
-        assert process.returncode == 130
-    main(["verify", str(index)])
-
-
-def test_a_run_goes_where_weights_can_be_read_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_stopping_says_what_is_kept(
+    index: Path,
+    model: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out = tmp_path / os.fsdecode(b"r\xe9n")
-    said = stopped(["train", str(RECIPE), "--train.steps=1", "--out", str(out)], capsys)
-    assert "not UTF-8" in said
-    assert not out.exists()
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Engine, "image_encodings", stop)
+    for out, kept in ((index, "is as it was before"), (index.with_name("new"), "was not written")):
+        with pytest.raises(SystemExit) as end:
+            main(["index", str(model), str(photos), "--out", str(out)])
+        assert end.value.code == 130
+        assert capsys.readouterr().err == f"albef: stopped. {out} {kept}.\n"
+    main(["verify", str(index)])

@@ -1,9 +1,9 @@
 """`albef index` and `albef search` as people keep an index: moved models and photographs, scripts, odd names."""
 
+import contextlib
+import io
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from albef.search.index import Index
 
 
 @pytest.fixture
-def home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def home(tmp_path: Path) -> Path:
     """A model, photographs in two folders, and their index."""
     engine = toy.engine()
     save_model(tmp_path / "model", engine.model, engine.tokenizer, "")
@@ -28,8 +28,8 @@ def home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(tmp_path / name)
     places = [str(tmp_path / "photos"), str(tmp_path / "other")]
-    main(["index", str(tmp_path / "model"), *places, "--out", str(tmp_path / "idx")])
-    capsys.readouterr()
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["index", str(tmp_path / "model"), *places, "--out", str(tmp_path / "idx")])
     return tmp_path
 
 
@@ -165,25 +165,16 @@ def test_arguments_that_mean_nothing_are_refused(
     assert message in refused(capsys, "search", str(home / "idx"), query.format(home=home), *words)
 
 
-def test_paths_are_the_bytes_of_the_names(home: Path) -> None:
-    odd = os.fsdecode(b"caf\xe9\n.png")
-    (home / "other" / "e.png").rename(home / "other" / odd)
-    run = [sys.executable, "-m", "albef"]
-    subprocess.run([*run, "index", home / "model", home / "other", "--out", home / "idx"], check=True)
-    found = subprocess.run(
-        [*run, "search", home / "idx", "a fox", "-0"],
-        check=True,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
-    )
-    assert found.stdout == os.fsencode(home / "other" / odd) + b"\0"
-    shown = subprocess.run(
-        [*run, "search", home / "idx", "a fox"],
-        check=True,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
-    )
-    assert rb"caf\udce9\n.png" in shown.stdout
+def test_paths_are_the_bytes_of_the_names(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    odd = home / "other" / os.fsdecode(b"caf\xe9\n.png")
+    (home / "other" / "e.png").rename(odd)
+    main(["index", str(home / "model"), str(home / "other"), "--out", str(home / "idx")])
+    capfdbinary.readouterr()
+    for option, end in (("-0", b"\0"), ("--paths", b"\n")):
+        main(["search", str(home / "idx"), "a fox", option])
+        assert capfdbinary.readouterr().out == os.fsencode(odd) + end
+    main(["search", str(home / "idx"), "a fox"])
+    assert rb"caf\udce9\n.png" in capfdbinary.readouterr().out
     assert (home / "idx-search.png").stat().st_size > 0
 
 
