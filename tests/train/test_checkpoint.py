@@ -1,5 +1,6 @@
 """A checkpoint is whole or not there, and nothing is read from a damaged one."""
 
+import dataclasses
 import json
 import resource
 import shutil
@@ -8,21 +9,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import toy
 from albef.config import TrainConfig, UserError
 from albef.manifest import Damaged, read_manifest, verify
+from albef.run import prepare
 from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import (
     CheckpointWriter,
+    checkpoint_bytes,
     checkpoints_in,
     load_checkpoint,
     load_optimizer,
     load_task,
     newest_checkpoint,
     optimizer_tensors,
+    room_needed,
     superfluous,
 )
+from albef.train.loop import train
 from albef.train.optim import build_optimizer
 
 FACTS = {"precision": "fp32", "seconds": 1.5}
@@ -244,3 +250,36 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     for name in ("step-100000000", "step-99999999"):
         (tmp_path / name).mkdir()
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step-99999999", "step-100000000"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_room_that_a_training_takes_is_known_before_it(tmp_path: Path, optimizer: str) -> None:
+    train = TrainConfig(steps=7, checkpoint_every_steps=2, keep_checkpoints=1, optimizer=optimizer)
+    task = Pretrain(toy.config())
+    moving = build_optimizer(task.student, train)
+    known = checkpoint_bytes(task, moving)
+    room = room_needed(tmp_path, task, moving, train, 0)
+    for parameter in task.student.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    moving.step()
+    with CheckpointWriter(tmp_path, IDENTITY, keep=9) as writer:
+        for step in (2, 4):
+            save(writer, step, task, moving, FACTS)
+    files = [file for file in tmp_path.rglob("*.safetensors") if "00002" in str(file)]
+    written = sum(tensor.nbytes for file in files for tensor in load_file(file).values())
+    assert known == pytest.approx(written, rel=0.01)  # the optimizer's counts of steps come on top
+    model = sum(tensor.nbytes for tensor in task.student.state_dict().values())
+    assert room == 2 * known + model  # the one that is kept, and the one that is to follow it
+    assert room_needed(tmp_path, task, moving, train, 4) == model  # both are there
+    often = dataclasses.replace(train, keep_every_steps=2)
+    assert room_needed(tmp_path / "new", task, moving, often, 0) == 4 * known + model  # all four are kept
+
+
+def test_a_training_that_finds_no_room_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = prepare(toy.config(), tmp_path / "run")
+    monkeypatch.setattr("albef.writing.free_bytes", lambda place: 10_000)
+    monkeypatch.setattr("albef.train.loop.Loop.run", lambda *_: pytest.fail("the training has begun"))
+    with pytest.raises(UserError, match=r"checkpoints: takes .* but its disk has 10\.0 kB left"):
+        train(config, tmp_path / "run")

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from albef import __version__, distributed
-from albef.config import Config, UserError
+from albef.config import Config, TrainConfig, UserError
 from albef.errors import reading
 from albef.manifest import Damaged, Manifest, plain, read_manifest, verify
 from albef.tasks.base import Task
@@ -132,6 +132,32 @@ def write_checkpoint(
         for name, content in tensors.items():
             save_file(content, temporary / name)
         (temporary / STATE_FILE).write_text(json.dumps(state, indent=1), "utf-8")
+
+
+def checkpoint_bytes(task: Task, optimizer: torch.optim.Optimizer) -> int:
+    """What a checkpoint takes on the disk: everything of the task, and the moments of the optimizer."""
+    moments = sum(
+        parameter.nbytes * (1 if group.get("muon") else 2)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )
+    return moments + sum(tensor.nbytes for tensor in task.state_dict().values())
+
+
+def room_needed(
+    folder: Path, task: Task, optimizer: torch.optim.Optimizer, train: TrainConfig, first_step: int
+) -> int:
+    """How many bytes a training from that step on will add to what is there: its checkpoints, and its model at the end.
+
+    One more than those that are kept is there while the oldest is still to go.
+    """
+    writes = -(-(train.steps - first_step) // train.checkpoint_every_steps)
+    there = len(checkpoints_in(folder))
+    more = max(0, min(there + writes, train.keep_checkpoints + 1) - there)
+    if train.keep_every_steps:
+        more += train.steps // train.keep_every_steps - first_step // train.keep_every_steps
+    model = sum(tensor.nbytes for tensor in task.student.state_dict().values())
+    return min(more, writes) * checkpoint_bytes(task, optimizer) + model
 
 
 def remove(checkpoint: Path) -> None:

@@ -32,7 +32,7 @@ from albef.progress import say as print_line
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
 from albef.train.allocator import keep_freed_memory
-from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint
+from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint, room_needed
 from albef.train.initial import start_from
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
@@ -49,6 +49,7 @@ from albef.train.stopping import (
     heard,
     stop_at_once,
 )
+from albef.writing import check_room
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -197,6 +198,9 @@ def train_process(config: Config, run: Path) -> None:
     kernels.use(choice.kernels)
     if first_step >= config.train.steps:
         return
+    checkpoints = run / "checkpoints"
+    room = room_needed(checkpoints, task, optimizer, config.train, first_step)
+    distributed.from_first(lambda: check_room(checkpoints, room))
 
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
@@ -213,7 +217,7 @@ def train_process(config: Config, run: Path) -> None:
         shard(task, optimizer, device)
     task.train()
     keep, keep_every = config.train.keep_checkpoints, config.train.keep_every_steps
-    writer = CheckpointWriter(run / "checkpoints", identity(config), keep, keep_every, say, first_step)
+    writer = CheckpointWriter(checkpoints, identity(config), keep, keep_every, say, first_step)
     loop = Loop(config, run, task, optimizer, device, choice.precision, steps_per_epoch, facts, log, writer)
     stream = batches(
         examples,
