@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import toy
-from albef.config import Config, TrainConfig
+from albef.config import Config, TrainConfig, UserError
 from albef.model import kernels
+from albef.model.albef import ALBEF, Encoding
 from albef.train import kernel_choice
-from albef.train.kernel_choice import Choice, choose, measure, open_choices
+from albef.train.kernel_choice import Choice, Part, choose, measure, open_choices
 
 CPU = torch.device("cpu")
 
@@ -43,6 +44,74 @@ def test_another_kernel_must_be_faster_by_a_margin(
     choice, reason = choose(config_with(precision="fp32"), CPU)
     assert choice.linear == chosen
     assert choice.precision in reason
+
+
+@pytest.mark.parametrize("image_size", [16, 256])
+def test_what_is_measured_has_the_shapes_of_the_run(monkeypatch: pytest.MonkeyPatch, image_size: int) -> None:
+    model = dataclasses.replace(toy.MODEL, image_size=image_size)
+    settings = TrainConfig(batch_size=12, micro_batch_size=3, processes=2)
+    config = Config(model=model, train=settings)
+    monkeypatch.setattr(kernel_choice, "SECONDS", 0.0)
+    monkeypatch.setattr(kernel_choice, "LONGEST_SECONDS", 1e9)
+    seen: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
+    encode_image, encode_text = ALBEF.encode_image, ALBEF.encode_text
+
+    def image(self: ALBEF, pixels: torch.Tensor) -> Encoding:
+        found = encode_image(self, pixels)
+        seen.append((found.tokens.shape, (), 0))
+        return found
+
+    def text(self: ALBEF, ids: torch.Tensor, mask: torch.Tensor) -> Encoding:
+        seen[-1] = (seen[-1][0], ids.shape, int(mask.sum()))
+        return encode_text(self, ids, mask)
+
+    monkeypatch.setattr(ALBEF, "encode_image", image)
+    monkeypatch.setattr(ALBEF, "encode_text", text)
+    candidates = [Choice("fp32", "fused", "torch"), Choice("fp32", "plain", "torch")]
+    measure(candidates, config, CPU)
+    rounds = seen[-2 * kernel_choice.MIN_ROUNDS :]
+    assert {images for images, _, _ in rounds} == {(3, model.grid**2 + 1, model.image_width)}
+    assert {texts for _, texts, _ in rounds} == {(3, model.max_tokens)}
+    assert len({tokens for _, _, tokens in rounds}) > 1  # as no two batches have the same
+    assert [tokens for _, _, tokens in rounds[::2]] == [tokens for _, _, tokens in rounds[1::2]]
+
+
+@pytest.mark.parametrize(("seconds_a_pair", "pairs"), [(0.0, 500), (0.02, 8), (10.0, 1)])
+def test_batches_that_take_too_long_are_measured_in_part(
+    monkeypatch: pytest.MonkeyPatch, seconds_a_pair: float, pairs: int
+) -> None:
+    monkeypatch.setattr(Part, "seconds", lambda self, choice: self.pairs * seconds_a_pair)
+    part = Part(Config(model=toy.MODEL, train=TrainConfig(batch_size=500)), CPU)
+    part.grow(Choice("fp32", "fused", "torch"))
+    assert part.pairs == len(part.pixels) == pairs
+
+
+def test_a_gpu_with_bf16_uses_it_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_choice, "measure", lambda *given: pytest.fail("measured"))
+    gpu = torch.device("cuda")
+    for has_bf16, chosen in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(kernel_choice, "computes_bf16", lambda device, has=has_bf16: has)
+        choice, reason = choose(config_with(), gpu)
+        assert choice == Choice(chosen, "fused", "torch")
+        assert chosen in reason
+        assert choose(config_with(precision="fp32"), gpu)[0].precision == "fp32"
+
+
+def test_a_library_that_is_set_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"train\.linear is onednn"):
+        choose(config_with(linear="onednn"), torch.device("cuda"))
+    monkeypatch.setattr(kernels, "onednn_is_there", lambda: False)
+    with pytest.raises(UserError, match=r"train\.linear is onednn"):
+        choose(config_with(linear="onednn"), CPU)
+
+
+def test_measuring_draws_nothing_that_training_would_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_choice, "SECONDS", 0.0)
+    torch.manual_seed(3)
+    expected = torch.randn(3)
+    torch.manual_seed(3)
+    measure(open_choices(config_with(), CPU), config_with(), CPU)
+    assert torch.equal(torch.randn(3), expected)
 
 
 def test_measuring_leaves_the_kernels_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -9,14 +10,16 @@ from typing import NamedTuple
 
 import torch
 
-from albef.config import Config
+from albef import distributed
+from albef.config import Config, UserError
 from albef.model import kernels
-from albef.model.image_encoder import ImageBlock
+from albef.model.albef import ALBEF
 from albef.model.kernels import Kernels
 
-SECONDS = 0.8  # of measuring
+SECONDS = 0.8  # of measuring, at least
 MIN_ROUNDS = 3
-MAX_ROWS = 512  # tokens that are measured with
+PIECES = 1000  # of the vocabulary that is measured with
+LONGEST_SECONDS = 0.3  # of a measured part; a batch that takes longer is measured with a part of its pairs
 # What is faster by less stays unused: a choice must not hang on the noise of a moment.
 WORTHWHILE = 1.15
 
@@ -42,26 +45,26 @@ class Choice(NamedTuple):
 def choose(config: Config, device: torch.device) -> tuple[Choice, str]:
     """The fastest of what the settings leave open, and a sentence that says how it was found.
 
-    Forward and backward through an image block of the model's width are timed in turn, and the medians compared.
+    Forward and backward through a model of the same widths, at the shapes of the run, are timed in turn, and the
+    medians compared. Raises `UserError` for a library that is set and isn't there.
     """
     candidates = open_choices(config, device)
+    usual = candidates[0]
     if len(candidates) == 1:
-        return candidates[0], f"{described(candidates[0])}, as set"
+        left_open = usual.precision == "bf16" and config.train.precision == "auto"
+        return usual, f"{described(usual)}, {'which this device has' if left_open else 'as set'}"
     seconds = measure(candidates, config, device)
-    best = candidates[0]
+    best = usual
     for candidate in candidates[1:]:
         if seconds[best] / seconds[candidate] > WORTHWHILE:
             best = candidate
-    usual = seconds[candidates[0]]
-    if best == candidates[0]:
-        fastest = usual / min(seconds.values())
-        return (
-            best,
-            f"{described(best)}: no other choice is {WORTHWHILE} times as fast ({fastest:.2f}, measured)",
-        )
+    if best == usual:
+        fastest = seconds[usual] / min(seconds.values())
+        why = f"no other choice is {WORTHWHILE} times as fast ({fastest:.2f}, measured)"
+        return best, f"{described(best)}: {why}"
     return (
         best,
-        f"{described(best)}: {usual / seconds[best]:.1f} times the speed of {described(candidates[0])}",
+        f"{described(best)}: {seconds[usual] / seconds[best]:.1f} times the speed of {described(usual)}",
     )
 
 
@@ -72,22 +75,28 @@ def described(choice: Choice) -> str:
 
 
 def open_choices(config: Config, device: torch.device) -> list[Choice]:
-    """What the settings and the device leave to choose from, the usual one first."""
+    """What the settings and the device leave to choose from, the usual one first.
+
+    A GPU with bf16 arithmetic uses it unless fp32 is set: nothing needs to be measured there.
+    """
     train, cpu = config.train, device.type == "cpu"
+    if train.linear == "onednn" and not (cpu and kernels.onednn_is_there()):
+        raise UserError(
+            "train.linear is onednn, which computes on CPUs, and not with every build of torch: set auto."
+        )
     usual = Choice("fp32", "fused" if train.attention == "auto" else train.attention, "torch")
-    found = [usual] if train.linear != "onednn" else []
-    if cpu and train.linear != "torch" and kernels.onednn_is_there():
-        found.append(usual._replace(linear="onednn"))
-    if train.precision == "fp32":
-        return found or [usual]
+    # Plain products first: on CPUs they are the usual ones in bf16. Linear layers are oneDNN's in any case.
+    attentions = ("plain", "fused") if cpu and train.attention == "auto" else (usual.attention,)
+    in_bf16 = [Choice("bf16", attention, "torch") for attention in attentions]
     if train.precision == "bf16":
-        found = []
-    if train.precision == "bf16" or computes_bf16(device):
-        # Plain products first: on CPUs they are the usual ones in bf16. Linear layers are oneDNN's in any case.
-        both = ("plain", "fused") if cpu else ("fused",)
-        wanted = both if train.attention == "auto" else (train.attention,)
-        found += [Choice("bf16", attention, "torch") for attention in wanted]
-    return found
+        return in_bf16
+    has_bf16 = train.precision == "auto" and computes_bf16(device)
+    if has_bf16 and not cpu:
+        return in_bf16
+    in_fp32 = [usual] if train.linear != "onednn" else []
+    if cpu and train.linear != "torch" and kernels.onednn_is_there():
+        in_fp32.append(usual._replace(linear="onednn"))
+    return in_fp32 + (in_bf16 if has_bf16 else [])
 
 
 def computes_bf16(device: torch.device) -> bool:
@@ -98,25 +107,68 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def measure(candidates: Sequence[Choice], config: Config, device: torch.device) -> dict[Choice, float]:
-    """Median seconds of forward and backward through an image block, by choice; the kernels in use stay."""
-    model, before = config.model, kernels.used()
-    block = ImageBlock(model.image_width, model.image_heads, model.image_mlp_width).to(device)
-    tokens = model.grid**2 + 1
-    pairs = config.train.batch_size // config.train.processes
-    rows = max(1, min(pairs, MAX_ROWS // tokens))
-    states = torch.randn(rows, tokens, model.image_width, device=device)
+    """Median seconds of a forward and backward pass at the run's shapes, by choice; the kernels in use stay."""
+    before = kernels.used()
     spent = {choice: list[float]() for choice in candidates}
-    started = time.perf_counter()
-    while time.perf_counter() - started < SECONDS or len(spent[candidates[0]]) < MIN_ROUNDS:
-        # Another shape in each round, as packed texts have them: some libraries prepare anew for every one.
-        states = states[:, : max(2, states.shape[1] - 1)]
-        for choice in candidates:
-            kernels.use(choice.kernels)
-            begin = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=choice.precision == "bf16"):
-                block(states).sum().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            spent[choice].append(time.perf_counter() - begin)
-    kernels.use(before)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            part = Part(config, device)
+            part.grow(candidates[0])
+            started = time.perf_counter()
+            while time.perf_counter() - started < SECONDS or len(spent[candidates[0]]) < MIN_ROUNDS:
+                part.draw()
+                for choice in candidates:
+                    spent[choice].append(part.seconds(choice))
+    finally:
+        kernels.use(before)
     return {choice: statistics.median(seconds) for choice, seconds in spent.items()}
+
+
+class Part:
+    """A model of the run's widths and of few layers, and a batch as the run has it: its tokens, its pairs.
+
+    Of pairs as many as are computed at once, or as can be timed within `LONGEST_SECONDS`.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        model, train = config.model, config.train
+        processes = distributed.world_size() if distributed.in_group() else train.processes
+        share = max(1, train.batch_size // processes)
+        self.pairs = min(train.micro_batch_size or share, share)
+        depths = {name: getattr(model, name) for name in ("image_depth", "text_depth", "fusion_depth")}
+        least = max(1, min(depths.values()))
+        fewer = {name: max(1, depth // least) for name, depth in depths.items()}
+        self.config, self.device = dataclasses.replace(model, vocab_size=PIECES, **fewer), device
+        self.model = ALBEF(self.config, ("contrast",)).to(device).train()
+        self.draws = torch.Generator().manual_seed(0)
+
+    def grow(self, choice: Choice) -> None:
+        """Takes more and more pairs, until they are the run's or take too long."""
+        wanted, self.pairs = self.pairs, 1
+        while True:
+            self.draw()
+            self.seconds(choice)  # the first time takes longer
+            if self.pairs == wanted or self.seconds(choice) > LONGEST_SECONDS / 2:
+                return
+            self.pairs = min(2 * self.pairs, wanted)
+
+    def draw(self) -> None:
+        """Another batch, whose texts have other lengths: some libraries prepare anew for each number of tokens."""
+        size, longest = self.config.image_size, self.config.max_tokens
+        self.pixels = torch.randn(self.pairs, 3, size, size, generator=self.draws).to(self.device)
+        self.ids = torch.randint(PIECES, (self.pairs, longest), generator=self.draws).to(self.device)
+        lengths = torch.randint(2, longest + 1, (self.pairs, 1), generator=self.draws)
+        self.mask = (torch.arange(longest) < lengths).to(self.device)
+
+    def seconds(self, choice: Choice) -> float:
+        """Of a forward and a backward pass, computed so."""
+        kernels.use(choice.kernels)
+        begin = time.perf_counter()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=choice.precision == "bf16"):
+            image, text = self.model.encode_image(self.pixels), self.model.encode_text(self.ids, self.mask)
+            fused = self.model.fuse(text.tokens, self.mask, self.model.image_memory(image))
+        (image.feature.sum() + text.feature.sum() + fused.tokens.sum()).backward()
+        self.model.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
