@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from safetensors.torch import load_file
 
 import toy
 from albef import distributed
-from albef.config import Config, TaskConfig, TrainConfig, UserError
+from albef.config import Config, DataConfig, TaskConfig, TrainConfig, UserError
 from albef.run import prepare, run
 from albef.tasks.pretrain import Pretrain
 from albef.train import loop as loop_module
@@ -52,6 +54,28 @@ def losses_of(folder: Path) -> list[tuple[float, ...]]:
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_the_data_lack_is_said_and_listed_and_the_rest_is_learnt_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = []
+    for number, key in enumerate(["answer", "answr", "answer", "answer"]):
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "question": "what is it", key: "a fox"})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    data = DataConfig(source=str(tmp_path / "rows.json"), crop_scale=(1.0, 1.0), randaugment=False)
+    settings = TrainConfig(
+        steps=2, batch_size=2, warmup_steps=1, precision="fp32", attention="fused", linear="torch"
+    )
+    config = toy.config(TaskConfig(name="vqa", queue_size=0), settings, data)
+    trained(config, tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 records to learn from" in said
+    assert '1 of 4 questions have no "answer" (found "answr") and are left out.' in said
+    listed = (tmp_path / "run" / "bad_samples.jsonl").read_text()
+    assert json.loads(listed) == {"origin": "rows.json, row 2", "reason": 'there is no "answer"'}
 
 
 def test_a_run_writes_its_log_and_learns_something(tmp_path: Path) -> None:

@@ -236,5 +236,6 @@ def train_process(config: Config, run: Path) -> None:
 def say_what_begins(log: RunLog, task: Task, source: Source, where: str) -> None:
     """Says what is trained where and how, and what is odd about the data."""
     log.say(f"{sum(parameter.numel() for parameter in task.student.parameters()):,} parameters on {where}")
+    log.say(f"{len(source):,} records to learn from")
     for note in source.notes:
         log.say(note)
