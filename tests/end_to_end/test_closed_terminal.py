@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import termios
@@ -28,6 +29,7 @@ def test_a_closed_terminal_loses_nothing(tmp_path: Path, processes: int) -> None
     ours, theirs = os.openpty()
 
     def own_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be ignored here, as under nohup
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
@@ -53,15 +55,18 @@ def test_a_closed_terminal_loses_nothing(tmp_path: Path, processes: int) -> None
     )
     os.close(theirs)
     log, started = tmp_path / "run" / "log.jsonl", time.monotonic()
-    while not (log.exists() and log.stat().st_size):
-        os.set_blocking(ours, False)
-        try:
-            os.read(ours, 10_000)
-        except BlockingIOError:
-            time.sleep(0.05)
-        assert training.poll() is None
-        assert time.monotonic() - started < PATIENCE_SECONDS
-    os.close(ours)
-    assert training.wait(PATIENCE_SECONDS) == 129
-    steps = log.read_text().count("\n")
-    assert run_state(tmp_path / "run").step == steps
+    try:
+        while not (log.exists() and log.stat().st_size):
+            os.set_blocking(ours, False)
+            try:
+                os.read(ours, 10_000)
+            except BlockingIOError:
+                time.sleep(0.05)
+            assert training.poll() is None
+            assert time.monotonic() - started < PATIENCE_SECONDS
+        os.close(ours)
+        assert training.wait(PATIENCE_SECONDS) == 129
+        steps = log.read_text().count("\n")
+        assert run_state(tmp_path / "run").step == steps
+    finally:
+        training.kill()
