@@ -1,8 +1,10 @@
 """Shapes in annotations are checked in every test; property tests have no deadline, since machines differ."""
 
 import os
+import signal
 
 os.environ["ALBEF_TRACEBACK"] = "1"  # what nobody foresaw is shown whole
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and trainings would ignore it too
 
 from jaxtyping import install_import_hook
 
