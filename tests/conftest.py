@@ -6,7 +6,7 @@ import signal
 os.environ["ALBEF_TRACEBACK"] = "1"  # what nobody foresaw is shown whole
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and trainings would ignore it too
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook(["albef.objectives", "albef.momentum", "albef.model", "albef.tasks"], "beartype.beartype")
 
