@@ -112,6 +112,19 @@ def test_an_empty_folder_is_filled_so_that_who_stands_in_it_sees_it(
     verify(Path.cwd())
 
 
+def test_what_systems_leave_in_folders_is_in_nobodys_way(tmp_path: Path) -> None:
+    for name, files in (("empty", []), ("old", ["a", "b", "manifest.json"])):
+        folder = tmp_path / name
+        if files:
+            fill(folder, "old")
+        else:
+            folder.mkdir()
+        (folder / ".DS_Store").touch()
+        fill(folder, "new")
+        assert (folder / "a").read_text() == "new"
+        verify(folder)
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     for name, write in (("folder", fill), ("file", write_whole)):

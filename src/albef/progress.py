@@ -25,7 +25,7 @@ def console() -> Console:
 def track(items: Iterable[T], label: str, total: int, quiet: bool = False) -> Iterator[T]:
     """The items, with a progress bar on a terminal."""
     console = Console(stderr=True)
-    hidden = quiet or not sys.stderr.isatty()
+    hidden = quiet or sys.stderr is None or not sys.stderr.isatty()
     yield from rich_track(items, label, total, console=console, disable=hidden, transient=True)
 
 

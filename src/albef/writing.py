@@ -27,6 +27,9 @@ from albef.lock import locked
 from albef.manifest import MANIFEST_FILE, Damaged, HashName, plain, read_manifest, write_manifest
 
 LOCK_FILE = "lock"
+STANDARD_OUTPUT = Path("-")  # as people name it
+# What systems leave in every folder that is looked at: nobody's, and in nobody's way.
+LITTER = frozenset({".DS_Store", ".directory", "desktop.ini", "Thumbs.db"})
 LONGEST_NAME = 200  # bytes; file systems take 255, of which the hidden folder needs some
 BUSY = "is writing it; wait for its end, or choose another place."
 HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
@@ -119,8 +122,12 @@ def write_whole(file: Path, content: str | bytes) -> None:
 
 
 def write_json(file: Path, content: object) -> None:
-    """Writes a JSON file, whole or not at all."""
-    write_whole(file, json.dumps(content, indent=1) + "\n")
+    """Writes a JSON file, whole or not at all; `STANDARD_OUTPUT` is printed."""
+    text = json.dumps(content, indent=1)
+    if file == STANDARD_OUTPUT:
+        print(text, flush=True)
+    else:
+        write_whole(file, f"{text}\n")
 
 
 def append_whole(file: Path, text: str) -> None:
@@ -149,7 +156,7 @@ def check_file(*files: Path | None, inputs: Iterable[str | Path | None] = ()) ->
     """
     taken = {place_of(Path(file)): "read by this command" for file in inputs if file and os.path.isfile(file)}
     for file in files:
-        if file is None or is_stream(file):
+        if file is None or file == STANDARD_OUTPUT or is_stream(file):
             continue
         target = place_of(file)
         with told(file, target):
@@ -254,8 +261,8 @@ def check_replaceable(folder: Path, target: Path, known: Collection[str]) -> Non
 
 
 def entries(folder: Path) -> list[str]:
-    """What a folder holds beside what is being written into it."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.name != hidden(folder.name))
+    """What a folder holds beside what is being written into it, and litter."""
+    return sorted({entry.name for entry in folder.iterdir()} - LITTER - {hidden(folder.name)})
 
 
 def hidden(name: str) -> str:

@@ -292,6 +292,35 @@ def test_output_on_a_full_disk_is_a_sentence(index: Path, model: Path) -> None:
     assert said == [sentence, "status 2"] * 2
 
 
+@pytest.mark.parametrize("name", ["evaluate --json", "predict --json", "search --json", "grounding --json"])
+def test_a_dash_prints_the_json_alone(
+    name: str,
+    index: Path,
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    known = {"model": model, "index": index, "photo": photos / "a.png", "out": "-"}
+    others = {
+        "search --json": ["search", "{index}", "a fox", "--json", "{out}"],
+        "grounding --json": ["predict", "grounding", "{model}", "{photo}", "a fox", "--json", "{out}"],
+    }
+    main([part.format(**known) for part in (COMMANDS | others)[name]])
+    assert json.loads(capsys.readouterr().out)
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("name", ["evaluate --results", "grounding --out", "search --out", "export"])
+def test_a_dash_is_no_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"model": "m", "index": "i", "photo": "p", "out": "-"}
+    with pytest.raises(SystemExit):
+        main([part.format(**known) for part in COMMANDS[name]])
+    assert "'-' stands for standard output, where this can't go; name a file" in capsys.readouterr().err
+
+
 def test_nothing_is_folded_into_a_pipe(
     index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,7 +170,7 @@ def test_paths_are_the_bytes_of_the_names(home: Path, capfdbinary: pytest.Captur
     (home / "other" / "e.png").rename(odd)
     main(["index", str(home / "model"), str(home / "other"), "--out", str(home / "idx")])
     capfdbinary.readouterr()
-    for option, end in (("-0", b"\0"), ("--paths", b"\n")):
+    for option, end in (("--paths0", b"\0"), ("--paths", b"\n")):
         main(["search", str(home / "idx"), "a fox", option])
         assert capfdbinary.readouterr().out == os.fsencode(odd) + end
     main(["search", str(home / "idx"), "a fox"])

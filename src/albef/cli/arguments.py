@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from albef.writing import STANDARD_OUTPUT
+
 if TYPE_CHECKING:
     from albef.engine import Engine
 
@@ -43,11 +45,18 @@ def whole(least: int, most: int = MOST) -> Callable[[str], int]:
 
 def output_file(text: str) -> Path:
     """A file to write; refuses what can only be a folder."""
+    if text == str(STANDARD_OUTPUT):
+        raise argparse.ArgumentTypeError("'-' stands for standard output, where this can't go; name a file")
     if text.endswith(("/", "/.", "/..")):
         raise argparse.ArgumentTypeError(
             f"{text!r} is a folder, where a file is to be written; name a file in it"
         )
     return Path(text)
+
+
+def json_file(text: str) -> Path:
+    """A file to write, or `STANDARD_OUTPUT`."""
+    return STANDARD_OUTPUT if text == str(STANDARD_OUTPUT) else output_file(text)
 
 
 def names_a_file(text: str) -> bool:

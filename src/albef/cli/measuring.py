@@ -7,10 +7,18 @@ import dataclasses
 from pathlib import Path
 from typing import get_args
 
-from albef.cli.arguments import LARGEST_SEED, Commands, add_machine, load_engine, output_file, whole
+from albef.cli.arguments import (
+    LARGEST_SEED,
+    Commands,
+    add_machine,
+    json_file,
+    load_engine,
+    output_file,
+    whole,
+)
 from albef.config import Config, DataConfig, EvaluateConfig, TaskName, TrainConfig, UserError, is_drawn
 from albef.progress import console
-from albef.writing import check_file
+from albef.writing import STANDARD_OUTPUT, check_file
 
 WANTED = EvaluateConfig()
 # Options that mean something for some data or some tasks alone.
@@ -48,7 +56,12 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="measure the blind control alone: every image is replaced by another one's",
     )
-    command.add_argument("--json", type=output_file, metavar="FILE", help="write the figures here too")
+    command.add_argument(
+        "--json",
+        type=json_file,
+        metavar="FILE",
+        help="write the figures here too; -: print them, and nothing else",
+    )
     add_machine(command)
     add_data(command)
     add_tasks(command)
@@ -158,6 +171,8 @@ def evaluate(given: argparse.Namespace) -> None:
     found = protocol_of(engine, task, data.source)
     if given.json:  # first: nobody may be reading what is printed
         write_metrics(given.json, metrics, facts_of(found))
+    if given.json == STANDARD_OUTPUT:
+        return
     for table in tables(metrics):
         console().print(table)
     if found:

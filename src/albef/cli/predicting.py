@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from albef.cli.arguments import Commands, add_machine, load_engine, names_a_file, output_file, whole
+from albef.cli.arguments import (
+    Commands,
+    add_machine,
+    json_file,
+    load_engine,
+    names_a_file,
+    output_file,
+    whole,
+)
 from albef.progress import console
-from albef.writing import check_file
+from albef.writing import STANDARD_OUTPUT, check_file
 
 if TYPE_CHECKING:
     from albef.engine import Engine
@@ -62,9 +71,10 @@ def grounding(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
     found = engine.ground(given.picture, given.text, given.score, given.layer)
     if given.out:
         grounding_picture(given.picture, given.text, found, given.out)
-        print(f"Picture with map and box: {given.out}")
+        said = f"Picture with map and box: {given.out}"
     else:
-        print("With --out PNG the map and the box are drawn into a picture.")
+        said = "With --out PNG the map and the box are drawn into a picture."
+    print(said, file=sys.stderr if given.json == STANDARD_OUTPUT else sys.stdout)
     return dict(zip(("left", "top", "width", "height"), found.box, strict=True))
 
 
@@ -136,7 +146,12 @@ def add(commands: Commands) -> None:
         command.add_argument("model", metavar="MODEL", help="run, model directory or hub id")
         for argument, settings in verb.arguments.items():
             command.add_argument(argument, **settings)
-        command.add_argument("--json", type=output_file, metavar="FILE", help="write the result here too")
+        command.add_argument(
+            "--json",
+            type=json_file,
+            metavar="FILE",
+            help="write the result here too; -: print it, and nothing else",
+        )
         add_machine(command)
         command.set_defaults(command=predict, answer=verb.answer, out=None)
 
@@ -155,4 +170,6 @@ def predict(given: argparse.Namespace) -> None:
         table.add_row(str(name), f"{value:.3f}")
     if given.json:
         write_json(given.json, result)
+    if given.json == STANDARD_OUTPUT:
+        return
     console().print(table)

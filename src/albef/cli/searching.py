@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from albef.cli.arguments import Commands, add_machine, load_engine, names_a_file, output_file, whole
+from albef.cli.arguments import (
+    Commands,
+    add_machine,
+    json_file,
+    load_engine,
+    names_a_file,
+    output_file,
+    whole,
+)
 from albef.config import UserError
 from albef.progress import console
-from albef.writing import check_file, check_folder, free_bytes, size, write_json
+from albef.writing import STANDARD_OUTPUT, check_file, check_folder, free_bytes, size, write_json
 
 if TYPE_CHECKING:
     from albef.engine import Engine
     from albef.ranker import Hit
     from albef.search.index import Index
-
-STANDARD_OUTPUT = Path("-")
 
 
 def add(commands: Commands) -> None:
@@ -50,7 +55,7 @@ def add(commands: Commands) -> None:
     )
     command.add_argument(
         "--json",
-        type=output_file,
+        type=json_file,
         metavar="FILE",
         help="write the hits here as well; -: print them, and nothing else",
     )
@@ -58,7 +63,6 @@ def add(commands: Commands) -> None:
         "--paths", action="store_const", const=b"\n", help="print the paths of the hits, and nothing else"
     )
     command.add_argument(
-        "-0",
         "--paths0",
         dest="paths",
         action="store_const",
@@ -104,7 +108,7 @@ def search(given: argparse.Namespace) -> None:
 
     in_json = given.json == STANDARD_OUTPUT
     for_programs = in_json or given.paths
-    check_file(given.out, None if in_json else given.json, inputs=[given.query])
+    check_file(given.out, given.json, inputs=[given.query])
     if in_json and given.paths:
         raise UserError("--json - and --paths both print: name a file for --json.")
     found = load_index(given.index)
@@ -114,13 +118,11 @@ def search(given: argparse.Namespace) -> None:
         raise UserError("--batch-size is of matching with a text, and the query is an image: leave it out.")
     hits = find(found, model_of(found, given), query, given.k, batch_size=given.batch_size)
     hits = [hit._replace(path=moved(hit.path, moves)) for hit in hits if hit.path is not None]
-    if given.json and not in_json:
+    if given.json:
         write_json(given.json, for_json(hits))
-    if in_json:
-        print(json.dumps(for_json(hits), indent=1))
-    elif given.paths:
+    if given.paths:
         print_paths(hits, given.paths)
-    else:
+    elif not in_json:
         console().print(hits_table(hits))
     beside = sys.stderr if for_programs else sys.stdout
     if given.out or not for_programs:
