@@ -43,6 +43,7 @@ WRONG = [
     ("evaluate.count", 0, "at least 1"),
     ("evaluate.beams", 0, "at least 1"),
     ("evaluate.layer", -1, "at least 0"),
+    ("evaluate.splits", (), "name at least one"),
     # What would divide by zero, learn nothing, or be refused by somebody else's code after hours.
     ("model.initial_temperature", 0.0, "from 0.001 to 0.5"),
     ("model.initial_temperature", -0.07, "from 0.001 to 0.5"),

@@ -313,6 +313,8 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_types("evaluate.", self)
+        if not self.splits:
+            raise UserError("evaluate.splits is empty: name at least one, such as test.")
         ranges = {
             ("count", "top_k", "beams"): (1, math.inf),
             ("layer",): (0, math.inf),

@@ -46,6 +46,15 @@ def show(*what: object) -> None:
         discard_what_is_gone()
 
 
+def duration(seconds: float) -> str:
+    """A time in the two largest units that it needs."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def discard_what_is_gone() -> None:
     """Sends output to nowhere from now on where its terminal or the reader of its pipe has gone."""
     for stream in (sys.stdout, sys.stderr):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from albef.config import DataConfig, ModelConfig, UserError
+from albef.data import loader
 from albef.data.loader import BadSample, ExampleSet, TooManyBadSamples, batches, order, step_records
 from albef.data.records import Batch, Record, stable_id
 from albef.data.text import Tokenizer
@@ -301,3 +302,18 @@ def test_all_captions_of_a_record_are_tried_before_it_is_bad():
     examples = example_set(Sparse(3))
     assert {TOKENIZER.decode(examples.example(0, epoch).ids) for epoch in range(10)} == {"a fox"}
     assert not examples.bad
+
+
+@pytest.mark.parametrize(
+    ("free", "fits"), [(2 * 3 * 4 * 3 * 16 * 16 * 4, True), (10_000, False), (None, True)]
+)
+def test_workers_whose_batches_have_no_room_are_refused(monkeypatch, free, fits):
+    monkeypatch.setattr(loader, "free_bytes", lambda place: free)
+    steps = loader._Steps(example_set(Drawn(8)), 4, 0, 1)
+    if fits:
+        loader._check_shared_memory(steps, workers=3)
+        return
+    with pytest.raises(
+        UserError, match=r"data\.workers is 3: their batches take 73\.7 kB .* has 10\.0 kB left"
+    ):
+        loader._check_shared_memory(steps, workers=3)

@@ -16,9 +16,9 @@ from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.evaluation.ranking import similarities
 from albef.model.albef import ALBEF
+from albef.progress import duration
 from albef.report import write_report
 from albef.report.findings import Pair, caption_maps, doubts, gallery_pairs, rank, training_pairs
-from albef.report.headline import duration
 from albef.report.page import source
 from albef.report.pairs import ordinal
 from albef.report.plots import LOSSES, SHARES, curves, lit, smoothed
@@ -281,6 +281,7 @@ def test_doubts_are_pairs_whose_likeliest_caption_means_something_else():
 def test_maps_are_of_words_that_can_be_seen_on_one_scale():
     engine = toy_engine(["a fox on the left of a car"])
     image = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    assert caption_maps(engine, Pair(image, "жук", 0)) == []  # of which the vocabulary knows no letter
     maps = caption_maps(engine, Pair(image, "A fox on the left of a car!", 0))
     assert [found.word for found in maps] == ["fox", "left", "car"]
     probability = engine.match([image], ["A fox on the left of a car!"])[0]

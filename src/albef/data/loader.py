@@ -27,13 +27,14 @@ from albef.data.sources import Source
 from albef.data.text import Tokenizer, clean_caption, clean_question, mask_tokens
 from albef.data.transforms import train_transform
 from albef.manifest import plain
-from albef.writing import append_whole
+from albef.writing import append_whole, free_bytes, size
 
 # First words of the random keys, so that no two purposes ever share a stream.
 _ORDER, _EXAMPLE = 1, 2
 
 # What a training may be told, and its workers with it: that the terminal closes, and to save. They go on.
 _UNTOLD = {signal.SIGHUP, signal.SIGUSR1}
+SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches, on Linux
 PATIENCE_SECONDS = 20  # for a batch; doubled whenever it was too short
 MAX_FAILURES = 5  # of the workers at the same step
 _WORKER_FAILURES = ("DataLoader worker (pid", "DataLoader timed out")  # as torch words them
@@ -210,6 +211,7 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
     """
     step, patience, failures = first_step, PATIENCE_SECONDS, 0
     if workers:
+        _check_shared_memory(steps, workers)
         with held_back(_UNTOLD):
             check_start(_context())
     while True:
@@ -251,6 +253,18 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
         say(f"Step {step}: {reason}. The data workers are started again.")
         if slow:  # they may be slow instead of stuck
             patience *= 2
+
+
+def _check_shared_memory(steps: _Steps, workers: int) -> None:
+    """Raises `UserError` where the workers' batches, two of each at most, have no room in shared memory."""
+    rows, side = steps.rows.stop - steps.rows.start, steps.examples.model.image_size
+    needed = 2 * workers * rows * 3 * side**2 * 4
+    free = free_bytes(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
+    if free is not None and free < needed:
+        raise UserError(
+            f"data.workers is {workers}: their batches take {size(needed)} of shared memory, and {SHARED_MEMORY} has "
+            f"{size(free)} left. Set fewer workers or 0, or make it larger (a container's is small: --shm-size)."
+        )
 
 
 class _Loaded(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from albef.config import Config, is_drawn
+from albef.config import Config, UserError, is_drawn
 from albef.data.pictures import BadPicture, Picture, open_picture
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
@@ -182,8 +182,14 @@ class WordMap(NamedTuple):
 
 
 def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
-    """A map for each word of the caption that may name something in the picture, in the caption's order."""
-    found = engine.ground(pair.image, pair.caption)
+    """A map for each word of the caption that may name something in the picture, in the caption's order.
+
+    None of a caption that the model can't read, such as one of signs that its vocabulary lacks.
+    """
+    try:
+        found = engine.ground(pair.image, pair.caption)
+    except UserError:
+        return []
     return [WordMap(word, map_) for word, map_ in found.words if word not in EMPTY_WORDS]
 
 

@@ -10,6 +10,7 @@ from albef.config import Config, is_drawn
 from albef.engine import Engine
 from albef.evaluation.by_task import MEASURED
 from albef.evaluation.tables import measured
+from albef.progress import duration
 from albef.report import page
 from albef.report.cases import task_bars, words_of
 from albef.report.figures import SCORES, Metrics, interval, splits, title
@@ -123,12 +124,3 @@ def precision(config: Config, run: Path) -> str:
     """What the run computed in: as its newest checkpoint says, else as set."""
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
     return str(json.loads(states[-1].read_text("utf-8"))["precision"]) if states else config.train.precision
-
-
-def duration(seconds: float) -> str:
-    """A time in the two largest units that it needs."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from albef.manifest import plain
 from albef.objectives import LOSSES
-from albef.progress import say
+from albef.progress import duration, say
 from albef.writing import append_whole
 
 Scalars = dict[str, float]
@@ -107,18 +107,6 @@ class RunLog:
         except Exception as error:
             self.writer = None
             self.say(f"TensorBoard can't be written ({plain(error)}). Training goes on without it.")
-
-
-def duration(seconds: float) -> str:
-    """A time for readers."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{hours // 24} days {hours % 24} h"
 
 
 def keep_before(file: Path, step: int) -> None:

@@ -49,7 +49,7 @@ from albef.train.stopping import (
     heard,
     stop_at_once,
 )
-from albef.writing import check_room
+from albef.writing import check_room, told
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -88,7 +88,10 @@ def train_in_processes(config: Config, run: Path) -> None:
                 # A terminal has sent Ctrl-C to the children too, which another one would stop at once.
                 os.kill(child.pid, SAVE if number == SAVE else signal.SIGTERM)
 
-    with tempfile.TemporaryDirectory() as meeting, handled(numbers, pass_on):
+    temporary = Path(tempfile.gettempdir())
+    with told(f"{temporary}, where temporary files are (see TMPDIR)", temporary):
+        place = tempfile.TemporaryDirectory()
+    with place as meeting, handled(numbers, pass_on):
         resource_tracker.ensure_running()  # which would let the signals through
         with held_back(numbers):  # in the children, until they can hear them
             started = start_processes(
