@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import toy
+from albef.config import UserError
 from albef.data.records import Box, Record
 from albef.evaluation import grounding
-from albef.evaluation.grounding import evaluate_grounding, grounded
+from albef.evaluation.grounding import activation, check_inside, evaluate_grounding, grounded
 from albef.model.maps import Maps
 
 GRID = 2  # of the toy model's maps
@@ -54,6 +55,10 @@ def one(box: Box, *proposals: Box) -> Record:
         ((8.0, 0.0, 4.0, 4.4), False),
         ((8.0, 0.0, 4.0, 4.6), True),
         ((4.0, 8.0, 4.0, 4.0), False),  # row and column are not the other
+        ((8.5, 4.0, 4.0, 4.0), True),  # the edges are inside
+        ((8.0, 4.5, 4.0, 4.0), True),
+        ((4.0, 4.0, 4.5, 4.0), True),
+        ((8.0, 0.0, 4.0, 4.5), True),
     ],
 )
 def test_a_map_points_into_the_box_or_beside_it(box: Box, pointed: bool) -> None:
@@ -65,6 +70,28 @@ def test_a_box_is_right_from_half_an_overlap_on() -> None:
     assert grounded(one((8.0, 4.0, 4.0, 8.0)), map_).right  # 16 of 32
     assert not grounded(one((8.0, 4.0, 4.0, 8.1)), map_).right
     assert not grounded(one((0.0, 0.0, 4.0, 4.0)), map_).right
+
+
+def test_what_of_a_map_is_in_a_box() -> None:
+    """By the square root of the area as it is given; the sides are cut to whole pixels after they are added."""
+    map_ = np.arange(48, dtype=np.float64).reshape(6, 8) + 1
+    assert activation(map_, (2.6, 1.7, 3.0, 2.0)) == pytest.approx(map_[1:3, 2:5].sum() / 6**0.5)
+    assert activation(map_, (-2.0, -1.0, 5.0, 3.0)) == pytest.approx(map_[0:2, 0:3].sum() / 15**0.5)
+    assert activation(map_, (6.0, 4.0, 5.0, 5.0)) == pytest.approx(map_[4:, 6:].sum() / 5)
+    assert activation(map_, (1.0, 1.0, 0.5, 0.5)) == pytest.approx(map_[1:1, 1:1].sum() * 2)
+    assert activation(map_, (1.0, 1.0, 0.0, 4.0)) == activation(map_, (1.0, 1.0, 4.0, 0.0)) == 0.0
+
+
+@pytest.mark.parametrize(("box", "beyond"), [
+    ((-2.0, -2.0, 34.0, 24.0), None), ((-2.5, 0.0, 9.0, 9.0), 2), ((0.0, -3.0, 9.0, 9.0), 3),
+    ((20.0, 0.0, 14.0, 9.0), 4), ((0.0, 10.0, 9.0, 15.0), 5),
+])  # fmt: skip
+def test_a_box_of_another_picture_is_noticed(box: Box, beyond: int | None) -> None:
+    if beyond is None:
+        check_inside(box, (30, 20), "row 1: the box")
+        return
+    with pytest.raises(UserError, match=rf"row 1: the box .* reaches {beyond} pixels .* 30 × 20"):
+        check_inside(box, (30, 20), "row 1: the box")
 
 
 def test_a_chosen_proposal_is_what_counts() -> None:
