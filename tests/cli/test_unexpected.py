@@ -16,9 +16,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
         reading.set("holiday/a.jpg")
         raise ZeroDivisionError("division of\nzebras")
 
-    monkeypatch.setattr("albef.search.index.build_index", fail)
-    monkeypatch.setattr("albef.engine.Engine.load", lambda *given, **named: None)
-    monkeypatch.setattr("albef.search.index.find_pictures", lambda *given, **named: ([], []))
+    monkeypatch.setattr("albef.engine.Engine.load", fail)
+    monkeypatch.setattr("albef.search.index.find_pictures", fail)
 
 
 def test_a_sentence_and_a_file_beside_the_output(
