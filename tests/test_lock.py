@@ -134,6 +134,10 @@ def test_where_there_are_no_locks_that_is_said(tmp_path: Path, monkeypatch: pyte
 
 def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for place in (tmp_path / "file" / "run", Path("/proc/run")):
-        with pytest.raises(UserError, match=rf"{place} can't be written .*--out"), alone_in(place):
+    for place, reason in (
+        (tmp_path / "file" / "run", "a part of the path is a file"),
+        (Path("/proc/run"), "its folder can't be made"),
+        (tmp_path / ("x" * 300), "the name is too long"),
+    ):
+        with pytest.raises(UserError, match=rf"{place}: can't be written: {reason}"), alone_in(place):
             pass

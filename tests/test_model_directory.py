@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import toy
 from albef.config import UserError
 from albef.data.text import Tokenizer
 from albef.engine import Engine
+from albef.exchange.importing import import_checkpoint
 from albef.model.albef import ALBEF
 from albef.model_directory import read_config, save_model
 
@@ -98,3 +100,13 @@ def test_other_libraries_read_the_texts_that_the_model_reads(
     for text in toy.CAPTIONS:
         expected = ours.encode(text, config.max_tokens, append_sep).tolist()
         assert theirs.encode(text).ids == expected
+
+
+def test_a_place_that_weights_can_never_be_read_from_is_refused(tmp_path: Path) -> None:
+    engine = toy.engine()
+    place = tmp_path / os.fsdecode(b"caf\xe9") / "model"
+    with pytest.raises(UserError, match="this path is not UTF-8"):
+        save_model(place, engine.model, engine.tokenizer, "")
+    with pytest.raises(UserError, match="this path is not UTF-8"):
+        import_checkpoint(tmp_path / "a.pth", place)
+    assert list(tmp_path.iterdir()) == []

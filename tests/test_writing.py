@@ -15,19 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from albef import writing
+from albef import disk, writing
 from albef.config import UserError
+from albef.disk import check_room, free_bytes
 from albef.manifest import verify
-from albef.writing import (
-    check_file,
-    check_folder,
-    check_room,
-    free_bytes,
-    whole_file,
-    whole_folder,
-    write_json,
-    write_whole,
-)
+from albef.writing import check_file, check_folder, whole_file, whole_folder, write_json, write_whole
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -167,7 +159,7 @@ def test_new_files_and_folders_have_the_usual_permissions(tmp_path: Path) -> Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from albef import writing
+from albef import disk, writing
 from albef.manifest import verify
 target, kind, swaps = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "at once"
 if not swaps:
@@ -395,7 +387,7 @@ def test_a_number_that_a_library_keeps_to_itself(tmp_path: Path, monkeypatch: py
 
     with pytest.raises(UserError, match="x: can't be written: the system says: 9999 requested"):
         save()
-    monkeypatch.setattr(writing, "free_bytes", lambda place: 0)
+    monkeypatch.setattr(disk, "free_bytes", lambda place: 0)
     with pytest.raises(UserError, match="x: can't be written: the disk is full"):
         save()
 
@@ -419,7 +411,7 @@ def test_whatever_the_system_refuses_is_a_sentence(
             patch.setattr(writing, "EXCHANGE", NO_EXCHANGE)
             if (call == "rename" and write is write_whole) or (call == "replace" and write is fill):
                 continue
-            with pytest.raises(UserError, match=rf"{name}: can't be written: {writing.REASONS[code][:20]}"):
+            with pytest.raises(UserError, match=rf"{name}: can't be written: {disk.REASONS[code][:20]}"):
                 write(tmp_path / name, "new")
     assert (tmp_path / "things" / "a").read_text() == "old"
     assert (tmp_path / "file").read_text() == "old"
@@ -482,16 +474,16 @@ def test_room_is_compared_before_the_work(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "file").touch()
     assert free_bytes(tmp_path / "file" / "below")
     check_room(tmp_path / "idx", 1000)
-    monkeypatch.setattr(writing, "free_bytes", lambda place: 1_500_000)
+    monkeypatch.setattr(disk, "free_bytes", lambda place: 1_500_000)
     check_room(tmp_path / "idx", 1_500_000)
     with pytest.raises(UserError, match=r"idx: takes 2\.1 GB, but its disk has 1\.5 MB left; make room"):
         check_room(tmp_path / "idx", 2_100_000_000)
-    monkeypatch.setattr(writing, "free_bytes", lambda place: None)
+    monkeypatch.setattr(disk, "free_bytes", lambda place: None)
     check_room(tmp_path / "idx", 10**18)
 
 
 def test_bytes_for_readers() -> None:
-    assert [writing.size(n) for n in (0, 999, 1500, 395e3, 2.5e9, 3e15)] == [
+    assert [disk.size(n) for n in (0, 999, 1500, 395e3, 2.5e9, 3e15)] == [
         "0 bytes",
         "999 bytes",
         "1.5 kB",

@@ -9,7 +9,8 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from albef.config import UserError
+from albef.disk import told
+from albef.errors import UserError
 from albef.manifest import plain
 
 # Hidden, so that a folder that holds nothing else is a new one. The first of the processes that a training starts has
@@ -27,12 +28,8 @@ def alone_in(folder: Path, name: str = LOCK_FILE, say: Callable[[str], None] = p
     """
     busy = "is training here; wait for its end or stop it, or choose another folder with --out."
     with contextlib.ExitStack() as held:
-        try:
+        with told(folder, Path(os.path.realpath(folder))):
             reason = held.enter_context(locked(folder / name, folder, busy))
-        except OSError as error:
-            raise UserError(
-                f"{folder} can't be written ({plain(error)}): choose another with --out."
-            ) from None
         if reason:
             say(f"{folder} can't be locked ({reason}): see that no second training is started there.")
         yield

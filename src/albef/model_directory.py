@@ -60,10 +60,22 @@ def save_model(
     It is complete or absent, never half-written. A model that was there is replaced; raises `UserError` when
     the folder holds anything else.
     """
+    check_name(folder)
     with whole_folder(folder, FILES) as temporary:
         write_description(temporary, model, tokenizer, card, answers, trained)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def check_name(folder: Path) -> None:
+    """Raises `UserError` for a folder whose path isn't UTF-8, where weights could be written, but never be read."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{folder}: this path is not UTF-8, and the library that stores weights reads no other; choose another "
+            f"folder."
+        ) from None
 
 
 def write_description(

@@ -23,7 +23,7 @@ from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answered, check_answers, frequent_answers
 from albef.lock import alone_in
 from albef.model.albef import ALBEF
-from albef.model_directory import Trained, read_answers, save_model
+from albef.model_directory import Trained, check_name, read_answers, save_model
 from albef.progress import show
 from albef.recipe import dump_config, load_recipe
 from albef.train.checkpoint import checkpoints_in, load_task
@@ -139,16 +139,12 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
 
 def check_free(folder: Path) -> None:
     """Raises `UserError` for a folder that is used for something else than a run, or whose name weights can't have."""
-    try:
-        str(folder.absolute()).encode()
-    except UnicodeEncodeError:
-        raise UserError(
-            f"{folder}: this path is not UTF-8, and the library that stores weights reads no other; choose another "
-            f"folder with --out."
-        ) from None
-    if not folder.exists() or (folder / CONFIG_FILE).exists():
+    check_name(folder)
+    if not os.path.exists(folder) or os.path.exists(folder / CONFIG_FILE):
         return
-    if not folder.is_dir() or any(not entry.name.startswith(".") for entry in folder.iterdir()):
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is a file, where the run's folder is to be: choose another with --out.")
+    if any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
 
 

@@ -228,7 +228,7 @@ def test_room_is_said_and_compared_before_the_work(
     main(["index", str(home / "model"), str(home / "photos"), "--out", str(home / "idx2")])
     taken = (home / "idx2" / "tokens.npy").stat().st_size + (home / "idx2" / "features.npy").stat().st_size
     assert capsys.readouterr().out.startswith(f"3 files, whose index takes {taken - 256} bytes (")
-    monkeypatch.setattr("albef.writing.free_bytes", lambda place: 500)
+    monkeypatch.setattr("albef.disk.free_bytes", lambda place: 500)
     monkeypatch.setattr(LoadedModel, "image_encodings", lambda *_: pytest.fail("the work has begun"))
     said = refused(capsys, "index", str(home / "model"), str(home / "photos"), "--out", str(home / "idx"))
     assert f"{home / 'idx'}: takes " in said

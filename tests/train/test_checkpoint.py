@@ -279,7 +279,7 @@ def test_a_training_that_finds_no_room_does_not_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = prepare(toy.config(), tmp_path / "run")
-    monkeypatch.setattr("albef.writing.free_bytes", lambda place: 10_000)
+    monkeypatch.setattr("albef.disk.free_bytes", lambda place: 10_000)
     monkeypatch.setattr("albef.train.loop.Loop.run", lambda *_: pytest.fail("the training has begun"))
     with pytest.raises(UserError, match=r"checkpoints: takes .* but its disk has 10\.0 kB left"):
         train(config, tmp_path / "run")

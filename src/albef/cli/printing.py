@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from albef.config import UserError
-from albef.writing import REASONS
+from albef.disk import REASONS
 
 CLOSED_PIPE = 141  # as of a program that the signal of a closed pipe ends
 

@@ -19,8 +19,9 @@ from albef.cli.arguments import (
     whole,
 )
 from albef.config import UserError
+from albef.disk import free_bytes, size
 from albef.progress import console
-from albef.writing import STANDARD_OUTPUT, check_file, check_folder, free_bytes, size, write_json
+from albef.writing import STANDARD_OUTPUT, check_file, check_folder, write_json
 
 if TYPE_CHECKING:
     from albef.engine import Engine

@@ -26,8 +26,9 @@ from albef.data.records import Batch, Example, LeftOut, Record, stable_id
 from albef.data.sources import Source
 from albef.data.text import Tokenizer, clean_caption, clean_question, mask_tokens
 from albef.data.transforms import train_transform
+from albef.disk import free_bytes, size
 from albef.manifest import plain
-from albef.writing import append_whole, free_bytes, size
+from albef.writing import append_whole
 
 # First words of the random keys, so that no two purposes ever share a stream.
 _ORDER, _EXAMPLE = 1, 2

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from albef import distributed
 from albef.data.pictures import BadPicture, Picture
+from albef.disk import told
 from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, log_odds
 from albef.evaluation.metrics import ranks
 from albef.model import kernels
 from albef.ranker import best_first, combined, others_last
-from albef.writing import told, write_all
+from albef.writing import write_all
 
 IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
 BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates

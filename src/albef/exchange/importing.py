@@ -13,6 +13,7 @@ from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.data.text import Tokenizer
+from albef.disk import check_room
 from albef.errors import reading
 from albef.exchange.account import Row, account, model_card
 from albef.exchange.pth import Published, read_pth
@@ -27,11 +28,12 @@ from albef.model_directory import (
     TEACHER_FILE,
     WEIGHTS_FILE,
     Trained,
+    check_name,
     read_answers,
     write_description,
 )
 from albef.progress import track
-from albef.writing import check_folder, check_room, whole_folder
+from albef.writing import check_folder, whole_folder
 
 POSITIONS = "image_encoder.positions"
 UNTAUGHT = ("itm_head", "temperature")  # have no momentum copy
@@ -63,6 +65,7 @@ def import_checkpoint(
     In memory there is one tensor at a time; all else are pages of the file. Raises `UserError` for files of other
     models, for shapes that contradict each other, and for a folder that holds something else.
     """
+    check_name(folder)
     check_folder(folder, FILES)
     reading.set(file)
     choices = choices or Choices()

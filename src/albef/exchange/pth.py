@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
-from albef.writing import check_file, check_room, whole_file
+from albef.disk import check_room
+from albef.writing import check_file, whole_file
 
 ZIP = b"PK\x03\x04"  # what torch has written since 1.6; what is older can't be mapped into memory
 OWN_KEY = "albef"  # under "config" of the files that we write

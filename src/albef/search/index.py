@@ -16,10 +16,11 @@ from albef.config import ModelConfig, UserError
 from albef.data.files import Identity, found_below, summary
 from albef.data.pictures import BadPicture
 from albef.data.records import LeftOut
+from albef.disk import check_room
 from albef.engine import PICTURES_AT_ONCE, Engine
 from albef.errors import reading
 from albef.manifest import MANIFEST_FILE, plain, verify
-from albef.writing import check_room, whole_folder
+from albef.writing import whole_folder
 
 FORMAT_VERSION = 1
 FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (

@@ -24,6 +24,7 @@ from albef.config import Config, UserError
 from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.sources import Source, open_source
 from albef.data.text import Tokenizer
+from albef.disk import check_room, told
 from albef.engine import choose_device
 from albef.lock import CHILD_LOCK_FILE, alone_in
 from albef.model import kernels
@@ -49,7 +50,6 @@ from albef.train.stopping import (
     heard,
     stop_at_once,
 )
-from albef.writing import check_room, told
 
 TOKENIZER_FILE = "tokenizer.json"
 

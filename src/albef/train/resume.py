@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from albef import distributed
 from albef.config import LATER, Config, UserError
 from albef.data.fingerprint import data_fingerprint
+from albef.disk import told
 from albef.manifest import Damaged, Manifest, read_manifest, verify
 from albef.recipe import load_recipe
 from albef.train.checkpoint import Facts, checkpoints_in
-from albef.writing import append_whole, told
+from albef.writing import append_whole
 
 CONFIG_FILE, CHANGES_FILE = "config.yaml", "changes.jsonl"
 DATA = "the content of the data"
