@@ -167,6 +167,8 @@ def test_a_foil_that_fools_the_model_counts_against_its_own_kind(
     expected = {"count": 0.0, "size": 0.5, "noun": 1.0, "background": 1.0, "location": 1.0, "relation": 1.0}
     assert {kind: metrics[f"test/itm/foil_{kind}"] for kind in expected} == expected
     assert {metrics[f"test/itc/foil_{kind}"] for kind in expected} == {1.0}
+    # Contrast, 1 to 0 divided by the temperature, outweighs what matching believes.
+    assert {metrics[f"test/sum/foil_{kind}"] for kind in expected} == {1.0}
 
 
 def test_rows_with_one_image_id_are_one_picture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
