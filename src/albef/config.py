@@ -20,6 +20,7 @@ TaskName = Literal["pretrain", "retrieval", "vqa", "entailment", "text_assignmen
 TEMPERATURE_RANGE = (0.001, 0.5)  # within which training keeps it, as published
 LARGEST_SEED = 2**63 - 1  # that torch's generator takes
 LONGEST_TIMEOUT_SECONDS = 10**9
+MOST_AT_ONCE = 1_024  # threads and processes
 
 
 def is_drawn(source: str) -> bool:
@@ -176,6 +177,7 @@ class DataConfig:
             ("crop_scale",): (ABOVE_0, 1),
             ("count", "num_nouns"): (1, math.inf),
             ("twins_from_epoch", "workers"): (0, math.inf),
+            ("workers",): (-math.inf, MOST_AT_ONCE),
         }
         check_ranges("data", self, ranges)
         if self.crop_scale[0] > self.crop_scale[1]:
@@ -291,6 +293,7 @@ class TrainConfig:
             ("betas",): (0, BELOW_1),
             ("seed",): (0, LARGEST_SEED),
             ("timeout_seconds",): (1, LONGEST_TIMEOUT_SECONDS),
+            ("threads", "processes"): (-math.inf, MOST_AT_ONCE),
         }
         check_ranges("train", self, ranges)
         if self.optimizer == "muon" and self.shard:

@@ -15,7 +15,7 @@ from albef.children import refuse_while_starting
 from albef.config import Config, DataConfig, TaskName, UserError, is_drawn
 from albef.data.sources import check_pictograms, open_source
 from albef.data.text import Tokenizer
-from albef.engine import Engine
+from albef.engine import Engine, choose_device
 from albef.evaluation.by_task import MEASURED, Asked, evaluate_on, facts_of, protocol_of
 from albef.evaluation.evaluate import write_metrics
 from albef.evaluation.protocol import short
@@ -112,6 +112,7 @@ def why_unmeasured(config: Config, folder: Path) -> str:
 
 def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config:
     """The configuration with its final vocabulary, written into a run folder that is new or holds this very run."""
+    choose_device(config.train.device)  # before anything is written: there may be none of that name
     tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
     if config.train.init:
         known = load_recipe(config_file).model if config_file.exists() else None

@@ -126,3 +126,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").unlink()
     with pytest.raises(UserError, match="not empty and holds no run"):
         prepare(toy.config(), tmp_path)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu:x"])
+def test_a_device_that_is_not_there_leaves_no_folder(tmp_path: Path, device: str) -> None:
+    config = toy.config(train=TrainConfig(batch_size=4, device=device))
+    with pytest.raises(UserError, match=f"Device '{device}' can't be used here"):
+        prepare(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
