@@ -26,7 +26,7 @@ from albef.train.checkpoint import CheckpointWriter, Facts, optimizer_tensors
 from albef.train.logging import RunLog, Scalars
 from albef.train.optim import lr_at, set_lr, stage_at
 from albef.train.sharding import plain, whole
-from albef.train.stopping import Asked, Interrupted
+from albef.train.stopping import Asked, Interrupted, Wish
 
 MAX_SKIPPED_IN_A_ROW = 20
 TEACHER, STUDENT = 0, 1  # last words of the random keys of a part of a step
@@ -98,7 +98,7 @@ class Loop:
                     fuse = stage.fuse
                 output = self.backward(forward, batch, step, stage)
                 grad_norm = plain(clip_grad_norm_(student.parameters(), clip_norm))
-                scalars, good, stop, save = self.everywhere(output, grad_norm)
+                scalars, good, wish = self.everywhere(output, grad_norm)
                 if good:
                     self.optimizer.step()
                     self.task.update(output)
@@ -124,9 +124,9 @@ class Loop:
                         f"train.precision=fp32 may help."
                     )
                 due = (step + 1) % config.checkpoint_every_steps == 0
-                if (due and not skipped_in_a_row) or last or stop or save:
+                if (due and not skipped_in_a_row) or last or wish:
                     self.save(step + 1)
-                if stop:
+                if wish == Wish.STOP:
                     break
             self.finish(step + 1)
 
@@ -178,21 +178,19 @@ class Loop:
         """The run's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def everywhere(self, output: Output, grad_norm: Tensor) -> tuple[Scalars, bool, bool, bool]:
+    def everywhere(self, output: Output, grad_norm: Tensor) -> tuple[Scalars, bool, Wish]:
         """The step's figures over all processes, whether they are finite, and what any process was asked for.
 
-        That is to stop, and to save. This is the step's one synchronisation with the device.
+        This is the step's one synchronisation with the device.
         """
         named = {**output.losses, **output.measures, "grad_norm": grad_norm}
-        asked = grad_norm.new_tensor([self.asked.stop, self.asked.save])
-        *values, stop, save = distributed.all_mean(
-            torch.cat([torch.stack([*named.values()]), asked])
-        ).tolist()
+        asked = [torch.full_like(grad_norm, float(one)) for one in (self.asked.stop > 0, self.asked.save)]
+        *values, stop, save = distributed.all_mean(torch.stack([*named.values(), *asked])).tolist()
         scalars = dict(zip(named, values, strict=True))
         good = all(math.isfinite(scalars[name]) for name in (*output.losses, "grad_norm"))
         if save:
             self.asked.save = False
-        return scalars, good, stop > 0, save > 0
+        return scalars, good, Wish.STOP if stop else Wish.SAVE if save else Wish.NOTHING
 
     def progress(self, step: int, rate: float) -> Scalars:
         """Where in its schedules a logged step is, and what it cost."""

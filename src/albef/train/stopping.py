@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from types import FrameType
 
 from albef.config import UserError
@@ -22,6 +23,12 @@ class Interrupted(Exception):
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(message)
         self.exit_code = 128 + number  # as shells count: 130 after Ctrl-C, 143 after SIGTERM
+
+
+class Wish(IntEnum):
+    """What a training is to do after a step."""
+
+    NOTHING, SAVE, STOP = 0, 1, 2
 
 
 @dataclass
