@@ -24,6 +24,12 @@ def test_splits_that_there_are_not(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_scenes_without_the_boxes_that_grounding_is_measured_by(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"set data\.source=pictograms:grounding"):
+        prepare(asking(TaskConfig(name="grounding")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_layers_that_there_are_not() -> None:
     with pytest.raises(UserError, match=r"layer is 2, but model\.fusion_depth is 2"):
         asking(TaskConfig(name="grounding"), layer=2)

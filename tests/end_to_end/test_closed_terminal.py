@@ -23,8 +23,8 @@ train: {steps: 1000000, batch_size: 4, warmup_steps: 1, precision: fp32, attenti
 PATIENCE_SECONDS = 100
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_closed_terminal_loses_nothing(tmp_path: Path, processes: int) -> None:
+@pytest.mark.parametrize("setting", ["--train.processes=2", "--data.workers=1"])
+def test_a_closed_terminal_loses_nothing(tmp_path: Path, setting: str) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     ours, theirs = os.openpty()
 
@@ -41,7 +41,7 @@ def test_a_closed_terminal_loses_nothing(tmp_path: Path, processes: int) -> None
         "recipe.yaml",
         "--out",
         "run",
-        f"--train.processes={processes}",
+        setting,
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm"}
     training = subprocess.Popen(
