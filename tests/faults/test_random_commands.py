@@ -17,7 +17,7 @@ from albef.cli.arguments import leaves
 from albef.model_directory import Trained, save_model
 from albef.search.index import build_index
 
-CALLS = 2000 if faulty.FULL else 150
+CALLS = 2000 if faulty.FULL else 50
 HEADS = {"pretrain": (), "vqa": ("answer",), "entailment": ("entailment",), "nlvr": ("nlvr",)}
 TEXTS = [
     "a fox",
@@ -118,7 +118,7 @@ def command(parser: argparse.ArgumentParser, rng: random.Random, paths: list[str
         values = [] if action.nargs == 0 else [value_for(action, rng, paths) for _ in range(times)]
         if not action.option_strings:
             words += values if rng.random() < 0.95 else []
-        elif action.required or rng.random() < 0.3:
+        elif action.required or action.dest == "count" or rng.random() < 0.3:  # by default many are drawn
             words += [rng.choice(action.option_strings), *values]
     if words[0] == "train":
         words += ["--print_config", *rng.sample(SETTINGS, 1)]
