@@ -97,6 +97,7 @@ def test_nlvr2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = records(out / "nlvr_dev.json", "nlvr", source)
     assert [(record.label, record.key) for record in found] == [(0, "dev-850-0-0"), (1, "dev-850-0-1")]
     assert records(out / "nlvr_test.json", "nlvr", source)[0].image.parent == source / "test1"
+    assert not (out / "nlvr_test2.json").exists()
     assert (out / "missing.txt").read_text() == "images/train/98/train-10171-1-img1.png\n"
     out.rename(tmp_path / "before")
     for row, message in (
@@ -111,3 +112,21 @@ def test_nlvr2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         error = capsys.readouterr().err
         assert "dev.json, line 1: " in error
         assert message in error
+
+
+@pytest.mark.parametrize("there", ["annotations and images", "annotations"])
+def test_the_second_test_set_of_nlvr2_is_written_where_its_images_are(tmp_path: Path, there: str) -> None:
+    source = tmp_path / "nlvr2"
+    for name, more in (("train", {"directory": 0}), ("dev", {}), ("test1", {}), ("test2", {})):
+        file = write(source / "data" / f"{name}.jsonl", [statement(f"{name}-0-0-0", **more)])
+        file.rename(file.with_suffix(".json"))
+        if name != "test2" or "images" in there:
+            for side in (0, 1):
+                folder = source / "images" / name / ("0" if more else "")
+                picture(folder / f"{name}-0-0-img{side}.png")
+    out = prepare("nlvr2", source)
+    assert (out / "nlvr_test2.json").exists() == ("images" in there)
+    if "images" in there:
+        (found,) = records(out / "nlvr_test2.json", "nlvr", source)
+        assert found.key == "test2-0-0-0"
+    assert not (out / "missing.txt").exists()
