@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := runs/quickstart
 
 .PHONY: quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
-	mutants check audit format bench clean
+	results mutants check audit format bench clean
 
 quickstart: .venv/installed  ## train a model on pictograms (6 to 12 minutes on 2 cores), evaluate it, search with it
 	$(BIN)/python scripts/quickstart.py --run $(RUN) $(if $(FRESH),--fresh)
@@ -21,6 +21,9 @@ test-faults-short: .venv/installed  ## kills, damage, full disks, malicious file
 
 test-faults: .venv/installed  ## the same with every kill and signal of the long set
 	ALBEF_FAULTS=full $(BIN)/python -m pytest tests/faults
+
+results: weights  ## every figure of README and docs (2 hours on 2 cores, can be stopped); rewrites docs/results.md
+	$(BIN)/python scripts/results.py
 
 mutants: .venv/installed  ## 400 slips put into the code, one at a time: which of them no test notices (45 minutes on 2 cores)
 	$(BIN)/python scripts/mutants.py $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))

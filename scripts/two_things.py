@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from albef.data.pictograms.painting import Painter
 from albef.data.pictograms.scenes import Scene, Scenes
 from albef.data.pictograms.things import OPPOSITE, Location, Thing, location, relation
 from albef.data.text import MASK
+from albef.writing import write_json
 
 
 def placed(noun: str, place: Location) -> Claim:
@@ -124,6 +126,7 @@ def main() -> None:
         "--num-nouns", type=int, default=24, help="that the model was trained with (default 24)"
     )
     parser.add_argument("--count", type=int, default=300, help="scenes of two things (default 300)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares here too")
     given = parser.parse_args()
     engine = Engine.load(given.model)
     source = Scenes("test", 7, given.num_nouns, mix={"pair": 1.0}, twin_share=0.0)
@@ -133,10 +136,15 @@ def main() -> None:
     table = Table(
         "what is swapped", "captions", "ITC", "ITM", "MLM", title="the true caption is preferred, %"
     )
+    shares = {}
     for about, preferred in preferences(engine, scenes, pictures).items():
-        itc, itm = 100 * preferred.mean(0)
-        table.add_row(about, str(len(preferred)), f"{itc:.1f}", f"{itm:.1f}", "")
+        itc, itm = map(float, preferred.mean(0))
+        shares |= {f"{about}/itc": itc, f"{about}/itm": itm}
+        table.add_row(about, str(len(preferred)), f"{100 * itc:.1f}", f"{100 * itm:.1f}", "")
     nouns = filled(engine, scenes, pictures)
+    shares["the noun at a place/mlm"] = float(nouns.mean())
+    if given.json:
+        write_json(given.json, shares)
     table.add_row(
         f"a {MASK} somewhere".replace("[", r"\["), str(len(nouns)), "", "", f"{100 * nouns.mean():.1f}"
     )

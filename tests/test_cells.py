@@ -1,0 +1,154 @@
+"""Cells run once, go on where they were stopped, and their rows say what they are measurements of."""
+
+import subprocess
+from pathlib import Path
+
+import cells
+import pytest
+import results
+from cells import Cell, read_rows, run_cells
+from results_page import latest
+
+from albef.cli import build_parser
+from albef.config import UserError
+from albef.recipe import load_recipe
+
+CELL = Cell(
+    "one", "recipes/quickstart.yaml", 1, measures={"more": ("albef", "evaluate", "{run}", "--count=500")}
+)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Every command that was called; in place of doing its work it writes the files that the work would."""
+    commands: list[list[str]] = []
+
+    def fake(command: list[str], log: Path, name: str) -> None:
+        commands.append(command)
+        if "train" in command:
+            run = Path(command[-1] if "--resume" in command else command[command.index("--out") + 1])
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "metrics.json").write_text('{"test/itc/t2i_r1": 0.5}')
+            (run / "report.html").write_text("")
+        else:
+            Path(command[command.index("--json") + 1]).write_text('{"count": 3}')
+
+    monkeypatch.setattr(cells, "call", fake)
+    monkeypatch.setattr(cells, "commit", lambda: "abc1234")
+    return commands
+
+
+def run(cells_: list[Cell], folder: Path) -> list[cells.Row]:
+    """Runs cells, silently; all rows after it."""
+    run_cells(cells_, folder / "rows.jsonl", folder / "runs", say=lambda line: None)
+    return read_rows(folder / "rows.jsonl")
+
+
+def test_a_row_names_its_cell_commit_code_machine_and_figures(
+    called: list[list[str]], tmp_path: Path
+) -> None:
+    (row,) = run([CELL], tmp_path)
+    assert row["cell"] == "one"
+    assert row["commit"] == "abc1234"
+    assert row["code"] == cells.code_hash()
+    assert row["cpu"] == cells.processor()
+    assert row["seconds"] >= 0
+    assert row["figures"] == {"training": {"test/itc/t2i_r1": 0.5}, "more": {"count": 3}}
+    assert [command[1:4] for command in called] == [["-m", "albef", "train"], ["-m", "albef", "evaluate"]]
+
+
+def test_a_finished_cell_is_not_run_again_and_a_changed_one_is(
+    called: list[list[str]], tmp_path: Path
+) -> None:
+    run([CELL], tmp_path)
+    called.clear()
+    assert len(run([CELL], tmp_path)) == 1
+    assert not called
+    changed = Cell("one", CELL.recipe, 1, ("--train.seed=7",), CELL.measures)
+    assert [row["cell"] for row in run([changed], tmp_path)] == ["one", "one"]
+    assert "--train.seed=7" in called[0]
+
+
+def test_a_stopped_training_is_resumed_and_a_finished_one_only_measured(
+    called: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finishing = cells.call
+
+    def stopped(command: list[str], log: Path, name: str) -> None:
+        (tmp_path / "runs" / "one" / "checkpoints").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cells, "call", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run([CELL], tmp_path)
+    monkeypatch.setattr(cells, "call", finishing)
+    run([CELL], tmp_path)
+    assert "--resume" in called[0]
+    (tmp_path / "rows.jsonl").unlink()
+    (tmp_path / "runs" / "one.more.json").unlink()
+    called.clear()
+    run([CELL], tmp_path)
+    assert [command[3] for command in called] == ["evaluate"]
+
+
+def test_a_run_of_other_settings_in_the_place_is_not_taken(called: list[list[str]], tmp_path: Path) -> None:
+    run([CELL], tmp_path)
+    (tmp_path / "rows.jsonl").unlink()
+    (tmp_path / "runs" / "one" / "checkpoints").mkdir()
+    called.clear()
+    run([Cell("one", CELL.recipe, 1, ("--train.seed=7",))], tmp_path)
+    assert [command[3] for command in called] == ["train"]
+    assert "--resume" not in called[0]
+
+
+def test_a_cell_without_what_it_needs_is_left_out_and_named(called: list[list[str]], tmp_path: Path) -> None:
+    told: list[str] = []
+    needy = Cell("two", CELL.recipe, 1, needs=("runs/no-such-weights",))
+    run_cells([needy, CELL], tmp_path / "rows.jsonl", tmp_path / "runs", say=told.append)
+    assert [row["cell"] for row in read_rows(tmp_path / "rows.jsonl")] == ["one"]
+    assert any("two: left out, there is no runs/no-such-weights" in line for line in told)
+
+
+def test_a_command_that_fails_ends_the_run_with_its_last_line(tmp_path: Path) -> None:
+    failing = ["python3", "-c", "import sys; print('the disk is full'); sys.exit(2)"]
+    with pytest.raises(UserError, match=r"The cell one failed with exit status 2; .*\nthe disk is full"):
+        cells.call(failing, tmp_path / "one.log", "one")
+
+
+def test_code_that_differs_from_its_commit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        (tmp_path / "src").mkdir(exist_ok=True)
+        (tmp_path / "src" / "a.py").write_text("1\n")
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *author, *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(cells, "ROOT", tmp_path)
+    assert len(cells.commit()) >= 7
+    (tmp_path / "src" / "a.py").write_text("2\n")
+    with pytest.raises(UserError, match=r"differs from its commit[^\n]*\n.*src/a.py"):
+        cells.commit()
+
+
+def test_words_change_no_code_and_a_number_does() -> None:
+    source = '"""One."""\ndef f():\n    """Two."""\n    return 1\n'
+    reworded = '"""Other."""\n# why\ndef f():\n    """Words."""\n    return 1\n'
+    assert cells.without_docstrings(source) == cells.without_docstrings(reworded)
+    assert cells.without_docstrings(source) != cells.without_docstrings(source.replace("1", "2"))
+
+
+@pytest.mark.parametrize("cell", results.CELLS, ids=lambda cell: cell.name)
+def test_every_cell_of_the_results_has_a_recipe_and_commands_that_parse(cell: Cell, tmp_path: Path) -> None:
+    load_recipe(cells.ROOT / cell.recipe, [*cells.filled(["albef", *cell.settings], tmp_path, tmp_path)[3:]])
+    for command in cell.measures.values():
+        if command[0] == "albef":
+            build_parser().parse_args(cells.filled(command, tmp_path, tmp_path)[3:])
+        else:
+            assert (cells.ROOT / command[0]).is_file()
+
+
+def test_rows_of_different_code_make_no_page() -> None:
+    rows = [{"cell": "one", "code": "a"}, {"cell": "two", "code": "b"}]
+    with pytest.raises(UserError, match=r"different code: one \(a\), two \(b\)"):
+        latest(rows)
+    assert latest([{"cell": "one", "code": "a"}, {"cell": "one", "code": "b"}])["one"]["code"] == "b"
