@@ -1,11 +1,13 @@
-# Two commands are all a newcomer needs: `make quickstart` and `make test`. Each sets up .venv by itself.
+# `make install` sets up .venv. `make quickstart` and `make test` do so too where it is missing.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 RUN := runs/quickstart
 
-.PHONY: quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
+.PHONY: install quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
 	results mutants check audit format bench clean
+
+install: .venv/installed  ## albef and all that its tests need, in .venv
 
 quickstart: .venv/installed  ## train a model on pictograms (6 to 12 minutes on 2 cores), evaluate it, search with it
 	$(BIN)/python scripts/quickstart.py --run $(RUN) $(if $(FRESH),--fresh)

@@ -38,7 +38,8 @@ def code_of(text: str) -> Iterator[Written]:
     for language, block in fence.findall(text):
         if language != "python":
             for line in block.replace("\\\n", " ").splitlines():
-                yield Written(re.split(r"\s+#|\s{3,}", line.strip())[0], True)  # what follows explains
+                # What follows explains, or is another program's.
+                yield Written(re.split(r"\s+#|\s{3,}|\s\|\s", line.strip())[0], True)
     for span in re.findall(r"`([^`]+)`", fence.sub("", text)):
         yield Written(span, False)
 
@@ -183,6 +184,7 @@ def test_a_slip_in_a_page_is_noticed(page: str, said: str) -> None:
         "`albef evaluate RUN_OR_MODEL [--data …] [--task …] [--json FILE]`, `--json`, `train.steps: 3`",
         "`model.safetensors`, `data.json`, `--train.steps=3`, `albef --version`, `the albef package`",
         "```python\nalbef no-such\n```",
+        '```\nalbef search pictures.idx "a fox" --paths0 | xargs -0 ls -l\n```',
     ],
 )
 def test_what_may_be_written_is(page: str) -> None:
