@@ -13,7 +13,7 @@ from timing import interleaved
 
 from albef.config import DataConfig, ModelConfig
 from albef.data import transforms
-from albef.data.pictures import open_picture
+from albef.data.images import open_image
 
 HEIGHT, WIDTH, SIDE = 375, 500, 256
 
@@ -68,7 +68,7 @@ def decoding_section(pictures: int, rounds: int) -> list[Section]:
         rng = np.random.default_rng(0)
         for file in files:
             transforms.train_transform(
-                open_picture(file, obey_exif=False), data, SIDE, model.mean, model.std, rng
+                open_image(file, obey_exif=False), data, SIDE, model.mean, model.std, rng
             )
 
     timings = interleaved({"Pillow, published": theirs, "ours": ours}, rounds)

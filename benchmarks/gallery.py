@@ -14,7 +14,7 @@ import torch
 
 from albef.config import SIZES
 from albef.data.text import Tokenizer
-from albef.engine import Engine, Picture
+from albef.engine import Engine, ImageInput
 from albef.evaluation import ranking
 from albef.evaluation.evaluate import recalls
 from albef.model.albef import ALBEF
@@ -59,7 +59,7 @@ def whole(size: str, pictures: int, captions: int) -> dict[str, float]:
     model = ALBEF(config, ("contrast", "itm")).requires_grad_(False)
     engine = Engine(model, tokenizer, quiet=True, bf16=torch.cpu._is_avx512_bf16_supported())
     # Small ones, so that only what evaluation holds is counted.
-    images: Sequence[Picture] = list(rng.integers(0, 256, (pictures, 24, 24, 3), dtype=np.uint8))
+    images: Sequence[ImageInput] = list(rng.integers(0, 256, (pictures, 24, 24, 3), dtype=np.uint8))
     engine.match(images[:1], texts[:1])
     of_text = [number // captions for number in range(len(texts))]
     of_image = [list(range(captions * row, captions * (row + 1))) for row in range(pictures)]

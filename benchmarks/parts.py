@@ -15,7 +15,7 @@ from torch import Tensor
 
 from albef.config import SIZES, DataConfig
 from albef.data import transforms
-from albef.data.pictures import open_picture
+from albef.data.images import open_image
 from albef.model.albef import ALBEF, Encoding
 from albef.tasks.pretrain import Pretrain
 
@@ -122,7 +122,7 @@ def parts_section(size: str, batch_size: int, rounds: int) -> list[Section]:
         "published": lambda: [published(file, rng, config) for file in files],
         "ours": lambda: [
             transforms.train_transform(
-                open_picture(file, obey_exif=False),
+                open_image(file, obey_exif=False),
                 DataConfig(),
                 config.image_size,
                 config.mean,

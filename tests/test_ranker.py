@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from albef.config import ModelConfig
-from albef.data.pictures import open_picture
+from albef.data.images import open_image
 from albef.engine import Engine, preparing
 from albef.engine import engine as engine_module
 from albef.engine.loaded import MAX_PAIRS, MEMORY_BYTES
@@ -74,7 +74,7 @@ def test_everything_is_decoded_and_encoded_once(
     monkeypatch.setattr(
         preparing,
         "open_picture",
-        lambda path, **options: opened.append(path) or open_picture(path, **options),
+        lambda path, **options: opened.append(path) or open_image(path, **options),
     )
     engine.model.image_encoder.register_forward_hook(lambda _, given, __: seen.extend(given[0]))
     engine.model.text_encoder.register_forward_hook(lambda _, given, __: read.extend(given[0]))

@@ -1,4 +1,4 @@
-"""Processes that train together: rank, gathering, seeds. In one process everything is the identity."""
+"""Processes that train together: rank, gathering, seeds. With one process everything here is the identity."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def group(timeout_seconds: float, cuda: bool) -> Iterator[None]:
-    """Joins the processes that torchrun started with this one, while the block runs; without torchrun nothing happens.
+    """Joins the process group of torchrun while the block runs. Without torchrun nothing happens.
 
-    Where `cuda` is true, the process computes on the GPU of its number on this machine.
+    With `cuda`, each process computes on the GPU of its local rank.
     """
     if "RANK" not in os.environ:
         yield
@@ -32,14 +32,14 @@ def group(timeout_seconds: float, cuda: bool) -> Iterator[None]:
     timeout = timedelta(seconds=timeout_seconds)
     agents: Store
     agents, number, size = next(rendezvous("env://", timeout=timeout))
-    # torchrun keeps its store when it restarts a group: the new one must not read the entries of the old one.
+    # torchrun keeps its store when it restarts a group: the new group must not read old entries.
     store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", agents)
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=timeout)
     yield
-    dist.destroy_process_group()  # not after an error, when the others may never answer
+    dist.destroy_process_group()  # not after an error: the others may never answer
 
 
 def in_group() -> bool:
@@ -58,18 +58,18 @@ def world_size() -> int:
 
 
 def local_world_size() -> int:
-    """How many of them run on this machine."""
+    """How many processes of this training run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if in_group() else 1
 
 
 def cores() -> int:
-    """How many CPU cores this process may use: fewer than there are where the system keeps some for others."""
-    # macOS tells only how many there are.
+    """How many CPU cores this process may use. Containers and schedulers may allow fewer than there are."""
+    # macOS only tells how many cores there are.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def from_first(function: Callable[[], Result]) -> Result:
-    """What the function returns in the first process, for all of them; a `UserError` of it is raised in all."""
+    """The function's result in the first process, handed to all. A `UserError` there is raised in all processes."""
     if not in_group():
         return function()
     answers: list[Any] = [outcome(function) if rank() == 0 else None]
@@ -78,7 +78,7 @@ def from_first(function: Callable[[], Result]) -> Result:
 
 
 def from_each(function: Callable[[], Result]) -> list[Result]:
-    """What the function returns in each process, in order of rank, for all; a `UserError` of any is raised in all."""
+    """The function's results in all processes, by rank, handed to all. A `UserError` in one is raised in all."""
     if not in_group():
         return [function()]
     answers: list[Any] = [None] * world_size()
@@ -87,7 +87,7 @@ def from_each(function: Callable[[], Result]) -> list[Result]:
 
 
 def outcome(function: Callable[[], Result]) -> Result | UserError:
-    """What the function returns, or the `UserError` that it raises."""
+    """The function's result, or the `UserError` that it raised."""
     try:
         return function()
     except UserError as error:
@@ -95,7 +95,7 @@ def outcome(function: Callable[[], Result]) -> Result | UserError:
 
 
 def checked(answers: list[Any]) -> list[Any]:
-    """The answers of processes; raises the first `UserError` among them."""
+    """The results of all processes. Raises the first `UserError` among them."""
     for answer in answers:
         if isinstance(answer, UserError):
             raise answer
@@ -103,9 +103,9 @@ def checked(answers: list[Any]) -> list[Any]:
 
 
 def share(count: int, unit: int = 1) -> range:
-    """This process's part of the numbers below `count`: each is in exactly one process's, in order of rank.
+    """This process's part of range(count). The parts of all processes, by rank, make up the whole range.
 
-    Parts begin at multiples of `unit`, so that batches of that size are those of one process alone.
+    Parts begin at multiples of `unit`, so that batches of this size are the same as in a single process.
     """
     units, size = -(-count // unit), world_size()
     start, stop = (units * number // size * unit for number in (rank(), rank() + 1))
@@ -114,7 +114,7 @@ def share(count: int, unit: int = 1) -> range:
 
 @torch.no_grad()
 def all_gather(tensor: Tensor) -> Tensor:
-    """The tensor of every process, joined along the first dimension in order of rank; no gradient flows."""
+    """The tensors of all processes, joined along the first dimension by rank, without gradient."""
     if not in_group():
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
@@ -139,5 +139,5 @@ def all_mean(tensor: Tensor) -> Tensor:
 
 
 def seed(*key: int) -> None:
-    """Makes what follows (dropout, sampling) a function of the key; keys are to have the same length."""
+    """Seeds all following random draws (dropout, sampling) by the key. All keys must have the same length."""
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-# No real pair has this id, so that what was never written equals nothing.
+# No real pair has this id, so an entry that was never written equals no pair.
 NOBODY = torch.iinfo(torch.long).min
 
 
 class MomentumTeacher(nn.Module):
-    """An exponential moving average of a module, θ_teacher ← m·θ_teacher + (1 − m)·θ_student."""
+    """An exponential moving average of a module: θ_teacher ← m·θ_teacher + (1 − m)·θ_student."""
 
     def __init__(self, module: nn.Module, momentum: float, dropout: bool = False) -> None:
         super().__init__()
@@ -23,19 +23,19 @@ class MomentumTeacher(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> MomentumTeacher:
-        """Itself; the teacher's dropout follows its own setting instead of the student's (docs/published.md, Q10)."""
+        """This module. The teacher's dropout follows its own setting, not the student (docs/published.md, Q10)."""
         super().train(mode)
         self.module.train(mode and self.dropout)
         return self
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
-        """Moves every weight towards the student's, in place."""
+        """Moves every weight towards the student's weight, in place."""
         torch._foreach_lerp_(list(self.module.parameters()), list(student.parameters()), 1 - self.momentum)
 
 
 class Keys(NamedTuple):
-    """Teacher features of pairs, and what tells which pairs are the same."""
+    """Teacher features of pairs, and the ids that tell which pairs are the same."""
 
     image: Float[Tensor, "pairs width"]
     text: Float[Tensor, "pairs width"]
@@ -44,10 +44,10 @@ class Keys(NamedTuple):
 
 
 class FeatureQueue(nn.Module):
-    """A ring of the teacher's most recent features; entries never written don't count as negatives.
+    """A ring buffer of the teacher's most recent features.
 
-    Any batch size fits any queue size, 0 included. `random=True` fills it with random unit vectors that do count,
-    as published (docs/published.md, Q8).
+    Any batch size works with any queue size, 0 included. Entries never written do not count as negatives.
+    `random=True` starts with random unit vectors that do count, as published (docs/published.md, Q8).
     """
 
     image: Tensor
@@ -70,7 +70,7 @@ class FeatureQueue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Keys) -> None:
-        """Writes pairs over the oldest ones; of more pairs than places only the last stay."""
+        """Overwrites the oldest pairs. Of more pairs than the queue can hold, only the last stay."""
         pushed = len(keys.image_id)
         kept = min(pushed, self.size)
         if kept == 0:
@@ -83,5 +83,5 @@ class FeatureQueue(nn.Module):
         self.count.add_(pushed).clamp_(max=self.size)
 
     def empty(self) -> Bool[Tensor, " size"]:
-        """Which places hold nothing yet."""
+        """Which entries were never written."""
         return torch.arange(self.size, device=self.count.device) >= self.count

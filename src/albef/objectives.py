@@ -1,9 +1,8 @@
 """The equations of the paper, one pure function each (Li et al., NeurIPS 2021, §3.2–3.4 and §4).
 
-Nothing here is random except what is called `sample_`. Shapes: `rows` are the pairs of this forward, `bank` is
-every candidate of the other modality (the global batch, then the queue). A loss is a sum over `count`: how many pairs,
-tokens or questions the mean is over. Where a batch is computed in parts, that is the number of the whole batch, so
-that the losses of the parts add up to its loss.
+Only functions named `sample_` are random. Shapes: `rows` are the pairs of this forward pass. `bank` are all
+candidates of the other modality: the global batch, then the queue. A loss is a sum divided by `count`, the number of
+pairs, tokens or questions in the whole batch. If a batch is computed in parts, the losses of its parts add up.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# What training minimises, as the log names it and as readers do.
+# The losses: their names in the log, and their names for readers.
 LOSSES = {
-    "itc": "contrast (ITC)",
-    "itm": "matching (ITM)",
+    "itc": "image–text contrast (ITC)",
+    "itm": "image–text matching (ITM)",
     "mlm": "masked words (MLM)",
-    "answer": "answers",
-    "classification": "classification",
-    "assignment": "text assignment",
+    "answer": "words of the answers",
+    "classification": "classes of the texts",
+    "assignment": "images of the texts (text assignment)",
 }
 
 
@@ -33,10 +32,10 @@ def similarity(
     temperature: Float[Tensor, "1"],
     excluded: Bool[Tensor, "rows bank"] | None = None,
 ) -> Float[Tensor, "rows bank"]:
-    """Logits s = fᵀ g / τ; excluded candidates get the lowest finite number, so that their probability is 0 (§3.2).
+    """Logits s = fᵀ g / τ (§3.2). Excluded candidates get the lowest finite number, so their probability is 0.
 
-    The bank comes in parts (the batch, the queue), since joining them would copy the whole queue. The products are in
-    fp32 under autocast too: they are divided by small temperatures.
+    The bank comes in parts (batch, queue), since joining them would copy the whole queue. Products are in fp32 under
+    autocast too, since they are divided by small temperatures.
     """
     with torch.autocast(features.device.type, enabled=False):
         logits = torch.cat([features @ part.T for part in bank], 1) / temperature
@@ -44,14 +43,14 @@ def similarity(
 
 
 def hard_targets(positive: Bool[Tensor, "rows bank"]) -> Float[Tensor, "rows bank"]:
-    """Probabilities spread evenly over the true candidates of each row (one, or all captions of a picture)."""
+    """Target probabilities, spread evenly over the true candidates of each row (such as all captions of an image)."""
     return positive / positive.sum(1, keepdim=True)
 
 
 def soft_targets(
     teacher_logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows bank"], alpha: float
 ) -> Float[Tensor, "rows bank"]:
-    """Pseudo-targets of momentum distillation: α·softmax(teacher) + (1 − α)·hard (§3.3, eq. 6)."""
+    """Soft targets of momentum distillation: α·softmax(teacher) + (1 − α)·hard (§3.3, eq. 6)."""
     return alpha * teacher_logits.softmax(1) + (1 - alpha) * hard
 
 
@@ -77,10 +76,10 @@ def itc_loss(
 def negative_probabilities(
     logits: Float[Tensor, "rows candidates"], allowed: Bool[Tensor, "rows candidates"], hardness: float
 ) -> Float[Tensor, "rows candidates"]:
-    """Chances of drawing each candidate as a negative, softmax(hardness·s) over the allowed ones (§3.2).
+    """Probability of drawing each candidate as a negative: softmax(hardness·s) over the allowed ones (§3.2).
 
-    Hardness 1 is the paper's rule, 0 draws evenly. The mask comes before the softmax, so a row can't lose all its
-    mass to rounding. A row that allows nothing gets even chances: its draw must not be used.
+    Hardness 1 is the paper's rule, 0 draws uniformly. The mask comes before the softmax, so that rounding cannot leave
+    a row without probability mass. A row without allowed candidates is uniform: do not use its draw.
     """
     scores = (hardness * logits).masked_fill(~allowed, torch.finfo(logits.dtype).min)
     return scores.softmax(1)
@@ -89,9 +88,9 @@ def negative_probabilities(
 def sample_negatives(
     probabilities: Float[Tensor, "rows candidates"], generator: torch.Generator | None = None
 ) -> Int[Tensor, " rows"]:
-    """One candidate per row, drawn with the given chances.
+    """One candidate per row, drawn with the given probabilities.
 
-    As `torch.multinomial` draws, which on a GPU waits for the chances in order to check them.
+    Draws like `torch.multinomial`, which on a GPU would first wait to check the probabilities.
     """
     waiting = torch.empty_like(probabilities).exponential_(generator=generator)
     return (probabilities / waiting).argmax(1)
@@ -103,9 +102,9 @@ def itm_loss(
     weight: Float[Tensor, " pairs"],
     count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Image–text matching loss, Σ w·H(y, p_itm) / count, where pairs of weight 1 are counted (§3.2, eq. 4).
+    """Image–text matching loss, Σ w·H(y, p_itm) / count (§3.2, eq. 4). `count` is the number of pairs of weight 1.
 
-    Weight 0 leaves out negatives that don't exist (every candidate shows the same picture or says the same).
+    Weight 0 leaves out negatives that could not be drawn, since all candidates show the same image or say the same.
     """
     losses = F.cross_entropy(at_least_fp32(logits), matched, reduction="none")
     return (losses * weight).sum() / count
@@ -120,7 +119,7 @@ def mlm_loss(
 ) -> Float[Tensor, ""]:
     """Masked language modelling with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / count (§3.2–3.3, eq. 3, 7).
 
-    0 where no token is masked; without a teacher only the first term is left.
+    0 if no token is masked. Without a teacher only Σ H(y, p) / count is left.
     """
     log_probabilities = at_least_fp32(logits).log_softmax(1)
     loss = F.nll_loss(log_probabilities, labels, reduction="sum")
@@ -139,7 +138,7 @@ def classification_loss(
 ) -> Float[Tensor, ""]:
     """Classification with distillation, Σ[(1−α)·H(y, p) + α·H(q, p)] / count (docs/published.md).
 
-    The classes stand where the words do in masked language modelling: it is the same equation.
+    The same equation as masked language modelling, with classes in place of words.
     """
     return mlm_loss(logits, teacher_logits, labels, alpha, count)
 
@@ -154,7 +153,7 @@ def answer_loss(
 ) -> Float[Tensor, ""]:
     """Weighted loss of generated answers, Σ_a w_a Σ_t [(1−α)·H(y_t, p_t) + α·H(q_t, p_t)] / count (§5.3).
 
-    `count` is that of the questions; `weights` repeats an answer's weight for each of its tokens. The soft targets are
+    `count` is the number of questions. `weights` repeats an answer's weight for each of its tokens. Soft targets are
     over the vocabulary (docs/published.md, Q1).
     """
     log_probabilities = at_least_fp32(logits).log_softmax(1)
@@ -170,14 +169,14 @@ def sample_assignments(
     allowed: Bool[Tensor, "texts images"],
     generator: torch.Generator | None = None,
 ) -> tuple[Int[Tensor, "texts 2"], Int[Tensor, " texts"]]:
-    """Two images for each text to be assigned to, and the answer: 0 the first, 1 the second, 2 neither.
+    """Two images for each text, and the label of the one it belongs to: 0 the first, 1 the second, 2 neither.
 
-    Text n is that of image n. With probability 2/3 this image and one negative in random order, with 1/3 two
-    different negatives; negatives are drawn with probability softmax(s) among the allowed. A text with one allowed
-    negative is never given two; the draw of a text with none must not be used.
+    Text n belongs to image n. With probability 2/3 a text gets this image and one negative, in random order. With
+    probability 1/3 it gets two different negatives. Negatives are drawn with probability softmax(s) among the allowed.
+    A text with one allowed negative is never given two. If a text has none, do not use its draw.
     """
     uniform = torch.rand(image_logits.shape, generator=generator, device=image_logits.device)
-    # Perturbed by Gumbel noise, the two best are a draw without replacement, and no probability can underflow.
+    # With Gumbel noise the two best are a draw without replacement, and no probability underflows.
     noise = -(-uniform.clamp(min=1e-20).log()).clamp(min=1e-20).log()
     scores = (image_logits.float() + noise).masked_fill(~allowed, -torch.inf)
     best = scores.topk(min(2, scores.shape[1])).indices
@@ -196,9 +195,9 @@ def assignment_loss(
     weight: Float[Tensor, " texts"],
     count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Text assignment, Σ w·H(y, p) / count, where texts of weight 1 are counted (§5, NLVR²); 0 where there is none.
+    """Text assignment loss, Σ w·H(y, p) / count (§5, NLVR²). `count` is the number of texts of weight 1.
 
-    Weight 0 leaves out texts without a negative.
+    Weight 0 leaves out texts without a negative. 0 if there is no text of weight 1.
     """
     losses = F.cross_entropy(at_least_fp32(logits), labels, reduction="none")
     return (losses * weight).sum() / or_one(count)
@@ -207,7 +206,7 @@ def assignment_loss(
 def infonce_bound(logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows bank"]) -> Float[Tensor, ""]:
     """Lower bound on the mutual information of the two modalities in nats, E[log K − L] (§4, eq. 8).
 
-    K is the number of candidates that a row may choose from, L its contrastive loss against the true pair.
+    K is the number of candidates of a row that are not excluded, L its contrastive loss against the true pair.
     """
     candidates = (logits > torch.finfo(logits.dtype).min).sum(1)
     return (candidates.log() - cross_entropy(logits, hard)).mean()
@@ -216,9 +215,9 @@ def infonce_bound(logits: Float[Tensor, "rows bank"], hard: Float[Tensor, "rows 
 def mlm_bound(
     logits: Float[Tensor, "masked vocabulary"], labels: Int[Tensor, " masked"]
 ) -> Float[Tensor, ""]:
-    """Lower bound on the information that context and picture give about a masked token, log V − L in nats (§4, eq. 9).
+    """Lower bound on the information that context and image give about a masked token, log V − L in nats (§4, eq. 9).
 
-    0 where nothing is masked.
+    0 if nothing is masked.
     """
     loss = F.cross_entropy(at_least_fp32(logits), labels, reduction="sum")
     return math.log(logits.shape[1]) * min(len(labels), 1) - loss / max(len(labels), 1)
@@ -227,13 +226,13 @@ def mlm_bound(
 def disagreement(
     teacher_logits: Float[Tensor, "rows bank"], positive: Bool[Tensor, "rows bank"]
 ) -> Float[Tensor, ""]:
-    """Share of rows whose most likely pseudo-target is not the given pair: the noise that the teacher sees."""
+    """Share of rows for which the teacher's best candidate is not the true pair: an estimate of label noise."""
     best = teacher_logits.argmax(1, keepdim=True)
     return 1 - positive.gather(1, best).float().mean()
 
 
 def at_least_fp32(logits: Tensor) -> Tensor:
-    """The logits in fp32 where they are of half precision, whose logarithms of small chances would be too coarse."""
+    """The logits in fp32 if they are of half precision, which is too coarse for logarithms of small probabilities."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

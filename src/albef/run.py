@@ -227,12 +227,12 @@ license: apache-2.0
 # An ALBEF model ({config.model.size})
 
 Trained with `albef` on {trained_on}: {train_config.steps} steps of {train_config.batch_size} pairs,
-seed {train_config.seed}, pictures of {config.model.image_size} pixels.
+seed {train_config.seed}, images of {config.model.image_size} pixels.
 
 ```python
 from albef import Engine
 engine = Engine.load("path/to/this/folder")
-engine.match(["picture.jpg"], ["two foxes"])
+engine.match(["image.jpg"], ["two foxes"])
 ```
 
 Method: Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",

@@ -66,7 +66,7 @@ def whole_folder(
 ) -> Iterator[Path]:
     """A new folder to write into, which takes the place of `folder`, with a manifest, once the block has ended well.
 
-    What was there is removed, if it holds `known` files alone: somebody's pictures are not what to replace. Raises
+    What was there is removed, if it holds `known` files alone: somebody's images are not what to replace. Raises
     `UserError` for any other folder, for one that another process is writing, and when it can't be written. Without
     a `hash_name` there is no manifest.
     """

@@ -17,7 +17,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ZeroDivisionError("division of\nzebras")
 
     monkeypatch.setattr("albef.engine.Engine.load", fail)
-    monkeypatch.setattr("albef.search.index.find_pictures", fail)
+    monkeypatch.setattr("albef.search.index.find_images", fail)
 
 
 def test_a_sentence_and_a_file_beside_the_output(

@@ -18,7 +18,7 @@ from albef.data.fingerprint import data_fingerprint
 from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
-from albef.search.index import find_pictures
+from albef.search.index import find_images
 
 COFFEE = os.fsdecode(b"caf\xe9")  # é as a disk of before UTF-8 has it
 
@@ -118,8 +118,8 @@ def test_waste_baskets_and_hidden_folders_stay_out_unless_they_are_named(tmp_pat
     assert names(tmp_path) == ["photo.jpg"]
     assert reasons(tmp_path) == {f"{aside}/x.jpg": IN_ASIDE, ".photo.jpg": HIDDEN}
     top = tmp_path / Path(aside).parts[0]
-    assert [path.name for path in find_pictures([tmp_path, top])[0]] == ["photo.jpg", "x.jpg"]
-    assert find_pictures([tmp_path / ".photo.jpg"])[0] == [tmp_path / ".photo.jpg"]
+    assert [path.name for path in find_images([tmp_path, top])[0]] == ["photo.jpg", "x.jpg"]
+    assert find_images([tmp_path / ".photo.jpg"])[0] == [tmp_path / ".photo.jpg"]
 
 
 def test_linked_folders_are_entered_once_and_circles_end(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_linked_folders_are_entered_once_and_circles_end(tmp_path: Path) -> None
     assert found.images[1] == "a.jpg"
     assert found.images[0] in ("2022/deep/b.jpg", "again/deep/b.jpg")
     assert reasons(album) == {"first.jpg": AGAIN, "lost.jpg": LOST, "2021": LOST, "me.jpg": LOST}
-    paths, _ = find_pictures([album, disk, tmp_path])
+    paths, _ = find_images([album, disk, tmp_path])
     assert Counter(path.name for path in paths) == {"a.jpg": 1, "b.jpg": 1}
 
 
@@ -200,8 +200,8 @@ def test_the_summary_counts_by_reason(tmp_path: Path) -> None:
         image(tmp_path / ".bin" / f"{number}.jpg", "JPEG")
     (tmp_path / "lost.jpg").symlink_to("nowhere")
     assert summary(found_below(tmp_path).left_out) == f"Left out: 3 {IN_ASIDE}; 1 {LOST}."
-    with pytest.raises(UserError, match=r"no pictures there.* Left out: 3 in hidden folders"):
-        find_pictures([tmp_path])
+    with pytest.raises(UserError, match=r"no images there.* Left out: 3 in hidden folders"):
+        find_images([tmp_path])
 
 
 def test_folders_to_train_on_are_read_by_the_same_rules(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_processes_share_each_batch_in_order():
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(UserError, match=r"train.batch_size 9 is not divisible by the 2 processes: choose 8"):
+    with pytest.raises(UserError, match=r"train.batch_size 9 is not divisible by the 2 processes\. Choose 8"):
         next(batches(example_set(Drawn(12)), 9, world_size=2))
 
 
@@ -314,6 +314,6 @@ def test_workers_whose_batches_have_no_room_are_refused(monkeypatch, free, fits)
         loader._check_shared_memory(steps, workers=3)
         return
     with pytest.raises(
-        UserError, match=r"data\.workers is 3: their batches take 73\.7 kB .* has 10\.0 kB left"
+        UserError, match=r"data\.workers is 3: their batches need 73\.7 kB .* has only 10\.0 kB free"
     ):
         loader._check_shared_memory(steps, workers=3)

@@ -13,8 +13,8 @@ from PIL import Image
 
 import toy
 from albef.config import OFFICIAL, DataConfig, ModelConfig, UserError, official
+from albef.data.images import BadImage, open_image
 from albef.data.loader import ExampleSet
-from albef.data.pictures import BadPicture, open_picture
 from albef.data.records import Record
 from albef.data.text import Tokenizer
 from albef.engine import Engine
@@ -205,12 +205,12 @@ def off(pixels: np.ndarray, expected: np.ndarray) -> float:
 def test_every_mode_of_every_format_is_what_people_see(row: str) -> None:
     data, seen, without = TABLE[row]
     allowed = LOSSY if "lossy" in row else 1
-    assert off(open_picture(data, obey_exif=True), seen) <= allowed
+    assert off(open_image(data, obey_exif=True), seen) <= allowed
     if without is not None:
-        dropped = open_picture(data, obey_exif=True, transparent="dropped")
+        dropped = open_image(data, obey_exif=True, transparent="dropped")
         assert off(dropped, without) <= allowed
     with Image.open(io.BytesIO(data)) as picture:  # from memory the same
-        assert np.array_equal(open_picture(picture, obey_exif=True), open_picture(data, obey_exif=True))
+        assert np.array_equal(open_image(picture, obey_exif=True), open_image(data, obey_exif=True))
 
 
 REFUSED: dict[str, bytes] = {
@@ -226,8 +226,8 @@ REFUSED: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_values_of_which_nobody_says_what_is_white_are_refused(what: str) -> None:
-    with pytest.raises(BadPicture, match="save it with 8 or 16 bits"):
-        open_picture(REFUSED[what], obey_exif=True)
+    with pytest.raises(BadImage, match="save it with 8 or 16 bits"):
+        open_image(REFUSED[what], obey_exif=True)
 
 
 ARRAYS = {
@@ -252,22 +252,22 @@ NO_ARRAYS = {
 @pytest.mark.parametrize("what", ARRAYS)
 def test_arrays_are_taken_as_what_they_are(what: str) -> None:
     array, seen = ARRAYS[what]
-    assert off(open_picture(array, obey_exif=True), seen) <= 1
+    assert off(open_image(array, obey_exif=True), seen) <= 1
 
 
 @pytest.mark.parametrize("what", NO_ARRAYS)
 def test_other_arrays_are_refused_with_type_and_shape(what: str) -> None:
     array = NO_ARRAYS[what]
-    with pytest.raises(BadPicture) as caught:
-        open_picture(array, obey_exif=True)
+    with pytest.raises(BadImage) as caught:
+        open_image(array, obey_exif=True)
     assert f"{array.dtype}, {list(array.shape)}" in str(caught.value)
     assert "uint8" in str(caught.value)
 
 
 @pytest.mark.parametrize("thing", [None, 7, ["a.png"], Image])
 def test_other_things_are_refused_by_their_type(thing: object) -> None:
-    with pytest.raises(BadPicture, match=f"is a {type(thing).__name__};"):
-        open_picture(thing, obey_exif=True)  # type: ignore[arg-type]
+    with pytest.raises(BadImage, match=f"is a {type(thing).__name__};"):
+        open_image(thing, obey_exif=True)  # type: ignore[arg-type]
 
 
 def test_images_in_memory_are_turned_upright_as_files_are() -> None:
@@ -277,13 +277,13 @@ def test_images_in_memory_are_turned_upright_as_files_are() -> None:
         stream = io.BytesIO()
         Image.fromarray(COLOURS[:8]).save(stream, kind, exif=exif)
         with Image.open(stream) as picture:
-            upright = open_picture(picture, obey_exif=True)
+            upright = open_image(picture, obey_exif=True)
         assert upright.shape == (SIDE, 8, 3), kind
-        assert np.array_equal(upright, open_picture(stream.getvalue(), obey_exif=True)), kind
-    with pytest.raises(BadPicture, match="the picture: cannot be read"):
-        open_picture(Image.open(io.BytesIO(TABLE["RGB BMP"][0][:-99])), obey_exif=True)
-    with pytest.raises(BadPicture, match="is empty"):
-        open_picture(Image.new("RGB", (0, 4)), obey_exif=True)
+        assert np.array_equal(upright, open_image(stream.getvalue(), obey_exif=True)), kind
+    with pytest.raises(BadImage, match="the image: cannot be read"):
+        open_image(Image.open(io.BytesIO(TABLE["RGB BMP"][0][:-99])), obey_exif=True)
+    with pytest.raises(BadImage, match="is empty"):
+        open_image(Image.new("RGB", (0, 4)), obey_exif=True)
 
 
 def engine(transparent: str) -> Engine:
@@ -313,7 +313,7 @@ def test_training_evaluation_and_use_see_the_same(tmp_path: Path, transparent: s
     used, source = engine(transparent), Files(tmp_path)
     data = DataConfig(crop_scale=(1.0, 1.0), flip=False, randaugment=False, obey_exif=False)
     examples = ExampleSet(source, used.tokenizer, data, used.config, 0)
-    bad: dict[int, BadPicture] = {}
+    bad: dict[int, BadImage] = {}
     seen = [
         pixels
         for exif in (True, False)

@@ -66,7 +66,7 @@ def test_sentences_statements_and_phrases(tmp_path: Path) -> None:
             {"image": "a", "sentence": "x", "label": "maybe"},
             '"label" is "maybe"; .*contradiction',
         ),
-        ("nlvr", {"images": ["a.png"], "sentence": "x", "label": "True"}, "two pictures, found 1"),
+        ("nlvr", {"images": ["a.png"], "sentence": "x", "label": "True"}, "two images, found 1"),
         ("nlvr", {"images": ["a", "b"], "sentence": "x", "label": "yes"}, "one of False, True"),
         ("grounding", {"image": "a.jpg", "text": "x", "box": [1, 2, 0, 4]}, "left, top, width, height"),
         ("grounding", {"image": "a.jpg", "text": "x", "box": [1, 2, True, 4]}, "left, top, width, height"),
@@ -85,7 +85,7 @@ def test_proposals_come_by_the_pictures_number(tmp_path: Path) -> None:
     rows = [{"image": f"COCO_train2014_{n:012d}.jpg", "text": "x", "box": [1, 2, 3, 4]} for n in (42, 43)]
     source = opened(tmp_path, "grounding", *rows, detections=str(boxes))
     assert source.record(0, 0).proposals == ((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 0.0, 8.0))
-    with pytest.raises(UserError, match=r"dets\.json: has no boxes for the picture of rows\.json, row 2"):
+    with pytest.raises(UserError, match=r"dets\.json: has no boxes for the image of rows\.json, row 2"):
         source.record(1, 0)
     boxes.write_text("[]")
     with pytest.raises(UserError, match="expected"):

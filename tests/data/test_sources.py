@@ -154,10 +154,10 @@ def test_wrong_files_are_explained_in_a_sentence(tmp_path, name, content, messag
 def test_missing_files_and_folders_without_pairs(tmp_path):
     with pytest.raises(UserError, match=r"none.json: no such file or folder"):
         opened(tmp_path / "none.json")
-    with pytest.raises(UserError, match="none of its 0 pictures"):
+    with pytest.raises(UserError, match="none of its 0 images"):
         opened(tmp_path)
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(UserError, match=r"none of its 1 pictures has a .txt"):
+    with pytest.raises(UserError, match=r"none of its 1 images has a .txt"):
         opened(tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_boxes_are_asked_of_the_pictures_of_evaluation_alone(tmp_path):
     file = written(tmp_path, "phrases.json", rows)
     config = DataConfig(source=str(file), detections=str(tmp_path / "boxes.json"))
     assert open_source(config, "train", 0, task="grounding").record(0, 0).proposals == ()
-    with pytest.raises(UserError, match="has no boxes for the picture"):
+    with pytest.raises(UserError, match="has no boxes for the image"):
         open_source(config, "test", 0, task="grounding").record(0, 0)
 
 

@@ -137,7 +137,7 @@ QUESTION = {"image": "0.png", "question": "how many", "answer": ["2", "2"], "que
     [
         (("entailment",), {"image": "0", "sentence": "a", "label": "maybe"}, [], 'row 1: "label" is "maybe"; it must'),
         (("entailment",), {"image": "0", "label": "neutral"}, [], 'row 1: the key "sentence" is missing'),
-        (("nlvr",), {"images": ["0.png"], "sentence": "a", "label": "True"}, [], "two pictures, found 1; write"),
+        (("nlvr",), {"images": ["0.png"], "sentence": "a", "label": "True"}, [], "two images, found 1; write"),
         (("nlvr",), {"images": "0.png", "sentence": "a", "label": "True"}, [], 'row 1: "images" must name two'),
         (("answer",), QUESTION, ["--answers={tmp}/list.json"], "list.json: has none of the answers of the data"),
         (("answer",), QUESTION, ["--answers={tmp}/none.json"], "none.json: not a readable JSON list"),
@@ -146,14 +146,14 @@ QUESTION = {"image": "0.png", "question": "how many", "answer": ["2", "2"], "que
             ("contrast", "itm"),
             {"image": "0.png", "text": "a", "box": [0, 0, 9, 9]},
             ["--task=grounding", "--detections={tmp}/boxes.json"],
-            "boxes.json: has no boxes for the picture of rows.json, row 1",
+            "boxes.json: has no boxes for the image of rows.json, row 1",
         ),
         (("contrast", "itm"), {"image": "0.png", "text": "a"}, ["--task=grounding"], 'phrases has a "box"'),
         (
             ("contrast", "itm"),
             {"image": "1.png", "text": "a", "box": [0, 0, 9, 9]},
             ["--task=grounding", "--detections={tmp}/boxes.json"],
-            "row 1: the proposed box [40, 0, 9, 9] reaches 19 pixels beyond the picture",
+            "row 1: the proposed box [40, 0, 9, 9] reaches 19 pixels beyond the image",
         ),
         (
             ("contrast", "itm"),

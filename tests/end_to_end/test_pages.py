@@ -42,7 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, heads in MODELS.items():
         answers = ["yes", "no"] if name == "vqa" else []
         save_model(tmp_path / "runs" / name / "model", ALBEF(toy.ENGINE_MODEL, heads), tokenizer, "", answers)
-    for number, name in enumerate(("a", "b", "picture", "left", "right")):
+    for number, name in enumerate(("a", "b", "image", "picture", "left", "right")):
         noise = np.random.default_rng(number).integers(0, 255, (20, 30, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{name}.jpg")
     (tmp_path / "recipes").mkdir()

@@ -40,7 +40,7 @@ def test_two_processes_train_and_evaluate(tmp_path: Path, capsys: pytest.Capture
     assert said.count("Report: ") == 1
     asked = ["evaluate", str(run), "--split", "test", "--count", "70", "--top-k", "4", "--json"]
     said = torchrun(*asked, str(tmp_path / "two.json"))
-    assert said.count("text→picture") == 1  # one table
+    assert said.count("text→image") == 1  # one table
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     main([*asked, str(tmp_path / "one.json")])

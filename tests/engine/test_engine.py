@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import toy
 from albef import model_directory
 from albef.config import ModelConfig, UserError
-from albef.data.pictures import BadPicture
+from albef.data.images import BadImage
 from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.model.albef import ALBEF
@@ -119,9 +119,9 @@ def test_a_file_is_read_as_its_pixels(engine: Engine, tmp_path: Path) -> None:
 def test_bad_pictures_raise_or_are_noted(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"nothing like a picture")
     images = [pictures(1)[0], tmp_path / "broken.png", pictures(1, seed=1)[0]]
-    with pytest.raises(BadPicture, match=r"broken\.png"):
+    with pytest.raises(BadImage, match=r"broken\.png"):
         engine.encode_images(images)
-    bad: dict[int, BadPicture] = {}
+    bad: dict[int, BadImage] = {}
     assert len(engine.encode_images(images, batch_size=1, bad=bad)) == 2
     assert list(bad) == [1]
 
@@ -135,7 +135,7 @@ def test_match_is_the_softmax_of_the_models_logits(engine: Engine) -> None:
             memory = engine.model.image_memory(engine.model.encode_image(engine.pixels(image)[None]))
             expected.append(float(engine.model.match(tokens, mask, memory).softmax(1)[0, 1]))
     np.testing.assert_allclose(engine.match(images, texts, batch_size=3), expected, atol=1e-6)
-    with pytest.raises(UserError, match="4 pictures and 1 texts"):
+    with pytest.raises(UserError, match="4 images and 1 texts"):
         engine.match(images, ["a fox"])
 
 

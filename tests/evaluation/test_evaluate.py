@@ -229,7 +229,7 @@ def test_unreadable_pictures_are_left_out(engine: Engine, tmp_path: Path) -> Non
     expected = dict(evaluate_pairs(engine, Listed(good), top_k=2))
     assert expected.pop("data/skipped") == 0
     assert metrics == expected
-    with pytest.raises(UserError, match=r"No readable picture .*broken\.jpg"):
+    with pytest.raises(UserError, match=r"No readable image .*broken\.jpg"):
         list(evaluate_pairs(engine, Listed([broken]), top_k=2))
 
 
@@ -237,7 +237,7 @@ def test_captions_of_nothing_are_left_out(engine: Engine) -> None:
     first, second = pictures(2)
     metrics = dict(evaluate_pairs(engine, Listed([record(first, "a fox", "..."), record(second, "cars")]), 2))
     assert metrics["data/captions"] == 2
-    with pytest.raises(UserError, match="No readable picture with a caption"):
+    with pytest.raises(UserError, match="No readable image with a caption"):
         list(evaluate_pairs(engine, Listed([record(first, "!?")]), 2))
 
 

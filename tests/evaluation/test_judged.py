@@ -148,7 +148,7 @@ def test_the_blind_control_never_shows_the_own_picture(tmp_path: Path) -> None:
     for few in (rows[:1], rows[:2]):  # two of one picture
         source = source_of(tmp_path, "entailment", few)
         assert another(source, 0, source.record(0, 0)) is None
-        with pytest.raises(UserError, match=r"row 1: no row has another picture"):
+        with pytest.raises(UserError, match=r"row 1: no row has another image"):
             list(shown(engine_for("entailment"), source, True, {}))
 
 
@@ -247,7 +247,7 @@ def test_grounding(tmp_path: Path) -> None:
     for box in ([100, 0, 30, 20], [-9, 0, 9, 9], [0, 5, 30, 20]):
         boxes.write_text(json.dumps({n: [[0, 0, 31.5, 20], box] for n in range(3)}))
         source = source_of(tmp_path, "grounding", rows, detections=str(boxes))
-        with pytest.raises(UserError, match=r"row 1: the proposed box .* another picture"):
+        with pytest.raises(UserError, match=r"row 1: the proposed box .* another image"):
             dict(evaluate_grounding(engine, source, "data"))
     for layer in (-1, 2):
         with pytest.raises(UserError, match=f"no fusion layer {layer}: choose one of 0 to 1"):

@@ -6,7 +6,7 @@ import torch
 
 import toy
 from albef.config import UserError
-from albef.data.pictures import BadPicture
+from albef.data.images import BadImage
 from albef.data.records import Record
 from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.engine import Engine
@@ -117,14 +117,14 @@ def test_figures_of_groups_and_of_nothing() -> None:
         Judged(n, "a" if n < 2 else "b", "", 1.0, score, cluster)
         for n, (score, cluster) in enumerate(zip(scores, clusters, strict=True))
     ]
-    metrics = dict(judged_metrics("x", found, {7: BadPicture("torn")}, lambda one: one.expected, "open"))
+    metrics = dict(judged_metrics("x", found, {7: BadImage("torn")}, lambda one: one.expected, "open"))
     shares = {name: value for name, value in metrics.items() if not name.endswith(("_low", "_high"))}
     assert shares == {"x/open": 0.625, "x/count": 4, "x/skipped": 1, "x/open_a": 0.5, "x/open_b": 0.75}
     assert (metrics["x/open_a_low"], metrics["x/open_a_high"]) == interval((np.array([1, 0]), [3, 3]))
     assert (metrics["x/open_b_low"], metrics["x/open_b_high"]) == interval((np.array([0.5, 1]), [4, 5]))
     assert "x/accuracy_a" not in dict(judged_metrics("x", found, {}))
     with pytest.raises(UserError, match=r"left to evaluate \(torn\)\."):
-        dict(judged_metrics("x", [], {7: BadPicture("torn")}))
+        dict(judged_metrics("x", [], {7: BadImage("torn")}))
     with pytest.raises(UserError, match=r"left to evaluate\."):
         dict(judged_metrics("x", [], {}))
 

@@ -12,7 +12,7 @@ from albef.config import UserError
 from albef.data import prepare
 from albef.data.text import Tokenizer
 from albef.engine import Engine
-from albef.evaluation.protocol import SETS, pictures_of, protocol, set_name
+from albef.evaluation.protocol import SETS, images_of, protocol, set_name
 from albef.model.albef import ALBEF
 from albef.model_directory import Trained, save_model
 
@@ -53,12 +53,10 @@ def test_what_a_model_had_seen(trained: Trained | None, data: str, name: str, wo
 
 def test_names_of_sets() -> None:
     assert set_name("Flickr30k-val") == set_name("flickr30k_karpathy_test") == "flickr30k"
-    assert pictures_of("mine/refcoco+_testA.json") == pictures_of("mscoco.pth") == {"coco"}
-    assert pictures_of("pictograms/flickr30k_test.json") == {
-        "flickr30k"
-    }  # a folder's name makes no pictograms
-    assert pictures_of("pictograms:vqa") == {"pictograms"}
-    assert pictures_of("mine/test.json") is None
+    assert images_of("mine/refcoco+_testA.json") == images_of("mscoco.pth") == {"coco"}
+    assert images_of("pictograms/flickr30k_test.json") == {"flickr30k"}  # a folder's name makes no pictograms
+    assert images_of("pictograms:vqa") == {"pictograms"}
+    assert images_of("mine/test.json") is None
 
 
 @pytest.mark.parametrize(
@@ -67,20 +65,20 @@ def test_names_of_sets() -> None:
 def test_what_prepare_writes_is_recognised(name: str) -> None:
     written = " ".join(path.read_text("utf-8") for path in Path(prepare.__path__[0]).glob("*.py"))
     assert re.search(rf'"{name}"|"{name}\.jsonl?"|{name}_train\.json', written)
-    assert pictures_of(f"{name}_train.json")
+    assert images_of(f"{name}_train.json")
 
 
 def test_what_the_sets_of_the_paper_hold() -> None:
-    small, large = pictures_of("pretrain_4m.jsonl"), pictures_of("pretrain_14m.jsonl")
+    small, large = images_of("pretrain_4m.jsonl"), images_of("pretrain_14m.jsonl")
     for name in ("coco", "vg", "sbu", "cc3m"):
-        assert pictures_of(f"{name}.json") <= small < large
-        assert f"{name}" in pictures_of(f"{name}.json")
-    assert large - small == pictures_of("cc12m.jsonl") == {"cc12m"}
+        assert images_of(f"{name}.json") <= small < large
+        assert f"{name}" in images_of(f"{name}.json")
+    assert large - small == images_of("cc12m.jsonl") == {"cc12m"}
     assert small - {"coco"} >= {"vg", "sbu", "cc3m"}
-    assert pictures_of("vg.json") == {"vg", "coco"}
-    assert (pictures_of("ALBEF_4M.pth"), pictures_of("ALBEF.pth")) == (small, large)
+    assert images_of("vg.json") == {"vg", "coco"}
+    assert (images_of("ALBEF_4M.pth"), images_of("ALBEF.pth")) == (small, large)
     for name in ("coco_captions", "mscoco", "refcoco", "refcoco+", "refcocog"):
-        assert pictures_of(f"{name}_val.json") == {"coco"}
+        assert images_of(f"{name}_val.json") == {"coco"}
 
 
 @pytest.mark.parametrize(

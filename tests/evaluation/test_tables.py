@@ -47,7 +47,7 @@ def test_recalls_stand_by_split_and_score_in_their_order() -> None:
     assert ["unseen", "vendor", "itc", "20.1", "20.5", "21.0", "20.1", "20.5", "21.0"] in lines
     assert [line[-1] for line in lines if "itc" in line] == ["50.0", "11.0", "21.0"]
     heading = lines[:2]
-    assert heading[0] == ["text→picture", "picture→text"]
+    assert heading[0] == ["text→image", "image→text"]
     assert heading[1] == ["%", "by", "@1", "@5", "@10", "@1", "@5", "@10", "mean"]
     assert not any("foils" in line for line in lines)
 
@@ -64,7 +64,7 @@ def test_figures_of_a_task_stand_beside_their_control() -> None:
     metrics = bounded("test/accuracy", 0.5) | bounded("test/blind/accuracy", 0.3) | {"test/count": 9.0}
     metrics |= bounded("unseen_vendor/blind/open_accuracy", 0.2)
     lines = cells(task_table(metrics))
-    assert lines[0] == ["%", "with", "its", "picture", "blind:", "another's", "picture"]
+    assert lines[0] == ["%", "with", "its", "image", "blind:", "another's", "image"]
     assert ["test/accuracy", "50.0", "(46–57)", "30.0", "(26–37)"] in lines
     assert ["unseen", "vendor/open", "accuracy", "20.0", "(16–27)"] in lines
     assert len(lines) == 4
@@ -95,7 +95,7 @@ def test_confusion_is_out_of_those_with_a_label() -> None:
 
 
 def test_everything_that_there_is_to_show() -> None:
-    assert [cells(table)[0][0] for table in tables(RECALLED)] == ["text→picture"]
+    assert [cells(table)[0][0] for table in tables(RECALLED)] == ["text→image"]
     of_task = bounded("test/accuracy", 0.5) | shares("test", *[(0.1, 0.1, 0.1)] * 3)
     of_task |= shares("test/blind", *[(0.1, 0.1, 0.1)] * 3) | bounded("data/accuracy", 0.4)
     of_task |= shares("data", *[(0.1, 0.1, 0.1)] * 3)
@@ -114,7 +114,7 @@ def test_what_tables_look_like() -> None:
     """Words at the left, numbers at the right, a line below the heading."""
     recalled = {f"test/itc/t2i_r{k}": value for k, value in ((1, 0.0512), (5, 0.4), (10, 1.0))}
     assert shown(metrics_table(recalled | {"test/itc/foil_noun": 0.5})) == [
-        "                     text→picture               picture→text",
+        "                     text→image               image→text",
         " %              by             @1    @5    @10            @1  @5  @10  mean",
         " ──────────────────────────────────────────────────────────────────────────",
         " test           itc           5.1  40.0  100.0",

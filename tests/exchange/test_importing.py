@@ -196,10 +196,10 @@ def changed(name: str, **changes: Tensor | None) -> dict[str, Tensor]:
         ({"fc.weight": torch.zeros(2, 2)}, r"not one of the published ALBEF models.*\(but fc\.weight"),
         (changed("ve", cls_head=None), "encoders without any head"),
         (changed("ve", cls_head__2__weight=torch.zeros(7, 16)), "cls_head has 7 classes"),
-        (changed("ve", visual_encoder__pos_embed=torch.zeros(1, 9, 16)), "belong to no square picture"),
+        (changed("ve", visual_encoder__pos_embed=torch.zeros(1, 9, 16)), "belong to no square image"),
         (
             changed("ve", visual_encoder__patch_embed__proj__weight=torch.zeros(16, 3, 0, 0)),
-            "belong to no square picture",
+            "belong to no square image",
         ),
         (changed("ve", visual_encoder__blocks__0__mlp=None), r"blocks\.0\.mlp\.fc1\.weight is missing"),
         (

@@ -149,7 +149,7 @@ def test_disks_that_do_not_take_a_checkpoint(folder: Path) -> None:
         assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
         assert used(folder) == ("step-00000002", 0)
     assert len(said) == times
-    assert all("Training goes on" in sentence for sentence in said)
+    assert all("Training continues" in sentence for sentence in said)
     words = [("reported a fault", "I/O error"), ("can only be read", "read-only"), ("", "no room")]
     counts = dict.fromkeys((name for _, name in words), 0)
     for sentence in said:

@@ -146,7 +146,7 @@ def test_data_workers(pictures: Path, fault: str, monkeypatch: pytest.MonkeyPatc
     stream.close()
     assert taken == expected
     assert said
-    assert all("started again" in sentence for sentence in said)
+    assert all("Restarting" in sentence for sentence in said)
     left = [child for child in multiprocessing.active_children() if child not in before]
     assert not left
     tell(

@@ -21,7 +21,7 @@ from faulty import tell
 
 from albef.config import DataConfig, TaskName, UserError
 from albef.data.answers import soft_accuracy
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.images import BadImage, open_image
 from albef.data.sources import open_source
 from albef.evaluation.judged import another
 from albef.evaluation.vqa import check_answers, frequent_answers
@@ -171,8 +171,8 @@ def read(path: Path, task: TaskName, split: str = "train") -> str:
         for index in range(len(source)):
             record = source.record(index, 0)
             for picture in filter(None, (record.image, record.second_image)):
-                with contextlib.suppress(BadPicture):
-                    open_picture(picture, obey_exif=True)
+                with contextlib.suppress(BadImage):
+                    open_image(picture, obey_exif=True)
             another(source, index, record)
             soft_accuracy("yes", record.answers or ["no"], record.official)
         frequent_answers(source)

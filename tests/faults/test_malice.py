@@ -18,7 +18,7 @@ from faulty import tell
 
 import toy
 from albef.config import DataConfig, UserError
-from albef.data.pictures import open_picture
+from albef.data.images import open_image
 from albef.data.prepare.plain_pickle import read_plain_pickle
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
@@ -277,7 +277,7 @@ def reading(model: Path, checkpoints: Path, tmp_path: Path) -> Callable[[str, by
             "ALBEF.pth": read_pth,
             "pytorch_model.bin": read_weights,
             "refs.p": read_plain_pickle,
-            "picture.png": lambda file: open_picture(file, obey_exif=True),
+            "picture.png": lambda file: open_image(file, obey_exif=True),
         }
         return from_file(readers[name], name)(tmp_path, content)
 

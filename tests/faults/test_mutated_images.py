@@ -14,7 +14,7 @@ import pytest
 from faulty import number_of, tell
 from PIL import Image
 
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.images import BadImage, open_image
 
 FILES = number_of(500, 20_000)
 HEIC = Path(__file__).parent.parent / "data" / "heic" / "alpha.heic"
@@ -128,10 +128,10 @@ def test_mutated_image_files_are_images_or_bad_ones() -> None:
         data = mutated(random_.choice(VALID[kind]), random_.choice(VALID[random_.choice(kinds)]), random_)
         begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
-            pixels = open_picture(
+            pixels = open_image(
                 data, obey_exif=bool(number % 2), transparent=random_.choice(["white", "dropped"])
             )
-        except BadPicture as error:
+        except BadImage as error:
             results["bad"] += 1
             said.add(str(error))
         else:
@@ -142,7 +142,7 @@ def test_mutated_image_files_are_images_or_bad_ones() -> None:
             results["read"] += 1
         slowest = max(slowest, (time.process_time() - begun, f"{kind} {number}"))
         most = max(most, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-    assert all(sentence.startswith("the picture: ") and "\n" not in sentence for sentence in said)
+    assert all(sentence.startswith("the image: ") and "\n" not in sentence for sentence in said)
     assert min(results["bad"], results["read"]) > FILES / 10  # else nothing was changed, or all of it
     assert most < 1500, f"a file took {most} MB"  # as an image of 100 megapixels does
     tell(
@@ -156,4 +156,4 @@ def test_the_files_that_are_mutated_are_images(kind: str) -> None:
     if kind == "HEIF":
         pytest.importorskip("pi_heif")
     for data in VALID[kind]:
-        assert open_picture(data, obey_exif=True).size
+        assert open_image(data, obey_exif=True).size

@@ -46,7 +46,7 @@ def test_a_full_log_disk(
 
     monkeypatch.setattr(RunLog, "__enter__", enter_with_a_full_disk)
     train(prepare(config(), run), run)
-    assert " ".join(capsys.readouterr().out.split()).count("Training goes on without its log") == 1
+    assert " ".join(capsys.readouterr().out.split()).count("Training continues without it") == 1
     same_weights(run, undisturbed)
     tell("log disk full: said once, weights bit-identical")
 

@@ -193,13 +193,13 @@ def test_chosen_blocks_come_in_their_order() -> None:
         (
             {"image_depth": 2},
             (),
-            r"3 layers of its 3 .* has 2 \(model.image_depth\).*train.init_image_layers",
+            r"3 of its 3 layers .* has 2 \(model.image_depth\).*train.init_image_layers",
         ),
-        ({}, (0, 1, 3), r"3 layers, 0 to 2, and no 3: correct train.init_image_layers"),
-        ({}, (0, 1), r"2 layers of its 3 are to be taken and the recipe has 3"),
-        ({"image_mlp_width": 64}, (), r"instead of.*set model.image_mlp_width to 32\."),
-        ({"image_size": 12, "patch_size": 6}, (), r"set model.patch_size to 8\."),
-        ({"image_width": 8, "image_heads": 1}, (), r"set model.image_width to 16\."),
+        ({}, (0, 1, 3), r"has no layer 3, only 0 to 2\. Correct train.init_image_layers"),
+        ({}, (0, 1), r"2 of its 3 layers would be taken, but the recipe has 3"),
+        ({"image_mlp_width": 64}, (), r"instead of.*Set model.image_mlp_width to 32\."),
+        ({"image_size": 12, "patch_size": 6}, (), r"Set model.patch_size to 8\."),
+        ({"image_width": 8, "image_heads": 1}, (), r"Set model.image_width to 16\."),
     ],
 )
 def test_other_sizes_of_a_vit_are_told_with_the_setting(changed, layers, message: str) -> None:
@@ -217,14 +217,14 @@ def without(state: State, *names: str) -> State:
     [
         ({"a": torch.zeros(1), "b": torch.zeros(1)}, "holds no class token.*first names are a, b"),
         (without(timm(), "pos_embed"), "no position embeddings"),
-        (without(timm(), "blocks.1.attn.qkv.bias"), r"it lacks blocks.1.attn.qkv.bias: take"),
+        (without(timm(), "blocks.1.attn.qkv.bias"), r"it lacks blocks.1.attn.qkv.bias\. Take"),
         (
             timm() | {"pos_embed": torch.zeros(1, 4, WIDTH)},
-            r"\[1, 4, 16\] are not those of a class token and a sq",
+            r"\[1, 4, 16\] do not fit a class token and a sq",
         ),
         (timm() | {"register_tokens": torch.zeros(1, 4, WIDTH)}, r"lacks \(register_tokens\)"),
         (timm() | {"blocks.0.attn.q_norm.weight": torch.zeros(8)}, r"lacks \(blocks.0.attn.q_norm.weight\)"),
-        (timm() | {"patch_embed.proj.weight": torch.zeros(WIDTH, 1, 8, 8)}, "no setting changes that"),
+        (timm() | {"patch_embed.proj.weight": torch.zeros(WIDTH, 1, 8, 8)}, "No setting can change that"),
     ],
 )
 def test_other_architectures_than_a_vit_are_refused(state: State, message: str) -> None:
@@ -343,10 +343,13 @@ def test_chosen_layers_of_a_bert_and_no_mlm_head() -> None:
             {"fusion_depth": 1},
             r"recipe has 3 \(model.text_depth \+ model.fusion_depth\).*train.init_text_layers",
         ),
-        ({"vocab_size": 41}, r"40 word embeddings and the tokenizer 41 pieces.*tokenizer.json or vocab.txt"),
+        (
+            {"vocab_size": 41},
+            r"40 word embeddings, but the tokenizer has 41 tokens.*tokenizer.json or vocab.txt",
+        ),
         (
             {"text_mlp_width": 64, "max_positions": 9, "max_tokens": 9},
-            "set model.text_mlp_width to 32, model.max_positions to 12",
+            "Set model.text_mlp_width to 32, model.max_positions to 12",
         ),
         ({"text_width": 8, "text_heads": 1}, "set model.text_width to 16"),
     ],

@@ -14,7 +14,7 @@ from albef.cli import main
 from albef.config import UserError
 from albef.engine import Engine
 from albef.model_directory import save_model
-from albef.search.index import build_index, find_pictures, load_index
+from albef.search.index import build_index, find_images, load_index
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def test_an_index_holds_features_and_tokens(
 
 
 def test_files_and_folders_are_found_once(folder: Path) -> None:
-    found, _ = find_pictures([folder / "c.png", folder, folder / "deep"])
+    found, _ = find_images([folder / "c.png", folder, folder / "deep"])
     assert [path.name for path in found] == ["c.png", "a.png", "b.png", "d.JPG"]
     with pytest.raises(UserError, match="no such file"):
-        find_pictures([folder / "absent.png"])
+        find_images([folder / "absent.png"])
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures there"):
-        find_pictures([folder / "empty"])
+    with pytest.raises(UserError, match="no images there"):
+        find_images([folder / "empty"])
 
 
 def test_an_index_is_replaced_by_a_whole_one_only(
@@ -116,7 +116,7 @@ def test_what_is_left_out_is_listed(engine: Engine, folder: Path, tmp_path: Path
     (folder / "2022").symlink_to("/not/mounted")
     (folder / ".Trash-1000").mkdir()
     (folder / "c.png").rename(folder / ".Trash-1000" / "c.png")
-    files, left_out = find_pictures([folder])
+    files, left_out = find_images([folder])
     for built in (
         build_index(engine, files, tmp_path / "idx", left_out),
         build_index(engine, [folder], tmp_path / "idx"),

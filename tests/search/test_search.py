@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture
+from albef.data.images import BadImage
 from albef.engine import Engine, loaded
 from albef.ranker import Hit
 from albef.search.index import Index, build_index
@@ -79,7 +79,7 @@ def test_queries_that_cannot_be_answered(engine: Engine, index: Index, tmp_path:
             search(index, engine, nothing)
     with pytest.raises(UserError, match="means nothing to the model"):
         search(index, engine, "雪")
-    with pytest.raises(BadPicture, match="no such file"):
+    with pytest.raises(BadImage, match="no such file"):
         search(index, engine, tmp_path / "absent.png")
     with pytest.raises(UserError, match="other weights"):
         search(replace(index, weights="another"), engine, "a fox")

@@ -228,7 +228,7 @@ def test_a_checkpoint_of_another_model_gives_a_sentence(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     other = Pretrain(toy.config())
     del other.queue
-    with pytest.raises(UserError, match="doesn't fit this run"):
+    with pytest.raises(UserError, match="does not fit this run"):
         load_checkpoint(tmp_path / "step-00000001", other, build_optimizer(other.student, TrainConfig()))
 
 

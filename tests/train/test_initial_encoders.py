@@ -80,11 +80,11 @@ def test_misfits_name_file_and_setting(tmp_path: Path) -> None:
         initial_encoders(train, wide)
     (tmp_path / "text" / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
     with pytest.raises(
-        UserError, match=r"text.config.json: .* 4 attention heads and the recipe 2: .*text_heads to 4"
+        UserError, match=r"text.config.json: .* 4 attention heads, but the recipe has 2\. .*text_heads to 4"
     ):
         initial_encoders(train, toy.MODEL)
     (tmp_path / "text" / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not readable as JSON"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         initial_encoders(train, toy.MODEL)
 
 

@@ -45,7 +45,7 @@ def test_a_full_disk_is_said_once_and_again_after_it_had_room(
         (tmp_path / "aside").rename(file)
         log.write(3, FIGURES)
     assert steps(file) == [0, 3]
-    assert " ".join(capsys.readouterr().out.split()).count("Training goes on without its log") == 1
+    assert " ".join(capsys.readouterr().out.split()).count("Training continues without it") == 1
 
 
 def test_a_tracker_that_fails_is_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,8 @@ def test_into_a_pipe_every_logged_step_is_a_plain_line(
     printed = capsys.readouterr().out
     assert printed.splitlines() == [
         "a/very/long/path " * 20,
-        "step 1 of 1,000: itc 3.21 mlm 5.00 128 pairs/s, 8 min 20 s left",
-        "step 20 of 1,000: itc 3.21 mlm 5.00 128 pairs/s, 8 min 10 s left",
-        "step 40 of 1,000: itc 3.21 mlm 5.00 128 pairs/s, 8 min 0 s left",
+        "Losses: itc = image–text contrast (ITC), mlm = masked words (MLM). A pair is an image with a text.",
+        "step 1 of 1,000: loss itc 3.21, mlm 5.00; 128 pairs/s; 8 min 20 s left",
+        "step 20 of 1,000: loss itc 3.21, mlm 5.00; 128 pairs/s; 8 min 10 s left",
+        "step 40 of 1,000: loss itc 3.21, mlm 5.00; 128 pairs/s; 8 min 0 s left",
     ]

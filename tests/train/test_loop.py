@@ -72,7 +72,7 @@ def test_what_the_data_lack_is_said_and_listed_and_the_rest_is_learnt_from(
     config = toy.config(TaskConfig(name="vqa", queue_size=0), settings, data)
     trained(config, tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
-    assert "3 records to learn from" in said
+    assert "3 training records" in said
     assert '1 of 4 questions have no "answer" (found "answr") and are left out.' in said
     listed = (tmp_path / "run" / "bad_samples.jsonl").read_text()
     assert json.loads(listed) == {"origin": "rows.json, row 2", "reason": 'there is no "answer"'}

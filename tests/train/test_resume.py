@@ -32,7 +32,9 @@ def test_what_changes_what_is_learnt_is_refused_and_named(tmp_path: Path) -> Non
         ("train", "betas", (0.9, 0.99)),
     ):
         changed = dataclasses.replace(getattr(config, section), **{key: value})
-        with pytest.raises(UserError, match=rf"holds another run \({section}\.{key}: .* → .*\)"):
+        with pytest.raises(
+            UserError, match=rf"holds a run with other settings \({section}\.{key}: .* → .*\)"
+        ):
             prepare(dataclasses.replace(config, **{section: changed}), tmp_path)
     assert prepare(config, tmp_path) == config
     assert not (tmp_path / "changes.jsonl").exists()

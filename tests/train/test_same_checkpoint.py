@@ -118,9 +118,9 @@ def test_both_go_on_from_the_one_that_the_first_finds_whole(outcomes: Path, case
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ("read error", r"Process 1 can't go on from .*step-00000004.*Input/output error"),
-        ("read error at loading", r"Process 1 can't go on from .*Input/output error"),
-        ("another file", r"process 1 read another checkpoint there than the first one \(step 2 and 4\)"),
+        ("read error", r"Process 1 cannot load .*step-00000004.*Input/output error"),
+        ("read error at loading", r"Process 1 cannot load .*Input/output error"),
+        ("another file", r"process 1 read a checkpoint of step 2 there, the first process one of step 4"),
     ],
 )
 def test_what_one_of_them_cannot_read_stops_both(outcomes: Path, case: str, reason: str) -> None:

@@ -39,11 +39,11 @@ def match(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
 
 def retrieval(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
     """The score of each hit."""
-    from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE
+    from albef.engine import IMAGES_AT_ONCE, TEXTS_AT_ONCE
 
     size = given.batch_size
     if not names_a_file(given.text):
-        hits = engine.rank(given.text, given.gallery, given.k, size or PICTURES_AT_ONCE)
+        hits = engine.rank(given.text, given.gallery, given.k, size or IMAGES_AT_ONCE)
     else:
         hits = engine.rank_texts(given.text, given.gallery, given.k, size or TEXTS_AT_ONCE)
     return {given.gallery[hit.number]: hit.score for hit in hits}
@@ -66,11 +66,11 @@ def nlvr(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
 
 def grounding(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
     """The sides of the box, in pixels."""
-    from albef.report.plots import grounding_picture
+    from albef.report.plots import grounding_image
 
     found = engine.ground(given.picture, given.text, given.score, given.layer)
     if given.out:
-        grounding_picture(given.picture, given.text, found, given.out)
+        grounding_image(given.picture, given.text, found, given.out)
         said = f"Picture with map and box: {given.out}"
     else:
         said = "With --out PNG the map and the box are drawn into a picture."

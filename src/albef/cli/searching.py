@@ -78,10 +78,10 @@ def add(commands: Commands) -> None:
 def index(given: argparse.Namespace) -> None:
     """`albef index`"""
     from albef.data.files import summary
-    from albef.search.index import FILES, build_index, find_pictures, index_bytes
+    from albef.search.index import FILES, build_index, find_images, index_bytes
 
     check_folder(given.out, FILES)
-    files, left_out = find_pictures(given.pictures)
+    files, left_out = find_images(given.pictures)
     engine = load_engine(given)
     free = free_bytes(given.out)
     room = "" if free is None else f" ({size(free)} are free there)"

@@ -1,4 +1,4 @@
-"""Examples to a batch."""
+"""Examples → a batch of tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from albef.data.records import Batch, Example
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """A batch of the examples in their order, captions padded with `pad_id` to the longest."""
+    """A batch of the examples, in their order. Captions are padded with `pad_id` to the longest."""
     ids, mask = padded([example.ids for example in examples], pad_id)
     masked_ids, _ = padded([example.masked_ids for example in examples], pad_id)
     hidden = np.zeros_like(mask)
@@ -35,7 +35,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
 def padded(
     texts: Sequence[np.ndarray], pad_id: int
 ) -> tuple[Int64[np.ndarray, "texts length"], Bool[np.ndarray, "texts length"]]:
-    """Ids of the texts, padded with `pad_id` to the longest, and which are real."""
+    """Ids of the texts, padded with `pad_id` to the longest, and a mask of the real ones."""
     ids = np.full((len(texts), max(map(len, texts), default=1)), pad_id, dtype=np.int64)
     mask = np.zeros(ids.shape, dtype=bool)
     for row, text in enumerate(texts):
@@ -44,13 +44,13 @@ def padded(
 
 
 def _stacked(arrays: Sequence[np.ndarray | None]) -> torch.Tensor | None:
-    """The arrays as one tensor; None where the task has none."""
+    """The arrays as one tensor, or None if the task has none."""
     given = [array for array in arrays if array is not None]
     return torch.from_numpy(np.stack(given)) if given else None
 
 
 def _answers(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
-    """The answers of all questions, padded to the longest; nothing where the task has none."""
+    """The answers of all questions, padded to the longest. Empty if the task has none."""
     answers = [answer for example in examples for answer in example.answers]
     if not answers:
         return {}

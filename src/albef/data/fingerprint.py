@@ -16,8 +16,8 @@ from albef.manifest import digest
 def data_fingerprint(config: DataConfig) -> str:
     """A hash that other records give another one of: wherever they lie, and however the recipe names them.
 
-    Of an annotation file it is that of its content, of a folder that of its pictures' and captions' names and
-    sizes. The pixels of pictures are not read. Pictograms follow from the settings, so their name stands for them.
+    Of an annotation file it is that of its content, of a folder that of its images' and captions' names and
+    sizes. The pixels of images are not read. Pictograms follow from the settings, so their name stands for them.
     """
     path = Path(os.path.expanduser(config.source))
     if path.is_file():

@@ -27,7 +27,7 @@ class FolderSource:
         beside = [text_of.get(os.path.splitext(name)[0], text_of.get(name)) for name in images]
         if not any(beside):
             raise UserError(
-                f"{folder}: none of its {len(images)} pictures has a .txt beside it; "
+                f"{folder}: none of its {len(images)} images has a .txt beside it; "
                 f"write the captions of cat.jpg into cat.txt, one a line.{' ' + note if note else ''}"
             )
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Records to an endless stream of batches in which step n is a function of n alone."""
+"""Records → an endless stream of batches. The batch of step n depends on n alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from albef.children import check_start, held_back
 from albef.config import DataConfig, ModelConfig, UserError
 from albef.data.collate import collate
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.images import BadImage, open_image
 from albef.data.records import Batch, Example, LeftOut, Record, stable_id
 from albef.data.sources import Source
 from albef.data.text import Tokenizer, clean_caption, clean_question, mask_tokens
@@ -30,15 +30,15 @@ from albef.disk import free_bytes, size
 from albef.manifest import plain
 from albef.writing import append_whole
 
-# First words of the random keys, so that no two purposes ever share a stream.
+# First words of the random keys: each purpose has a stream of its own.
 _ORDER, _EXAMPLE = 1, 2
 
-# What a training may be told, and its workers with it: that the terminal closes, and to save. They go on.
+# Signals that the training handles (closed terminal, "save now") and that must not end its workers.
 _UNTOLD = {signal.SIGHUP, signal.SIGUSR1}
 SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches, on Linux
-PATIENCE_SECONDS = 20  # for a batch; doubled whenever it was too short
-MAX_FAILURES = 5  # of the workers at the same step
-_WORKER_FAILURES = ("DataLoader worker (pid", "DataLoader timed out")  # as torch words them
+PATIENCE_SECONDS = 20  # wait for a batch; doubled after each timeout
+MAX_FAILURES = 5  # of the workers, at the same step
+_WORKER_FAILURES = ("DataLoader worker (pid", "DataLoader timed out")  # torch's words
 
 
 @dataclass(frozen=True)
@@ -51,37 +51,37 @@ class BadSample:
 
 
 class TooManyBadSamples(UserError):
-    """More unusable records than `data.max_bad_fraction` tolerates."""
+    """More records are unusable than `data.max_bad_fraction` allows."""
 
 
 class ExampleSet:
-    """Training examples by (index, epoch), drawn by the key (seed, epoch, index, attempt).
+    """Training examples by (index, epoch). Random choices depend on (seed, epoch, index, attempt) alone.
 
-    A record that cannot be used (unreadable picture, no caption left after cleaning) is replaced by another
-    one of the source and kept in `bad`.
+    A record that cannot be used (unreadable image, no caption left after cleaning) is noted in `bad`. Another record
+    of the source takes its place.
     """
 
     def __init__(
         self, source: Source, tokenizer: Tokenizer, data: DataConfig, model: ModelConfig, seed: int
     ) -> None:
         self.source, self.tokenizer, self.data, self.model, self.seed = source, tokenizer, data, model, seed
-        self.bad: dict[int, BadSample] = {}  # by index; what this process has met
+        self.bad: dict[int, BadSample] = {}  # by index; found by this process
 
     def __len__(self) -> int:
         return len(self.source)
 
     @property
     def max_bad(self) -> int:
-        """How many distinct bad records are tolerated.
+        """How many different bad records are allowed.
 
-        `max_bad_fraction` of the source, rounded down; but one if the fraction is not 0 (a single broken file
-        among fifty should not end a run), and never all of them.
+        `max_bad_fraction` of the source, rounded down. At least one unless the fraction is 0, so that a single broken
+        file does not end a small run. Never all records.
         """
         fraction = self.data.max_bad_fraction
         return min(max(int(fraction * len(self)), 1 if fraction > 0 else 0), len(self) - 1)
 
     def example(self, index: int, epoch: int) -> Example:
-        """The example of record `index`, or of one drawn in its place; raises `TooManyBadSamples`."""
+        """The example of record `index`, or of another one if it is bad. Raises `TooManyBadSamples`."""
         for attempt in count():
             rng = np.random.default_rng([_EXAMPLE, self.seed, epoch, index, attempt])
             chosen = index if attempt == 0 else int(rng.integers(len(self)))
@@ -89,7 +89,7 @@ class ExampleSet:
                 record = self.source.record(chosen, epoch)
                 try:
                     return self._draw(record, chosen, rng)
-                except (BadPicture, _NoCaption) as error:
+                except (BadImage, _NoCaption) as error:
                     self.bad[chosen] = BadSample(chosen, record.origin, str(error))
             if len(self.bad) > self.max_bad:
                 raise TooManyBadSamples(f"{len(self.bad)} of {len(self)} records cannot be used.")
@@ -118,11 +118,11 @@ class ExampleSet:
         )
 
     def _pixels(self, image: Path | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = open_picture(image, obey_exif=self.data.obey_exif, transparent=self.model.transparent)
+        image = open_image(image, obey_exif=self.data.obey_exif, transparent=self.model.transparent)
         return train_transform(image, self.data, self.model.image_size, self.model.mean, self.model.std, rng)
 
     def _answers(self, record: Record) -> tuple[tuple[np.ndarray, ...], tuple[float, ...]]:
-        """Ids of the different answers to a question, closed by [SEP], and the weight of each."""
+        """Token ids of the different answers to a question, each with [SEP] at its end, and the answers' weights."""
         weights: dict[str, float] = {}
         for answer, weight in zip(record.answers, record.answer_weights, strict=True):
             weights[answer] = weights.get(answer, 0.0) + weight
@@ -131,7 +131,7 @@ class ExampleSet:
         return tuple(ids), tuple(weights.values())
 
     def _caption(self, record: Record, rng: np.random.Generator) -> tuple[int, str, np.ndarray]:
-        """Number, cleaned text and ids of the first caption, in random order, that has any words."""
+        """Number, cleaned text and ids of a random caption that is not empty after cleaning."""
         clean = clean_question if record.answers else clean_caption
         for number in rng.permutation(len(record.captions)):
             caption = clean(record.captions[number], self.model.max_words)
@@ -146,9 +146,9 @@ class _NoCaption(Exception):
 
 
 def order(num_records: int, seed: int, epoch: int, couple: int) -> np.ndarray:
-    """A random order of the records, int64 [num_records]; with `couple` 2, records 2k and 2k+1 stay together.
+    """A random order of the records, int64 [num_records]. With `couple` 2, records 2k and 2k+1 stay together.
 
-    The last of an odd number of records has no neighbour and comes last.
+    An odd last record comes last.
     """
     rng = np.random.default_rng([_ORDER, seed, epoch])
     couples = rng.permutation(num_records // couple) * couple
@@ -161,7 +161,8 @@ def step_records(
 ) -> list[tuple[int, int]]:
     """The (index, epoch) of each row of step `step`'s batch.
 
-    An epoch's rest that fills no batch is left out. A data set smaller than a batch goes on into the next.
+    The rest of an epoch that does not fill a batch is left out. If the data set is smaller than a batch, a batch
+    takes records of several epochs.
     """
     epoch_length = num_records // batch_size * batch_size or num_records
     places = (divmod(place, epoch_length) for place in range(step * batch_size, (step + 1) * batch_size))
@@ -181,20 +182,20 @@ def batches(
     bad_samples: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Iterator[Batch]:
-    """This process's share of each step's batch, from `first_step` on, without end.
+    """This process's part of each step's batch, from `first_step` on, without end.
 
-    `batch_size` counts all `world_size` processes; each gets a contiguous, equal part. Neither `workers`
-    (loading processes; 0 = load here) nor `world_size` changes what a step contains. Bad records are appended
-    to the JSONL file `bad_samples`, each once; raises `TooManyBadSamples` when this run has met too many.
-    Workers that die or don't answer are replaced, which `say` is told, and the stream goes on as it would have.
+    `batch_size` counts all `world_size` processes. Each gets an equal, contiguous part. `workers` (loading processes;
+    0 = load in this process) and `world_size` do not change what a step contains. Bad records are appended to the
+    JSONL file `bad_samples`, each once. Raises `TooManyBadSamples` if this run has met too many. Workers that die or
+    hang are replaced and reported through `say`; the batches stay the same.
     """
     if batch_size % world_size:
         raise UserError(
-            f"train.batch_size {batch_size} is not divisible by the {world_size} processes: "
-            f"choose {batch_size // world_size * world_size or world_size}."
+            f"train.batch_size {batch_size} is not divisible by the {world_size} processes. "
+            f"Choose {batch_size // world_size * world_size or world_size}."
         )
     log = _BadSampleLog(examples, bad_samples, say)
-    log.add(list(examples.bad.values()))  # met in an earlier stream of the same examples
+    log.add(list(examples.bad.values()))  # found by an earlier stream of the same examples
     for batch, bad, mistake in _loaded(
         _Steps(examples, batch_size, rank, world_size), first_step, workers, say
     ):
@@ -206,9 +207,9 @@ def batches(
 
 
 def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], None]) -> Iterator[_Loaded]:
-    """The steps one after the other, by workers that are replaced when they die or don't answer in time.
+    """The steps one after the other. Workers that die or do not answer in time are replaced.
 
-    Workers that die before any of them has done a step would do so again: nothing is tried twice then.
+    Workers that die before the first step would die again, so they are not replaced.
     """
     step, patience, failures = first_step, PATIENCE_SECONDS, 0
     if workers:
@@ -226,7 +227,7 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
             worker_init_fn=_start_worker if workers else None,
             timeout=patience if workers else 0,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else the loader would draw from the process's generator
+            generator=torch.Generator(),  # the default draws from this process's generator
         )
         try:
             with held_back(_UNTOLD):
@@ -236,44 +237,44 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
                 step, failures = step + 1, 0
         except (RuntimeError, OSError, EOFError) as error:
             reason = plain(error)
-            # What a worker's own code raised is said to be "Caught"; without it a connection to a worker broke.
+            # torch reports an exception in a worker's code with "Caught". Without it, the connection broke.
             lost = not isinstance(error, RuntimeError) and not reason.startswith("Caught")
             if workers == 0 or (not lost and not reason.startswith(_WORKER_FAILURES)):
                 raise
             for worker in multiprocessing.active_children():
                 if worker not in others:
-                    worker.kill()  # a stopped one would not hear anything gentler
+                    worker.kill()  # a stopped process reacts to no gentler signal
         failures += 1
         slow = "timed out" in reason
         if failures == MAX_FAILURES or (step == first_step and not slow):
             times = "before their first batch" if failures == 1 else f"{failures} times in a row"
             raise UserError(
-                f"Step {step}: the data workers failed {times} ({reason}). Look for a full memory "
-                f"or a disk that doesn't answer, or load without them: data.workers=0."
+                f"Step {step}: the data workers failed {times} ({reason}). Check that memory is not full and that the "
+                f"disk answers, or load without workers: --data.workers=0."
             )
-        say(f"Step {step}: {reason}. The data workers are started again.")
+        say(f"Step {step}: {reason}. Restarting the data workers.")
         if slow:  # they may be slow instead of stuck
             patience *= 2
 
 
 def _check_shared_memory(steps: _Steps, workers: int) -> None:
-    """Raises `UserError` where the workers' batches, two of each at most, have no room in shared memory."""
+    """Raises `UserError` if shared memory has no room for the workers' batches, two for each worker."""
     rows, side = steps.rows.stop - steps.rows.start, steps.examples.model.image_size
     needed = 2 * workers * rows * 3 * side**2 * 4
     free = free_bytes(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
     if free is not None and free < needed:
         raise UserError(
-            f"data.workers is {workers}: their batches take {size(needed)} of shared memory, and {SHARED_MEMORY} has "
-            f"{size(free)} left. Set fewer workers or 0, or make it larger (a container's is small: --shm-size)."
+            f"data.workers is {workers}: their batches need {size(needed)} of shared memory, but {SHARED_MEMORY} has "
+            f"only {size(free)} free. Set fewer workers (or 0), or give it more (in Docker: --shm-size)."
         )
 
 
 class _Loaded(NamedTuple):
-    """A step's batch, or the mistake that prevents it, and the bad records newly met."""
+    """A step's batch, or the error that prevents it, and the bad records found on the way."""
 
     batch: Batch | None
     bad: list[BadSample]
-    mistake: UserError | None  # as a value: raised in a worker, it would arrive wrapped in a traceback
+    mistake: UserError | None  # not raised in the worker: it would arrive wrapped in a traceback
 
 
 class _Steps(Dataset[_Loaded]):
@@ -299,23 +300,23 @@ class _Steps(Dataset[_Loaded]):
 
 
 def list_left_out(source: Source, file: Path, say: Callable[[str], None]) -> None:
-    """Lists what the source leaves out among the bad samples, once in a run; it counts for no tolerance."""
+    """Lists the rows that the source leaves out, once in a run. They do not count as bad samples."""
     if source.left_out and not file.exists():
         _list(source.left_out, file, say)
 
 
 def _list(samples: Sequence[BadSample | LeftOut], file: Path, say: Callable[[str], None]) -> None:
-    """Appends a line for each; `say` gets them if that can't be done."""
+    """Appends a line for each. If the file cannot be written, `say` gets the lines."""
     lines = "".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         append_whole(file, lines)
     except OSError as error:
-        say(f"{file} can't be written ({plain(error)}). What it would say: {lines.rstrip()}")
+        say(f"{file} cannot be written ({plain(error)}). It would have said: {lines.rstrip()}")
 
 
 class _BadSampleLog:
-    """Counts the bad records of this run over all its workers and processes, and lists them in a file."""
+    """Counts the bad records of this run over all workers and processes, and lists them in a file."""
 
     def __init__(self, examples: ExampleSet, file: Path | None, say: Callable[[str], None]) -> None:
         self.examples, self.file, self.say = examples, file, say
@@ -326,7 +327,7 @@ class _BadSampleLog:
         self.listed_before = frozenset(self.listed)
 
     def add(self, bad: list[BadSample]) -> None:
-        """Lists what is new; raises `TooManyBadSamples` beyond the tolerated number."""
+        """Lists the new ones. Raises `TooManyBadSamples` if there are too many."""
         if not bad:
             return
         self._read()
@@ -337,15 +338,15 @@ class _BadSampleLog:
         self.listed.update(sample.index for sample in new)
         total = len(self.found | (self.listed - self.listed_before))
         if total > self.examples.max_bad:
-            where = f"see {self.file}, and mend or remove them" if self.file else "mend or remove them"
+            where = f"See {self.file}: repair or remove them." if self.file else "Repair or remove them."
             raise TooManyBadSamples(
                 f"{total} of {len(self.examples)} records cannot be used, more than data.max_bad_fraction = "
-                f"{self.examples.data.max_bad_fraction} tolerates; {where}. One of them: "
+                f"{self.examples.data.max_bad_fraction} allows. {where} One of them: "
                 f"{bad[-1].origin}: {bad[-1].reason}"
             )
 
     def _read(self) -> None:
-        """Takes in the lines that have been added since the last time, by whichever process."""
+        """Reads the lines that any process has added since the last time."""
         if self.file is None or not self.file.exists():
             return
         with self.file.open("rb") as file:
@@ -354,13 +355,13 @@ class _BadSampleLog:
                 if not line.endswith(b"\n"):  # another process is writing it
                     break
                 self.read_bytes += len(line)
-                # Half a line, by a process that was killed; a row that the source leaves out.
+                # Half a line of a killed process, or a row that the source leaves out.
                 with contextlib.suppress(ValueError, KeyError):
                     self.listed.add(json.loads(line)["index"])
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """How workers start: not as forks of this process, since its threads would not survive that."""
+    """How workers start: not forked from this process, since its threads would not survive a fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -371,7 +372,7 @@ def _context() -> multiprocessing.context.BaseContext:
 def _start_worker(worker: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches them too, but the step is still to be finished
-    # By name, not by asking the worker for it: one that has been stopped would never answer.
+    )  # Ctrl-C reaches workers too, but the current step still needs them
+    # Shared by file name. By file descriptor, a stopped worker would have to answer.
     torch.multiprocessing.set_sharing_strategy("file_system")
     cv2.setNumThreads(0)  # the workers are the parallelism

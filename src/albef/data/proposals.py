@@ -17,7 +17,7 @@ from albef.errors import reading
 
 
 class ProposalSource:
-    """The rows of an annotation file, each with the boxes that a detector proposed for its picture."""
+    """The rows of an annotation file, each with the boxes that a detector proposed for its image."""
 
     couple = 1
 
@@ -37,20 +37,20 @@ class ProposalSource:
         return len(self._source)
 
     def record(self, index: int, epoch: int) -> Record:
-        """Row `index` with its picture's proposals; the picture's number is the last one in its name."""
+        """Row `index` with its image's proposals; the image's number is the last one in its name."""
         record = self._source.record(index, epoch)
         numbers = re.findall(r"[0-9]+", Path(str(record.image)).stem)
         number = numbers[-1].lstrip("0") or "0" if numbers else ""
         boxes = self._boxes.get(number)
         if not boxes:
             raise UserError(
-                f"{self._detections}: has no boxes for the picture of {record.origin} ({record.image}); add them under "
-                f"the picture's number, or leave the detections out."
+                f"{self._detections}: has no boxes for the image of {record.origin} ({record.image}); add them under "
+                f"the image's number, or leave the detections out."
             )
         if not isinstance(boxes, list) or not all(
             isinstance(box, list) and len(box) >= 4 and are_pixels(box[:4]) for box in boxes
         ):
             raise UserError(
-                f"{self._detections}: the boxes of picture {number} are not [x, y, width, height, …]; correct them."
+                f"{self._detections}: the boxes of image {number} are not [x, y, width, height, …]; correct them."
             )
         return replace(record, proposals=tuple((box[0], box[1], box[2], box[3]) for box in boxes))

@@ -29,9 +29,9 @@ class Naming(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One picture with all its texts, as the source has them: nothing decoded, cleaned or drawn yet.
+    """One image with all its texts, as the source has them: nothing decoded, cleaned or drawn yet.
 
-    What follows `origin` belongs to single tasks: a second picture and a label (NLVR, entailment), weighted answers
+    What follows `origin` belongs to single tasks: a second image and a label (NLVR, entailment), weighted answers
     to the question that stands in `captions` (VQA), the box of the thing meant (grounding).
     """
 

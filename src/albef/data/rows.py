@@ -65,7 +65,7 @@ OFFICIAL_DATASET, OFFICIAL_PEOPLE = "vqa", 10  # whom VQA v2's official evaluati
 
 
 def pair_row(row: dict[str, Any], where: str) -> Columns:
-    """A picture and its captions: {"image", "caption": text or list of texts, "image_id": anything}."""
+    """An image and its captions: {"image", "caption": text or list of texts, "image_id": anything}."""
     image_id = name_at(row, "image_id", where)
     return {
         "image": text_at(row, "image", where),
@@ -94,7 +94,7 @@ def vqa_row(row: dict[str, Any], where: str) -> Columns:
 
 
 def entailment_row(row: dict[str, Any], where: str) -> Columns:
-    """A sentence about a picture: {"image": name without .jpg, "sentence", "label": one of `ENTAILMENT_LABELS`}."""
+    """A sentence about an image: {"image": name without .jpg, "sentence", "label": one of `ENTAILMENT_LABELS`}."""
     image = text_at(row, "image", where)
     return {
         "image": image if "." in image.rpartition("/")[2] else f"{image}.jpg",
@@ -104,11 +104,11 @@ def entailment_row(row: dict[str, Any], where: str) -> Columns:
 
 
 def nlvr_row(row: dict[str, Any], where: str) -> Columns:
-    """A statement about two pictures: {"images": [first, second], "sentence", "label": "True" or "False"}."""
+    """A statement about two images: {"images": [first, second], "sentence", "label": "True" or "False"}."""
     images = texts_at(row, "images", where)
     if len(images) != 2:
         raise UserError(
-            f'{where}: "images" must name two pictures, found {len(images)}; write ["left.png", "right.png"].'
+            f'{where}: "images" must name two images, found {len(images)}; write ["left.png", "right.png"].'
         )
     return {
         "image": images[0],
@@ -120,9 +120,9 @@ def nlvr_row(row: dict[str, Any], where: str) -> Columns:
 
 
 def grounding_row(row: dict[str, Any], where: str) -> Columns:
-    """A phrase for a thing in a picture: {"image", "text", "ref_id", "box": [left, top, width, height]}.
+    """A phrase for a thing in an image: {"image", "text", "ref_id", "box": [left, top, width, height]}.
 
-    The last two are for evaluation. Phrases of one picture are positives of it, as published.
+    The last two are for evaluation. Phrases of one image are positives of it, as published.
     """
     box = row.get("box")
     if box == "":  # as tables have it where there is none

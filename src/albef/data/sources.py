@@ -1,4 +1,4 @@
-"""Where records come from: annotation files, folders of pictures with texts, the embedded pictograms."""
+"""Where records come from: annotation files, folders of images with texts, the embedded pictograms."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def open_source(
     if os.path.isdir(path):
         if not ROWS[task].folder:
             raise UserError(
-                f"{path}: a folder of pictures has captions alone; task {task} needs an annotation file ({ENDINGS})."
+                f"{path}: a folder of images has captions alone; task {task} needs an annotation file ({ENDINGS})."
             )
         return FolderSource(path)
     if not os.path.isfile(path):
         raise UserError(
             f'{path}: no such file or folder; data.source is "pictograms", an annotation file '
-            f"({ENDINGS}) or a folder of pictures with a .txt beside each."
+            f"({ENDINGS}) or a folder of images with a .txt beside each."
         )
     # A question without an answer teaches nothing, but can be answered; a phrase without a box is the other way round.
     judged = ROWS[task].judged
@@ -91,7 +91,7 @@ def check_pictograms(source: str, split: str, task: TaskName) -> None:
 
 
 class PictogramSource(Source):
-    """The embedded scenes: new pictures in every epoch, often in couples that differ in one thing."""
+    """The embedded scenes: new images in every epoch, often in couples that differ in one thing."""
 
     couple = 2
 
@@ -123,7 +123,7 @@ class PictogramSource(Source):
         return Record(
             image=item.image,
             captions=(item.caption,),
-            image_id=stable_id(origin),  # the next epoch's scene of this number is another picture
+            image_id=stable_id(origin),  # the next epoch's scene of this number is another image
             caption_ids=(item.meaning,),
             origin=origin,
         )

@@ -16,7 +16,7 @@ from albef.writing import write_whole
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# English words that a caption may have whatever is in its picture. Words of place and number are not among them.
+# English words that a caption may have whatever is in its image. Words of place and number are not among them.
 FILLERS = (
     "a an the this that these those some and or but as of on in at to for from by with it its is are be was were has "
     "have there here i you we they he she his her their can could will would very picture photo image drawing see seen "

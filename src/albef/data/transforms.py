@@ -1,4 +1,4 @@
-"""RGB pictures to normalised model input: augmented with OpenCV to train, resized with Pillow to evaluate."""
+"""RGB images to normalised model input: augmented with OpenCV to train, resized with Pillow to evaluate."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def train_transform(
     std: Sequence[float],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A random view of the picture (uint8 [H, W, 3], RGB) as float32 [3, S, S], S = `image_size`.
+    """A random view of the image (uint8 [H, W, 3], RGB) as float32 [3, S, S], S = `image_size`.
 
-    Random resized crop (`config.crop_scale`; (1, 1) squeezes the whole picture into the square), mirror
+    Random resized crop (`config.crop_scale`; (1, 1) squeezes the whole image into the square), mirror
     image in one of two cases if `config.flip`, RandAugment if `config.randaugment`, then normalisation.
     """
     if tuple(config.crop_scale) != (1, 1):
@@ -48,7 +48,7 @@ def train_transform(
 def evaluation_transform(
     image: np.ndarray, image_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:
-    """The whole picture (uint8 [H, W, 3], RGB) as float32 [3, S, S]: antialiased bicubic, squeezed square."""
+    """The whole image (uint8 [H, W, 3], RGB) as float32 [3, S, S]: antialiased bicubic, squeezed square."""
     if image.shape[:2] != (image_size, image_size):
         image = np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC))
     return normalise(image, mean, std)
@@ -67,13 +67,13 @@ def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def _squeezed(image: np.ndarray, size: int) -> np.ndarray:
-    """The picture as a square of `size` pixels."""
+    """The image as a square of `size` pixels."""
     if image.shape[0] * image.shape[1] <= size**2:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
     # Only INTER_AREA averages over the pixels it drops.
     if max(image.shape[:2]) > 2 * size:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    # OpenCV is a third faster with the same means of floats; of large pictures they would take much memory.
+    # OpenCV is a third faster with the same means of floats; of large images they would take much memory.
     means = cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
     return cv2.convertScaleAbs(means)
 
@@ -89,7 +89,7 @@ def _crop(
         if 0 < crop_width <= width and 0 < crop_height <= height:
             top, left = rng.integers(height - crop_height + 1), rng.integers(width - crop_width + 1)
             return int(top), int(left), crop_height, crop_width
-    # A long, narrow picture: the largest allowed crop in its middle.
+    # A long, narrow image: the largest allowed crop in its middle.
     crop_width = min(width, max(round(height * 4 / 3), 1))
     crop_height = min(height, max(round(width * 4 / 3), 1))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
@@ -128,7 +128,7 @@ def _brighten(image: np.ndarray, sign: int) -> np.ndarray:
 
 
 def _sharpen(image: np.ndarray, sign: int) -> np.ndarray:
-    """Away from the smoothed picture; the outermost pixels stay."""
+    """Away from the smoothed image; the outermost pixels stay."""
     smooth = cv2.filter2D(image, -1, np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13)
     sharp = image.copy()
     sharp[1:-1, 1:-1] = cv2.addWeighted(image, _ENHANCE, smooth, 1 - _ENHANCE, 0)[1:-1, 1:-1]
@@ -161,7 +161,7 @@ def _identity(image: np.ndarray, sign: int) -> np.ndarray:
 
 
 def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """The picture with each value replaced by its channel's column of `table` [256, 3], cut to 0–255."""
+    """The image with each value replaced by its channel's column of `table` [256, 3], cut to 0–255."""
     return cv2.LUT(image, table.clip(0, 255).astype(np.uint8)[None])
 
 

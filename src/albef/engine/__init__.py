@@ -1,9 +1,9 @@
 """A model directory ready to use, in three rooms: preparing what goes in, the loaded model, and what users ask of it."""
 
-from albef.data.pictures import Picture as Picture
+from albef.data.images import ImageInput as ImageInput
 from albef.engine.engine import Engine as Engine
 from albef.engine.engine import Grounding as Grounding
-from albef.engine.loaded import PICTURES_AT_ONCE as PICTURES_AT_ONCE
+from albef.engine.loaded import IMAGES_AT_ONCE as IMAGES_AT_ONCE
 from albef.engine.loaded import TEXTS_AT_ONCE as TEXTS_AT_ONCE
 from albef.engine.loaded import choose_device as choose_device
 from albef.engine.loaded import log_odds as log_odds

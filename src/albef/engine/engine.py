@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from albef.config import UserError
-from albef.data.pictures import Picture, open_picture
+from albef.data.images import ImageInput, open_image
 from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
 from albef.data.text import clean_question
-from albef.engine.loaded import PICTURES_AT_ONCE, TEXTS_AT_ONCE, LoadedModel
+from albef.engine.loaded import IMAGES_AT_ONCE, TEXTS_AT_ONCE, LoadedModel
 from albef.engine.preparing import check_count, texts_of, things
 from albef.model.albef import Encoding
 from albef.model.answering import rank_answers, write_answers
@@ -49,7 +49,7 @@ class Engine(LoadedModel):
     """
 
     def rank(
-        self, query: str, gallery: Iterable[Picture], k: int = 10, batch_size: int = PICTURES_AT_ONCE
+        self, query: str, gallery: Iterable[ImageInput], k: int = 10, batch_size: int = IMAGES_AT_ONCE
     ) -> list[Hit]:
         """The `k` images of the gallery that fit a text best, the best first.
 
@@ -65,11 +65,11 @@ class Engine(LoadedModel):
         def match(image: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
             return self.match_images(text, image.tokens[rows])
 
-        parts = self.track(batches, "reading pictures", -(-len(images) // batch_size))
+        parts = self.track(batches, "reading images", -(-len(images) // batch_size))
         return self._ranked(text, parts, match, len(images), k)
 
     def rank_texts(
-        self, query: Picture, gallery: Iterable[str], k: int = 10, batch_size: int = TEXTS_AT_ONCE
+        self, query: ImageInput, gallery: Iterable[str], k: int = 10, batch_size: int = TEXTS_AT_ONCE
     ) -> list[Hit]:
         """The `k` texts of the gallery that fit an image best, best first; by the same scores as `rank`.
 
@@ -114,7 +114,7 @@ class Engine(LoadedModel):
         return hits_of(similarity, best, odds[best] if self.can_match else None, self.temperature, k)
 
     def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
-        """What the answer decoder looks at, of questions about pictures."""
+        """What the answer decoder looks at, of questions about images."""
         if self.model.answer_decoder is None:
             raise UserError(
                 f"This model was trained for {self.trained_for}, not to answer questions (task vqa)."
@@ -154,9 +154,9 @@ class Engine(LoadedModel):
         ]
 
     def answer(
-        self, image: Picture, question: str, candidates: Iterable[str] | None = None, k: int = 5
+        self, image: ImageInput, question: str, candidates: Iterable[str] | None = None, k: int = 5
     ) -> list[tuple[str, float]]:
-        """The `k` likeliest answers to a question about a picture, with probabilities, best first.
+        """The `k` likeliest answers to a question about an image, with probabilities, best first.
 
         With `candidates` (default: the answers that the model was saved with) the answer is one of them, and the
         probabilities are shared among the k best; with an empty list the model writes what it likes, and they are those
@@ -169,19 +169,19 @@ class Engine(LoadedModel):
         found = self.ranked_answers(memory, answers, k) if answers else self.written_answers(memory, k)
         return found[0]
 
-    def entails(self, image: Picture, sentence: str) -> dict[str, float]:
-        """Probabilities that the picture contradicts the sentence, leaves it open ("neutral"), and entails it."""
+    def entails(self, image: ImageInput, sentence: str) -> dict[str, float]:
+        """Probabilities that the image contradicts the sentence, leaves it open ("neutral"), and entails it."""
         if "entailment" not in self.model.heads:
             raise UserError(f"This model was trained for {self.trained_for}, not for entailment.")
         return dict(zip(ENTAILMENT_LABELS, self._classify([image], sentence), strict=True))
 
-    def judge(self, image_a: Picture, image_b: Picture, statement: str) -> float:
-        """Probability that the statement is true of the two pictures, `image_a` on the left."""
+    def judge(self, image_a: ImageInput, image_b: ImageInput, statement: str) -> float:
+        """Probability that the statement is true of the two images, `image_a` on the left."""
         if "nlvr" not in self.model.heads:
             raise UserError(f"This model was trained for {self.trained_for}, not to judge pairs (task nlvr).")
         return self._classify([image_a, image_b], statement)[1]
 
-    def _classify(self, images: Sequence[Picture], text: str) -> list[float]:
+    def _classify(self, images: Sequence[ImageInput], text: str) -> list[float]:
         self.prepare.check_says_something(text, "sentence")
         pixels = self.placed(torch.stack([self.pixels(image) for image in images]))
         ids, mask = self.text_tokens([text])
@@ -192,7 +192,7 @@ class Engine(LoadedModel):
         return chances
 
     def ground(
-        self, image: Picture, phrase: str, score: Score = "itc", layer: int | None = None
+        self, image: ImageInput, phrase: str, score: Score = "itc", layer: int | None = None
     ) -> Grounding:
         """Where in an image the score of a phrase comes from: a map, a box, and a map of what each word adds.
 
@@ -205,9 +205,9 @@ class Engine(LoadedModel):
             self._must_contrast()
         self.prepare.check_says_something(phrase, "phrase")
         transparent = self.config.transparent
-        picture = open_picture(image, obey_exif=True, transparent=transparent, shrink=False)
+        upright = open_image(image, obey_exif=True, transparent=transparent, shrink=False)
         ids, mask = self.text_tokens([phrase])
-        pixels = self.placed(self.pixels(picture))[None]
+        pixels = self.placed(self.pixels(upright))[None]
         words = self.prepare.words(phrase)
         if layer is None:
             places = torch.zeros(1, len(words), ids.shape[1], dtype=torch.bool, device=self.device)
@@ -220,14 +220,14 @@ class Engine(LoadedModel):
             with self.computing():
                 tokens = word_maps(self.model, pixels, ids, mask, layer)[0]
             whole, of_words = tokens.mean(0), np.stack([tokens[places].sum(0) for _, places in words])
-        size = picture.shape[1], picture.shape[0]
-        probability = float(self.match([picture], [phrase])[0])
+        size = upright.shape[1], upright.shape[0]
+        probability = float(self.match([upright], [phrase])[0])
         map_ = scaled(enlarged(whole, size), probability)
         large = scaled(np.array([enlarged(one, size) for one in of_words]), probability)
         named = tuple((word, one) for (word, _), one in zip(words, large, strict=True))
         return Grounding(map_, box_of_map(map_), named, probability)
 
-    def fill_mask(self, text: str, image: Picture, k: int = 5) -> list[list[tuple[str, float]]]:
+    def fill_mask(self, text: str, image: ImageInput, k: int = 5) -> list[list[tuple[str, float]]]:
         """For each "[MASK]" in the text the `k` likeliest word pieces and their probabilities, best first.
 
         Nothing else in the text is special. Raises `UserError` for a text without "[MASK]" or too long, and

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture, Picture
+from albef.data.images import BadImage, ImageInput
 from albef.data.text import Tokenizer, clean_caption
 from albef.engine.preparing import Cleaning, Preparing, texts_of, things
 from albef.manifest import MANIFEST_FILE, verify
@@ -38,7 +38,7 @@ from albef.model_directory import (
 from albef.progress import track
 from albef.ranker import probability
 
-PICTURES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
+IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
 MEMORY_BYTES = 256 * 2**20  # of the keys and values of the images of one pass
 MAX_PAIRS = 1024  # in one pass
 
@@ -132,7 +132,7 @@ class LoadedModel:
 
     @property
     def can_contrast(self) -> bool:
-        """Whether pictures and texts can be compared by their features."""
+        """Whether images and texts can be compared by their features."""
         return "contrast" in self.model.heads
 
     @property
@@ -144,12 +144,12 @@ class LoadedModel:
         """The items, with a progress bar on a terminal."""
         yield from track(items, label, total, self.quiet)
 
-    def pixels(self, picture: Picture) -> Float[Tensor, "3 size size"]:
-        """An image as the model takes it, on the CPU; raises `BadPicture` for what is none."""
-        return self.prepare.pixels(picture)
+    def pixels(self, image: ImageInput) -> Float[Tensor, "3 size size"]:
+        """An image as the model takes it, on the CPU; raises `BadImage` for what is none."""
+        return self.prepare.pixels(image)
 
     def pixel_batches(
-        self, images: Sequence[Picture], batch_size: int, bad: dict[int, BadPicture] | None = None
+        self, images: Sequence[ImageInput], batch_size: int, bad: dict[int, BadImage] | None = None
     ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """As `Preparing.pixel_batches`, where the model takes them and in its precision."""
         for pixels in self.prepare.pixel_batches(images, batch_size, bad):
@@ -161,18 +161,18 @@ class LoadedModel:
 
     def image_encodings(
         self,
-        images: Sequence[Picture],
-        batch_size: int = PICTURES_AT_ONCE,
-        bad: dict[int, BadPicture] | None = None,
+        images: Sequence[ImageInput],
+        batch_size: int = IMAGES_AT_ONCE,
+        bad: dict[int, BadImage] | None = None,
     ) -> Iterator[Encoding]:
-        """Tokens and features of the pictures in order, batch by batch; `bad` as for `pixel_batches`."""
+        """Tokens and features of the images in order, batch by batch; `bad` as for `pixel_batches`."""
         for pixels in self.pixel_batches(images, batch_size, bad):
             with self.computing():
                 encoding = self.model.encode_image(pixels)
             yield encoding
 
     def image_memories(self, encoding: Encoding) -> Iterator[Memory]:
-        """Each picture's keys and values for the fusion layers, one after the other: 9.5 MB a picture at base size."""
+        """Each image's keys and values for the fusion layers, one after the other: 9.5 MB an image at base size."""
         for row in range(len(encoding.tokens)):
             place = slice(row, row + 1)
             mask = None if encoding.mask is None else encoding.mask[place]
@@ -198,17 +198,17 @@ class LoadedModel:
 
     def encode_images(
         self,
-        images: Iterable[Picture],
-        batch_size: int = PICTURES_AT_ONCE,
-        bad: dict[int, BadPicture] | None = None,
+        images: Iterable[ImageInput],
+        batch_size: int = IMAGES_AT_ONCE,
+        bad: dict[int, BadImage] | None = None,
     ) -> np.ndarray:
         """Features of the images, float32 [N, F], of unit length; files are turned as their EXIF says.
 
-        What is no image raises `BadPicture`; with `bad` it has no row, and is noted there instead.
+        What is no image raises `BadImage`; with `bad` it has no row, and is noted there instead.
         """
         given = things(images, "images")
         batches = self.image_encodings(given, batch_size, bad)
-        return self._features(batches, "reading pictures", -(-len(given) // batch_size))
+        return self._features(batches, "reading images", -(-len(given) // batch_size))
 
     def encode_texts(self, texts: Iterable[str], batch_size: int = TEXTS_AT_ONCE) -> np.ndarray:
         """Features of the texts, float32 [N, F], of unit length; times an image's: the similarity.
@@ -239,11 +239,11 @@ class LoadedModel:
     def _must_contrast(self) -> None:
         if not self.can_contrast:
             raise UserError(
-                f"This model was trained for {self.trained_for}, not to compare pictures with texts (contrast)."
+                f"This model was trained for {self.trained_for}, not to compare images with texts (contrast)."
             )
 
     def match(
-        self, images: Iterable[Picture], texts: Iterable[str], batch_size: int = 64
+        self, images: Iterable[ImageInput], texts: Iterable[str], batch_size: int = 64
     ) -> Float32[np.ndarray, " pairs"]:
         """Probability that text n describes image n, float32 [N].
 
@@ -252,7 +252,7 @@ class LoadedModel:
         """
         given, said = things(images, "images"), texts_of(texts, "texts")
         if len(given) != len(said):
-            raise UserError(f"{len(given)} pictures and {len(said)} texts are no pairs: give as many.")
+            raise UserError(f"{len(given)} images and {len(said)} texts are no pairs: give as many.")
         for number, one in enumerate(said):
             self.prepare.check_says_something(one, f"text {number}")
         found = [np.zeros(0, np.float32)]
@@ -273,7 +273,7 @@ class LoadedModel:
         memory: Memory,
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> np.ndarray:
-        """Log-odds that each text matches its picture, float32 [pairs]: logit of "match" minus "no match"."""
+        """Log-odds that each text matches its image, float32 [pairs]: logit of "match" minus "no match"."""
         if not self.can_match:
             raise UserError("This model was trained without image–text matching (task.losses has no itm).")
         with self.computing():

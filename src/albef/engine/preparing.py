@@ -13,7 +13,7 @@ from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.data.collate import padded
-from albef.data.pictures import BadPicture, Picture, open_picture
+from albef.data.images import BadImage, ImageInput, open_image
 from albef.data.text import MASK, Tokenizer, clean_caption
 from albef.data.transforms import evaluation_transform
 
@@ -27,14 +27,14 @@ class Preparing:
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         self.config, self.tokenizer = config, tokenizer
 
-    def pixels(self, picture: Picture) -> Float[Tensor, "3 size size"]:
-        """An image as the model takes it; raises `BadPicture` for what is none."""
+    def pixels(self, image: ImageInput) -> Float[Tensor, "3 size size"]:
+        """An image as the model takes it; raises `BadImage` for what is none."""
         config = self.config
-        image = open_picture(picture, obey_exif=True, transparent=config.transparent)
+        image = open_image(image, obey_exif=True, transparent=config.transparent)
         return torch.from_numpy(evaluation_transform(image, config.image_size, config.mean, config.std))
 
     def pixel_batches(
-        self, images: Sequence[Picture], batch_size: int, bad: dict[int, BadPicture] | None = None
+        self, images: Sequence[ImageInput], batch_size: int, bad: dict[int, BadImage] | None = None
     ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """Pixels of the images in their order, batch by batch.
 
@@ -46,7 +46,7 @@ class Preparing:
             for number in range(start, min(start + batch_size, len(images))):
                 try:
                     rows.append(self.pixels(images[number]))
-                except BadPicture as error:
+                except BadImage as error:
                     if bad is None:
                         raise
                     bad[number] = error

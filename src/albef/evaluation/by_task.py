@@ -103,7 +103,7 @@ def evaluate_on(
 
 
 def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> dict[str, float]:
-    """The task's figures on a source, and under "blind" what is left of them when every picture is another one's."""
+    """The task's figures on a source, and under "blind" what is left of them when every image is another one's."""
     measured = MEASURED[asked.task]
     if measured.by_recall:
         return chosen(evaluate_pairs(engine, source, asked.asking.k, name), asked)

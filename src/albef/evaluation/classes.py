@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture
+from albef.data.images import BadImage
 from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
@@ -18,7 +18,7 @@ from albef.evaluation.judged import Judged, cluster_of, judged_metrics, of_all, 
 
 
 def judge_classes(
-    engine: Engine, source: Source, labels: Sequence[str], shuffled: bool, bad: dict[int, BadPicture]
+    engine: Engine, source: Source, labels: Sequence[str], shuffled: bool, bad: dict[int, BadImage]
 ) -> Iterator[Judged]:
     """The model's class of each record, and the expected one."""
     for batch in shown(engine, source, shuffled, bad):
@@ -55,7 +55,7 @@ def evaluate_entailment(
 def evaluate_nlvr(engine: Engine, source: Source, name: str, shuffled: bool = False) -> Iterator[Metric]:
     """ "{name}/accuracy" and "{name}/consistency" with intervals.
 
-    Consistency is the share of statements of which all pairs of pictures are judged rightly. As in the official
+    Consistency is the share of statements of which all pairs of images are judged rightly. As in the official
     evaluation a key is split-set-pair-sentence, and names the statement without its third part.
     """
     found, bad = of_all(lambda bad: judge_classes(engine, source, NLVR_LABELS, shuffled, bad))

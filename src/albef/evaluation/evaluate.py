@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture, Picture
+from albef.data.images import BadImage, ImageInput
 from albef.data.sources import Source
 from albef.data.text import clean_caption
 from albef.engine import Engine
@@ -16,7 +16,7 @@ from albef.evaluation.metrics import interval, preferences
 from albef.evaluation.ranking import (
     Features,
     Gallery,
-    features_of_pictures,
+    features_of_images,
     features_of_texts,
     found_at,
     match_scores,
@@ -48,7 +48,7 @@ def evaluate_pictograms(
         images, captions = list(drawn.images), drawn.captions
         false = foils(drawn, seed)
         texts = [*captions, *(foil.caption for foil in false)]
-        of_images, of_texts = features_of_pictures(engine, images), features_of_texts(engine, texts)
+        of_images, of_texts = features_of_images(engine, images), features_of_texts(engine, texts)
         features = of_images, of_texts[: len(captions)]
         own = list(range(len(images)))
         each = [[number] for number in own]
@@ -72,13 +72,13 @@ def evaluate_pictograms(
 
 
 def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data") -> Iterator[Metric]:
-    """Names such as "data/itm/t2i_r1" with values in 0–1, for the pictures and captions of a source.
+    """Names such as "data/itm/t2i_r1" with values in 0–1, for the images and captions of a source.
 
-    A caption belongs to its own picture alone, though it may describe others; rows with the same image id are
-    one picture. "data/pictures", "data/captions" and "data/skipped" (unreadable pictures) are numbers of
+    A caption belongs to its own image alone, though it may describe others; rows with the same image id are
+    one image. "data/pictures", "data/captions" and "data/skipped" (unreadable images) are numbers of
     things. Raises `UserError` when nothing is left.
     """
-    images: list[Picture] = []
+    images: list[ImageInput] = []
     captions: list[list[str]] = []
     number_of: dict[int, int] = {}
     for index in range(len(source)):
@@ -90,13 +90,13 @@ def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data
             images.append(record.image)
             captions.append([])
         captions[number] += [c for c in record.captions if clean_caption(c, engine.config.max_words)]
-    bad: dict[int, BadPicture] = {}
-    image_features = features_of_pictures(engine, images, bad)
+    bad: dict[int, BadImage] = {}
+    image_features = features_of_images(engine, images, bad)
     kept = [number for number in range(len(images)) if number not in bad]
     texts = [text for number in kept for text in captions[number]]
     if not texts:
         reason = f" ({next(iter(bad.values()))})" if bad else ""
-        raise UserError(f"No readable picture with a caption is left to evaluate{reason}.")
+        raise UserError(f"No readable image with a caption is left to evaluate{reason}.")
     of_text = [row for row, number in enumerate(kept) for _ in captions[number]]
     of_image: list[list[int]] = [[] for _ in kept]
     for text, row in enumerate(of_text):
@@ -105,14 +105,14 @@ def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data
     yield f"{name}/captions", float(len(texts))
     yield f"{name}/skipped", float(len(bad))
     features = image_features, features_of_texts(engine, texts)
-    pictures = [images[number] for number in kept]
-    yield from recalls(engine, name, pictures, texts, features, of_image, of_text, top_k, seed=0)
+    kept_images = [images[number] for number in kept]
+    yield from recalls(engine, name, kept_images, texts, features, of_image, of_text, top_k, seed=0)
 
 
 def recalls(
     engine: Engine,
     split: str,
-    images: Sequence[Picture],
+    images: Sequence[ImageInput],
     texts: Sequence[str],
     features: tuple[Features, Features],
     of_image: Sequence[Sequence[int]],
@@ -122,21 +122,21 @@ def recalls(
 ) -> Iterator[Metric]:
     """R@1, R@5, R@10 in both directions and their mean by every score; `of_image`, `of_text` say what is right.
 
-    `features` are those of the pictures and of the texts. Pictures without a text are candidates, but no queries.
-    Under "{split}/blind" stands what is left when each picture is replaced by another one's: about chance, 1 of the
+    `features` are those of the images and of the texts. Images without a text are candidates, but no queries.
+    Under "{split}/blind" stands what is left when each image is replaced by another one's: about chance, 1 of the
     gallery's size.
     """
     of_images, of_texts = features
     for_images, for_texts = None, None
     if engine.can_match:
         for_images, for_texts = rerank(engine, images, texts, of_images, of_texts, top_k)
-    # Replacing every picture leaves the scores as they are: what is right moves to another row.
+    # Replacing every image leaves the scores as they are: what is right moves to another row.
     moves = {split: 0, f"{split}/blind": len(images) // 2} if len(images) > 1 else {split: 0}
     for name, move in moves.items():
         moved = [(row + move) % len(images) for row in of_text]
         own = [
             (row - move) % len(images) for row in range(len(images))
-        ]  # whose texts are right for each picture
+        ]  # whose texts are right for each image
         t2i = found_at(Gallery(of_texts, of_images), moved, for_texts, engine.temperature)
         i2t = found_at(
             Gallery(of_images, of_texts), [of_image[row] for row in own], for_images, engine.temperature
@@ -152,12 +152,12 @@ def recall_metrics(
 ) -> Iterator[Metric]:
     """R@1, R@5 and R@10 in each direction, and "{name}/r_mean", the mean of them all, with intervals.
 
-    `found` has the ranks of the queries of a direction, and each one's picture: queries of one picture are alike.
+    `found` has the ranks of the queries of a direction, and each one's image: queries of one image are alike.
     """
-    for direction, (rank, picture) in found.items():
+    for direction, (rank, image) in found.items():
         for k in RECALLS:
-            yield from with_interval(f"{name}/{direction}_r{k}", rank < k, picture, seed)
-    each = [(np.mean([rank < k for k in RECALLS], axis=0), picture) for rank, picture in found.values()]
+            yield from with_interval(f"{name}/{direction}_r{k}", rank < k, image, seed)
+    each = [(np.mean([rank < k for k in RECALLS], axis=0), image) for rank, image in found.values()]
     low, high = interval(*each, seed=seed)
     yield f"{name}/r_mean", float(np.mean([hits.mean() for hits, _ in each]))
     yield f"{name}/r_mean_low", low

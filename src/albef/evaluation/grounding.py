@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.images import BadImage, open_image
 from albef.data.records import Box, Record
 from albef.data.sources import Source
 from albef.engine import Engine
@@ -22,7 +22,7 @@ from albef.model.maps import SCORES, box_of_map, enlarged, score_maps
 from albef.model.published_maps import pair_maps
 
 ENOUGH_OVERLAP = 0.5
-ROUNDING = 2.0  # pixels by which a box may reach beyond its picture
+ROUNDING = 2.0  # pixels by which a box may reach beyond its image
 MAPPED_AT_ONCE = 16  # phrases: their images' states are kept for the backward pass
 PUBLISHED = "published"  # the map of matching at one fusion layer, beside those of both scores
 
@@ -53,12 +53,12 @@ class Answer:
 
 
 def ground_all(
-    engine: Engine, source: Source, layer: int | None, shuffled: bool, bad: dict[int, BadPicture]
+    engine: Engine, source: Source, layer: int | None, shuffled: bool, bad: dict[int, BadImage]
 ) -> Iterator[Answer]:
-    """Each phrase grounded in its picture (for the blind control: in another one), by every map."""
+    """Each phrase grounded in its image (for the blind control: in another one), by every map."""
     if not engine.can_match:
         raise UserError(f"This model was trained for {engine.trained_for}, without matching (itm).")
-    for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of pictures as stored
+    for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of images as stored
         for start in range(0, len(batch.records), MAPPED_AT_ONCE):
             some = slice(start, start + MAPPED_AT_ONCE)
             records, pixels = batch.records[some], batch.pixels[some]
@@ -74,8 +74,8 @@ def ground_all(
 
 
 def size_of(record: Record) -> tuple[int, int]:
-    """Width and height of the record's picture; raises `UserError` where its boxes can't be of it."""
-    image = open_picture(record.image, obey_exif=False, shrink=False)
+    """Width and height of the record's image; raises `UserError` where its boxes can't be of it."""
+    image = open_image(record.image, obey_exif=False, shrink=False)
     size = image.shape[1], image.shape[0]
     if record.box is None:
         raise UserError(
@@ -99,18 +99,18 @@ def phrase_maps(
 
 
 def check_inside(box: Box, size: tuple[int, int], what: str) -> None:
-    """Raises `UserError` for a box that reaches beyond a picture of (width, height): it is another picture's."""
+    """Raises `UserError` for a box that reaches beyond an image of (width, height): it is another image's."""
     left, top, width, height = box
     beyond = max(-left, -top, left + width - size[0], top + height - size[1])
     if beyond > ROUNDING:
         raise UserError(
-            f"{what} {list(box)} reaches {beyond:.0f} pixels beyond the picture, which has {size[0]} × {size[1]}; "
-            f"it belongs to another picture, or to this one in another size. Correct it."
+            f"{what} {list(box)} reaches {beyond:.0f} pixels beyond the image, which has {size[0]} × {size[1]}; "
+            f"it belongs to another image, or to this one in another size. Correct it."
         )
 
 
 def grounded(record: Record, map_: np.ndarray) -> Grounded:
-    """What a map of the picture's size says of where the phrase of a record with a box is."""
+    """What a map of the image's size says of where the phrase of a record with a box is."""
     assert record.box is not None
     row, column = np.unravel_index(int(map_.argmax()), map_.shape)
     left, top, width, height = record.box
@@ -131,7 +131,7 @@ def evaluate_grounding(
     """
     found, bad = of_all(lambda bad: ground_all(engine, source, layer, shuffled, bad))
     if not found:
-        raise UserError("No phrase with a readable picture is left to evaluate.")
+        raise UserError("No phrase with a readable image is left to evaluate.")
     clusters = [answer.cluster for answer in found]
     for map_name in (*SCORES, PUBLISHED):
         ones = [answer.phrase[map_name] for answer in found]

@@ -1,4 +1,4 @@
-"""What a model said of each record, whether that was right, and how much of it came from the picture."""
+"""What a model said of each record, whether that was right, and how much of it came from the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from albef import distributed
 from albef.config import UserError
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.images import BadImage, open_image
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source
 from albef.engine import Engine
@@ -37,9 +37,9 @@ class Judged:
 
 
 def cluster_of(record: Record) -> int:
-    """A number that a record shares with those that are answered alike: the ones with its picture.
+    """A number that a record shares with those that are answered alike: the ones with its image.
 
-    Statements about two pictures share the set of pictures, which is the second part of their key (NLVR2).
+    Statements about two images share the set of images, which is the second part of their key (NLVR2).
     """
     if record.second_image is not None and record.key:
         return stable_id("-".join(record.key.split("-")[:2]))
@@ -48,7 +48,7 @@ def cluster_of(record: Record) -> int:
 
 @dataclass(frozen=True)
 class Shown:
-    """Records with their pictures as the model takes them."""
+    """Records with their images as the model takes them."""
 
     indices: list[int]
     records: list[Record]
@@ -57,32 +57,30 @@ class Shown:
 
 
 def shown(
-    engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadPicture], obey_exif: bool = True
+    engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadImage], obey_exif: bool = True
 ) -> Iterator[Shown]:
-    """All records of the source, batch by batch; those whose pictures can't be read are noted in `bad` instead.
+    """All records of the source, batch by batch; those whose images can't be read are noted in `bad` instead.
 
-    Of several processes each gets its share of them. `shuffled`: every record gets another one's pictures, the blind
-    control; raises `UserError` where there are none. `obey_exif`: pictures are turned upright as their EXIF says.
+    Of several processes each gets its share of them. `shuffled`: every record gets another one's images, the blind
+    control; raises `UserError` where there are none. `obey_exif`: images are turned upright as their EXIF says.
     """
 
-    def pixels(picture: Path | np.ndarray) -> Tensor:
-        if not obey_exif:  # boxes are in pixels of the whole picture
+    def pixels(image: Path | np.ndarray) -> Tensor:
+        if not obey_exif:  # boxes are in pixels of the whole image
             transparent = engine.config.transparent
-            picture = open_picture(picture, obey_exif=False, transparent=transparent, shrink=False)
-        return engine.pixels(picture)
+            image = open_image(image, obey_exif=False, transparent=transparent, shrink=False)
+        return engine.pixels(image)
 
     def readable(indices: range) -> Iterator[tuple[int, Record, list[Tensor]]]:
         for index in indices:
             record = source.record(index, 0)
             seen = another(source, index, record) if shuffled else record
             if seen is None:
-                raise UserError(
-                    f"{record.origin}: no row has another picture, which the blind control needs."
-                )
-            pictures = [seen.image] if seen.second_image is None else [seen.image, seen.second_image]
+                raise UserError(f"{record.origin}: no row has another image, which the blind control needs.")
+            images = [seen.image] if seen.second_image is None else [seen.image, seen.second_image]
             try:
-                yield index, record, [pixels(picture) for picture in pictures]
-            except BadPicture as error:
+                yield index, record, [pixels(image) for image in images]
+            except BadImage as error:
                 bad[index] = error
 
     own = distributed.share(len(source), AT_ONCE)
@@ -98,12 +96,12 @@ def shown(
 
 
 def of_all(
-    judge: Callable[[dict[int, BadPicture]], Iterable[T]],
-) -> tuple[list[T], dict[int, BadPicture]]:
-    """What `judge` says of all records in order, whichever process was shown them, and the unreadable pictures."""
+    judge: Callable[[dict[int, BadImage]], Iterable[T]],
+) -> tuple[list[T], dict[int, BadImage]]:
+    """What `judge` says of all records in order, whichever process was shown them, and the unreadable images."""
 
-    def own() -> tuple[list[T], dict[int, BadPicture]]:
-        bad: dict[int, BadPicture] = {}
+    def own() -> tuple[list[T], dict[int, BadImage]]:
+        bad: dict[int, BadImage] = {}
         return list(judge(bad)), bad
 
     parts = distributed.from_each(own)
@@ -126,7 +124,7 @@ def another(source: Source, index: int, record: Record) -> Record | None:
 def judged_metrics(
     name: str,
     found: Sequence[Judged],
-    bad: dict[int, BadPicture],
+    bad: dict[int, BadImage],
     group: Callable[[Judged], str] | None = None,
     metric: str = "accuracy",
 ) -> Iterator[Metric]:
@@ -136,7 +134,7 @@ def judged_metrics(
     """
     if not found:
         reason = f" ({next(iter(bad.values()))})" if bad else ""
-        raise UserError(f"No record with a readable picture is left to evaluate{reason}.")
+        raise UserError(f"No record with a readable image is left to evaluate{reason}.")
     scores = np.array([judged.score for judged in found])
     clusters = np.array([judged.cluster for judged in found])
     yield from with_interval(f"{name}/{metric}", scores, clusters)

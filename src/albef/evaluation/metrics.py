@@ -37,9 +37,9 @@ def preferences(true_scores: np.ndarray, false_scores: np.ndarray) -> np.ndarray
 
 
 def interval(*samples: tuple[np.ndarray, Sequence[int] | np.ndarray], seed: int = 0) -> tuple[float, float]:
-    """Where the mean of values in 0–1 lies with a probability of 95 %, though queries of one picture are alike.
+    """Where the mean of values in 0–1 lies with a probability of 95 %, though queries of one image are alike.
 
-    A sample is the values [N] and the cluster of each: queries of one cluster (the captions of a picture) count as
+    A sample is the values [N] and the cluster of each: queries of one cluster (the captions of an image) count as
     drawn together. Of several samples it is the mean of their means, and a cluster is drawn for all of them at once.
     Shares (every value 0 or 1) have a Wilson interval for as many independent queries as would vary like this, at
     most N; where all are right, or all wrong, for as many as there are clusters. Means of other values have

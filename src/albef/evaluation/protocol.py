@@ -26,7 +26,7 @@ SPLITS = {
 }
 OF_4M = frozenset({"coco", "vg", "sbu", "cc3m"})
 # The data sets that are known, by their files' names without the split (`albef data prepare` writes them, and so the
-# published checkpoints are called), and whose pictures each has: RefCOCO's and half of Visual Genome's are COCO's.
+# published checkpoints are called), and whose images each has: RefCOCO's and half of Visual Genome's are COCO's.
 SETS: dict[str, frozenset[str]] = {
     "pictograms": frozenset({"pictograms"}),
     "coco": frozenset({"coco"}),
@@ -66,7 +66,7 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
         return Protocol(
             "unknown", "Whether this is zero-shot is unknown: the model does not say what it was trained on."
         )
-    learnt, measured = pictures_of(trained.data), pictures_of(data)
+    learnt, measured = images_of(trained.data), images_of(data)
     if learnt is None or measured is None:
         return Protocol(
             "unknown",
@@ -75,14 +75,14 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
         )
     same = bool(learnt & measured)
     if trained.task not in FOR_PAIRS:
-        said = "Direct, but not zero-shot (pictures of the same set)" if same else "Zero-shot, direct"
+        said = "Direct, but not zero-shot (images of the same set)" if same else "Zero-shot, direct"
         return Protocol(
             "direct", f"{said}: pre-trained weights ({trained.task} on {trained.data}), not fine-tuned."
         )
     if same:
         return Protocol(
             "fine-tuned",
-            f"Not zero-shot: fine-tuned for {trained.task} on {trained.data}, pictures of the same set.",
+            f"Not zero-shot: fine-tuned for {trained.task} on {trained.data}, images of the same set.",
         )
     return Protocol(
         "transferred",
@@ -95,8 +95,8 @@ def short(data: str) -> str:
     return data if is_drawn(data) else "/".join(Path(data).parts[-2:])
 
 
-def pictures_of(data: str) -> frozenset[str] | None:
-    """The sets whose pictures a source has; None for a name that tells nothing.
+def images_of(data: str) -> frozenset[str] | None:
+    """The sets whose images a source has; None for a name that tells nothing.
 
     The name is that of the file without its split, or of the folder where the file is called by its split alone.
     """

@@ -1,4 +1,4 @@
-"""Scores of pictures against texts: contrast for all pairs, matching for the best candidates (paper §5)."""
+"""Scores of images against texts: contrast for all pairs, matching for the best candidates (paper §5)."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from albef import distributed
-from albef.data.pictures import BadPicture, Picture
+from albef.data.images import BadImage, ImageInput
 from albef.disk import told
-from albef.engine import PICTURES_AT_ONCE, TEXTS_AT_ONCE, Engine, log_odds
+from albef.engine import IMAGES_AT_ONCE, TEXTS_AT_ONCE, Engine, log_odds
 from albef.evaluation.metrics import ranks
 from albef.model import kernels
 from albef.ranker import best_first, combined, others_last
 from albef.writing import write_all
 
-IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
+MATCHED_IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
 BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates
 
 Features = Float32[np.ndarray, "rows width"]
 Truth = Sequence[int | Sequence[int]]
 
 
-def similarities(engine: Engine, images: Sequence[Picture], texts: Sequence[str]) -> np.ndarray:
-    """Cosine of every picture's and every text's feature, float32 [N_i, N_t]: the ITC score."""
+def similarities(engine: Engine, images: Sequence[ImageInput], texts: Sequence[str]) -> np.ndarray:
+    """Cosine of every image's and every text's feature, float32 [N_i, N_t]: the ITC score."""
     cosines: np.ndarray = engine.encode_images(images) @ engine.encode_texts(texts).T
     return cosines
 
 
-def features_of_pictures(
-    engine: Engine, images: Sequence[Picture], bad: dict[int, BadPicture] | None = None
+def features_of_images(
+    engine: Engine, images: Sequence[ImageInput], bad: dict[int, BadImage] | None = None
 ) -> Features:
-    """As `Engine.encode_images`; several processes share the pictures, and each gets the features of all."""
-    own = distributed.share(len(images), PICTURES_AT_ONCE)
+    """As `Engine.encode_images`; several processes share the images, and each gets the features of all."""
+    own = distributed.share(len(images), IMAGES_AT_ONCE)
 
-    def encoded() -> tuple[Features, dict[int, BadPicture]]:
-        missing: dict[int, BadPicture] | None = None if bad is None else {}
+    def encoded() -> tuple[Features, dict[int, BadImage]]:
+        missing: dict[int, BadImage] | None = None if bad is None else {}
         features = engine.encode_images(images[own.start : own.stop], bad=missing)
         return features, {own.start + number: error for number, error in (missing or {}).items()}
 
@@ -60,7 +60,7 @@ def features_of_texts(engine: Engine, texts: Sequence[str]) -> Features:
 
 
 class StoredTexts:
-    """The texts' states before they see a picture, in a file: those of 25,000 captions would fill a gigabyte."""
+    """The texts' states before they see an image, in a file: those of 25,000 captions would fill a gigabyte."""
 
     def __init__(self, engine: Engine, texts: Sequence[str], file: FileIO) -> None:
         self.file, lengths = file, []
@@ -97,14 +97,14 @@ def as_bytes(tensor: Tensor) -> np.ndarray:
 
 
 def match_scores(
-    engine: Engine, images: Sequence[Picture], texts: Sequence[str], pairs: np.ndarray
+    engine: Engine, images: Sequence[ImageInput], texts: Sequence[str], pairs: np.ndarray
 ) -> np.ndarray:
-    """Matching log-odds of `pairs` [P, 2], which are numbers of a picture and a text; float32 [P].
+    """Matching log-odds of `pairs` [P, 2], which are numbers of an image and a text; float32 [P].
 
     The log-odds, logit of "match" minus that of "no match", rank as the probability does and add up with
-    similarities; the published score is the logit of "match" alone. Each picture and each text in `pairs` is encoded
-    once. Pairs are grouped by picture, whose keys and values are computed once and shared by all its texts; what is
-    held beside the model does not grow with the gallery. Several processes share the pictures (the texts are encoded
+    similarities; the published score is the logit of "match" alone. Each image and each text in `pairs` is encoded
+    once. Pairs are grouped by image, whose keys and values are computed once and shared by all its texts; what is
+    held beside the model does not grow with the gallery. Several processes share the images (the texts are encoded
     by each, which costs little beside the pairs), and each gets all scores.
     """
     scores = np.zeros(len(pairs), dtype=np.float32)
@@ -112,8 +112,8 @@ def match_scores(
         return scores
     shown, image_row = np.unique(pairs[:, 0], return_inverse=True)
     said, text_row = np.unique(pairs[:, 1], return_inverse=True)
-    own = distributed.share(len(shown), IMAGES_AT_ONCE)
-    encodings = engine.image_encodings([images[shown[row]] for row in own], IMAGES_AT_ONCE)
+    own = distributed.share(len(shown), MATCHED_IMAGES_AT_ONCE)
+    encodings = engine.image_encodings([images[shown[row]] for row in own], MATCHED_IMAGES_AT_ONCE)
     memories = (memory for encoding in encodings for memory in engine.image_memories(encoding))
     with TemporaryFile(buffering=0) as file:
         stored = StoredTexts(engine, [texts[number] for number in said], file)
@@ -175,16 +175,16 @@ class Reranked:
 
 def rerank(
     engine: Engine,
-    images: Sequence[Picture],
+    images: Sequence[ImageInput],
     texts: Sequence[str],
     image_features: Features,
     text_features: Features,
     top_k: int,
 ) -> tuple[Reranked, Reranked]:
-    """Matching of each query's `top_k` most similar candidates: of each picture's, and of each text's.
+    """Matching of each query's `top_k` most similar candidates: of each image's, and of each text's.
 
     A pair that is a candidate in both directions is scored once. Only the candidates are kept, which at the size of
-    5,000 pictures and 25,000 captions is a hundredth of all pairs.
+    5,000 images and 25,000 captions is a hundredth of all pairs.
     """
     for_images = Gallery(image_features, text_features).best(top_k)
     for_texts = Gallery(text_features, image_features).best(top_k)

@@ -28,7 +28,7 @@ def tables(metrics: Metrics) -> Iterator[Table]:
 
 def metrics_table(metrics: Metrics) -> Table:
     """Recalls (R@1 with its interval) and below them foil accuracies, by split and score."""
-    recalled = {"t2i": "text→picture", "i2t": "picture→text"}
+    recalled = {"t2i": "text→image", "i2t": "image→text"}
     headings = [
         {f"{way}_r{k}": f"{name if k == 1 else ''}\n@{k}" for way, name in recalled.items() for k in RECALLS}
         | {"r_mean": "\nmean"},
@@ -54,7 +54,7 @@ def metrics_table(metrics: Metrics) -> Table:
 def task_table(metrics: Metrics) -> Table:
     """Every figure that has an interval, beside what the same model reaches blind."""
     table = Table(box=box.SIMPLE_HEAD)
-    for title in ("%", "with its picture", "blind: another's picture"):
+    for title in ("%", "with its image", "blind: another's image"):
         table.add_column(title, justify="left" if title == "%" else "right")
     for name in measured(metrics):
         split, metric = name.split("/", 1)

@@ -12,7 +12,7 @@ from albef import distributed
 from albef.config import UserError
 from albef.data.annotations import AnnotationSource
 from albef.data.answers import answer_type, comparable, most_frequent, soft_accuracy
-from albef.data.pictures import BadPicture
+from albef.data.images import BadImage
 from albef.data.sources import Source
 from albef.engine import Engine
 from albef.evaluation.evaluate import Metric
@@ -35,7 +35,7 @@ class Asking:
 
 
 def judge_answers(
-    engine: Engine, source: Source, asked: Asking, shuffled: bool, bad: dict[int, BadPicture]
+    engine: Engine, source: Source, asked: Asking, shuffled: bool, bad: dict[int, BadImage]
 ) -> Iterator[dict[Way, Judged]]:
     """The best of the listed answers to each question (where there is a list), and the one that is written freely.
 
@@ -70,7 +70,7 @@ def evaluate_vqa(
     """ "{name}/accuracy" of ranking the listed answers and "{name}/open_accuracy" of writing one, with intervals.
 
     Both also of each type of answer ("…_yes_no", "…_number", "…_other"). `results` gets the file that the official
-    server takes: every question exactly once, those without a readable picture with an empty answer; the answers are
+    server takes: every question exactly once, those without a readable image with an empty answer; the answers are
     ranked ones where there is a list. Of data without answers then only "{name}/count" and "{name}/skipped" are left;
     without `results` they raise `UserError`.
     """
@@ -116,7 +116,7 @@ def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
 def frequent_answers(source: Source, most: int = 3192) -> list[str]:
     """The most frequent answers of training data, as many as the paper ranks; equal ones are one.
 
-    Of a file all are counted; of pictograms those of the first questions, since each needs a picture to be painted.
+    Of a file all are counted; of pictograms those of the first questions, since each needs an image to be painted.
     """
     counted = len(source) if isinstance(source, AnnotationSource) else min(len(source), PAINTED)
     return most_frequent(answer for index in range(counted) for answer in source.record(index, 0).answers)[

@@ -89,9 +89,7 @@ def assumptions(published: Published, structure: Structure, config: ModelConfig)
     grid = math.isqrt(published.state["visual_encoder.pos_embed"].shape[1] - 1)
     if grid != config.grid:
         size = f"{grid} × {grid} to {config.grid} × {config.grid}"
-        rows.append(
-            Row("assumed", "picture size", None, f"{config.image_size}: positions resized from {size}")
-        )
+        rows.append(Row("assumed", "image size", None, f"{config.image_size}: positions resized from {size}"))
     if not published.mapped:
         rows.append(Row("assumed", "memory", None, "a file from before torch 1.6, which was loaded whole"))
     return rows
@@ -113,7 +111,7 @@ library_name: albef
 # An ALBEF model, imported
 
 The weights of `{file.name}`, a checkpoint of the published structure "{structure.name}", under this library's names.
-Nothing was trained here. Pictures of {config.image_size} pixels; texts {"end" if config.append_sep else "do not end"}
+Nothing was trained here. Images of {config.image_size} pixels; texts {"end" if config.append_sep else "do not end"}
 in [SEP].
 
 ```python

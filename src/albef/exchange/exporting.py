@@ -32,7 +32,7 @@ from albef.recipe import load_recipe
 from albef.tasks.build import build_task
 from albef.train.checkpoint import TASK_FILE, newest_checkpoint
 
-NO_IMAGE = -100  # what the published queue of retrieval holds where it holds no picture
+NO_IMAGE = -100  # what the published queue of retrieval holds where it holds no image
 
 
 class Held(NamedTuple):

@@ -193,7 +193,7 @@ def ends_in_sep(file: Path, published: Published, choices: Choices) -> bool:
 def write_weights(
     file: Path, state: Mapping[str, Tensor], names: Sequence[str], config: ModelConfig, label: str
 ) -> None:
-    """Writes our tensors of these names, joined one by one, positions resized to the model's picture."""
+    """Writes our tensors of these names, joined one by one, positions resized to the model's image."""
     grid_shape = torch.Size([1, 1 + config.grid**2, config.image_width])
 
     def places() -> Iterator[tuple[str, Place]]:

@@ -109,7 +109,7 @@ def model_config(
     if patches.dim() != 4 or words.dim() != 2 or 0 in sizes or positions.shape[1] != 1 + grid**2:
         raise UserError(
             f"{file}: position embeddings of shape {list(positions.shape)} and patches of {list(patches.shape)} "
-            f"belong to no square picture; give one of the published models."
+            f"belong to no square image; give one of the published models."
         )
     layers = numbers(state, r"text_encoder\.bert\.encoder\.layer\.(\d+)\.")
     fusion = numbers(state, CROSS)
@@ -117,7 +117,7 @@ def model_config(
     pair = 2 if structure.name in ("nlvr", "pretrain_nlvr") else 1
     if text_depth <= 0 or fusion != list(range(text_depth, len(layers))) or len(fusion) % pair:
         raise UserError(
-            f"{file}: of its {len(layers)} text layers {len(fusion)} look at the picture; in ALBEF the upper ones do, "
+            f"{file}: of its {len(layers)} text layers {len(fusion)} look at the image; in ALBEF the upper ones do, "
             f"above some that don't{', in pairs' if pair == 2 else ''}. This is another model (BLIP?)."
         )
     image_width, text_width = patches.shape[0], words.shape[1]

@@ -1,4 +1,4 @@
-"""The model: an image encoder and a text encoder, aligned before a fusion encoder joins them (paper §3.1)."""
+"""The model: an image encoder, a text encoder, and a fusion encoder on top of both (paper §3.1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADS = ("contrast", "itm", "mlm", "answer", "entailment", "nlvr", "text_assignm
 
 
 class Encoding(NamedTuple):
-    """One modality encoded: all tokens, which of them are real (None: all), and the unit-length feature."""
+    """An encoded image or text: its tokens, which of them are real (None: all), and its unit-length feature."""
 
     tokens: Float[Tensor, "batch length width"]
     mask: Bool[Tensor, "batch length"] | None
@@ -36,14 +36,14 @@ class Encoding(NamedTuple):
 
 
 class ALBEF(nn.Module):
-    """Encoders and the heads that a task trains, by name.
+    """The encoders, and the heads that a task trains.
 
-    "contrast" (projections and temperature), "itm", "mlm", "answer" (a decoder), "entailment" (three classes), "nlvr"
-    (two) and "text_assignment" (three); the last two read a text about two pictures. A model without "contrast" has
-    its encoders' [CLS] states themselves as features.
+    Heads by name: "contrast" (projections and temperature), "itm", "mlm", "answer" (a decoder), "entailment" (three
+    classes), "nlvr" (two) and "text_assignment" (three). The last two read one text about two images. Without
+    "contrast" a feature is the normalised [CLS] state of its encoder.
     """
 
-    temperature: nn.Parameter  # of models with "contrast"
+    temperature: nn.Parameter  # only in models with "contrast"
 
     def __init__(self, config: ModelConfig, heads: tuple[str, ...] = ("contrast", "itm", "mlm")) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class ALBEF(nn.Module):
         if "contrast" in heads:
             self.image_projection = nn.Linear(config.image_width, config.feature_width)
             self.text_projection = nn.Linear(config.text_width, config.feature_width)
-            # Shape [1], not [], since sharding refuses parameters without dimensions.
+            # Shape [1], not []: FSDP2 cannot shard a parameter without dimensions.
             self.temperature = nn.Parameter(torch.full((1,), config.initial_temperature))
         self.itm_head = nn.Linear(config.text_width, 2) if "itm" in heads else None
         self.mlm_head = MLMHead(self.text_encoder.words) if "mlm" in heads else None
@@ -81,17 +81,17 @@ class ALBEF(nn.Module):
                 init_bert(module, config.initial_std)
 
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Encoding:
-        """Tokens and feature of normalised pictures."""
+        """Tokens and features of normalised images."""
         tokens = self.image_encoder(pixels)
         return Encoding(tokens, None, unit(self.image_projection(cls(tokens))))
 
     def encode_text(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Encoding:
-        """Tokens (before fusion) and feature of texts."""
+        """Tokens (before fusion) and features of texts."""
         tokens = self.text_encoder(ids, mask)
         return Encoding(tokens, mask, unit(self.text_projection(cls(tokens))))
 
     def image_memory(self, image: Encoding) -> Memory:
-        """Keys and values of the images for every fusion layer: computed once, used for any number of texts."""
+        """Keys and values of the images for every fusion layer. Compute them once, use them for any number of texts."""
         tokens, mask = image.tokens, image.mask
         if self.config.fuse_placed_patches:
             tokens = tokens[:, 1:] + self.image_encoder.positions[:, 1:]
@@ -106,7 +106,7 @@ class ALBEF(nn.Module):
         image_index: Int[Tensor, " pairs"] | None = None,
         keep_attention: bool = False,
     ) -> Fused:
-        """Text tokens that have seen their image: row `image_index[p]` of the memory, or row p without an index."""
+        """Text tokens after fusion. Text p sees row `image_index[p]` of the memory, or row p without an index."""
         assert isinstance(self.fusion_encoder, FusionEncoder)
         return self.fusion_encoder(text_tokens, text_mask, memory, image_index, keep_attention=keep_attention)
 
@@ -117,7 +117,7 @@ class ALBEF(nn.Module):
         memory: Memory,
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> Float[Tensor, "pairs 2"]:
-        """Logits of [no match, match] for pairs of a text and an image; a memory of one image serves all texts."""
+        """ITM logits [no match, match] of text–image pairs. A memory of one image serves all texts."""
         assert self.itm_head is not None
         assert isinstance(self.fusion_encoder, FusionEncoder)
         fused = self.fusion_encoder(text_tokens, text_mask, memory, image_index, first_only=True)
@@ -126,7 +126,7 @@ class ALBEF(nn.Module):
     def begin_match(
         self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
     ) -> Float[Tensor, "texts length width"]:
-        """Text tokens as far as matching takes them before it sees an image: computed once, for any number of images."""
+        """The part of matching that needs no image: compute it once per text, for any number of images."""
         assert isinstance(self.fusion_encoder, FusionEncoder)
         return self.fusion_encoder.begin(text_tokens, text_mask)
 
@@ -136,7 +136,7 @@ class ALBEF(nn.Module):
         text_mask: Bool[Tensor, "texts length"],
         memory: Memory,
     ) -> Float[Tensor, "texts 2"]:
-        """What `match` gives, of texts that `begin_match` has begun."""
+        """The rest of matching, from the result of `begin_match`: the same logits as `match`."""
         assert self.itm_head is not None
         assert isinstance(self.fusion_encoder, FusionEncoder)
         return self.itm_head(self.fusion_encoder.finish(begun, text_mask, memory))
@@ -147,16 +147,17 @@ class ALBEF(nn.Module):
         text_mask: Bool[Tensor, "texts length"],
         memory: Memory,
     ) -> Float[Tensor, "texts classes"]:
-        """Logits of the classes of each text, about its picture or about its pair of pictures.
+        """Class logits of each text about its image, or about its two images.
 
-        The memory has the pictures in the order of the texts; for pairs all first ones, then all second ones.
+        The memory holds the images in the order of the texts. With two images per text it holds all first images,
+        then all second images.
         """
         assert self.classifier is not None
         fused = self.fusion_encoder(text_tokens, text_mask, memory, first_only=True)
         return self.classifier(cls(fused.tokens))
 
     def question_memory(self, question: Encoding, image: Encoding) -> Memory:
-        """Keys and values for the answer decoder of questions that have seen their pictures, once per question."""
+        """Keys and values of fused questions for the answer decoder, computed once per question."""
         assert self.answer_decoder is not None
         assert question.mask is not None
         fused = self.fuse(question.tokens, question.mask, self.image_memory(image))
@@ -170,7 +171,7 @@ class ALBEF(nn.Module):
         question_index: Int[Tensor, " answers"],
         positions: Int[Tensor, " read"],
     ) -> Float[Tensor, "read vocabulary"]:
-        """Logits of the token after each of `positions` (flat indices into answers × length) of answers to questions."""
+        """Logits of the answer token that follows each of `positions` (flat indices into answers × length)."""
         assert self.answer_decoder is not None
         return self.answer_decoder(answer_ids, answer_mask, memory, question_index, positions)
 
@@ -181,13 +182,13 @@ class ALBEF(nn.Module):
         memory: Memory,
         positions: Int[Tensor, " masked"],
     ) -> Float[Tensor, "masked vocabulary"]:
-        """Logits of the words at `positions` (flat indices into batch × length), read off text and image."""
+        """MLM logits at `positions` (flat indices into batch × length), given text and image."""
         assert self.mlm_head is not None
         tokens = self.fusion_encoder(self.text_encoder(masked_ids, mask), mask, memory).tokens
         return self.mlm_head(tokens.flatten(0, 1)[positions], self.text_encoder.words.weight)
 
     def checkpoint(self, encoders: Collection[str]) -> None:
-        """Computes the layers of these encoders ("image", "text", "fusion") anew in the backward pass."""
+        """Turns on activation checkpointing in these encoders ("image", "text", "fusion")."""
         self.image_encoder.checkpointing = "image" in encoders
         self.text_encoder.checkpointing = "text" in encoders
         self.fusion_encoder.checkpointing = "fusion" in encoders
@@ -199,5 +200,5 @@ class ALBEF(nn.Module):
 
 
 def unit(vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-    """The vectors at unit length, in fp32 at least: similarities are divided by small temperatures."""
+    """The vectors at unit length, at least in fp32, since similarities are divided by small temperatures."""
     return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

@@ -1,4 +1,4 @@
-"""The decoder that writes answers, looking at the fused tokens of a question (paper §5.3)."""
+"""The decoder that writes answers from the fused tokens of a question (paper §5.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from albef.model.text_encoder import NORM_EPS, FusionLayer, Memory
 
 
 class AnswerDecoder(nn.Module):
-    """BERT layers with causal self-attention and cross-attention to the question, and a head over the vocabulary."""
+    """BERT layers with causal self-attention, cross-attention to the question, and a head over the vocabulary."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class AnswerDecoder(nn.Module):
     def remember(
         self, tokens: Float[Tensor, "questions length width"], mask: Bool[Tensor, "questions length"]
     ) -> Memory:
-        """Keys and values of the questions' fused tokens for every layer, once per question."""
+        """Keys and values of fused questions for every layer, computed once per question."""
         return Memory(tuple(layer.cross_attention.remember(tokens) for layer in self.stack()), mask)
 
     def forward(
@@ -47,7 +47,7 @@ class AnswerDecoder(nn.Module):
     ) -> Float[Tensor, "read vocabulary"]:
         """Logits of the token that follows each of `positions` (flat indices into answers × length).
 
-        Answer a looks at row `question_index[a]` of the memory.
+        Answer a attends to row `question_index[a]` of the memory.
         """
         packing = Packing.causal(mask)
         words = self.words(ids.flatten()[packing.places])
@@ -60,7 +60,7 @@ class AnswerDecoder(nn.Module):
 
 
 def predicted(mask: Bool[Tensor, "answers length"]) -> Int[Tensor, " tokens"]:
-    """Where a token is followed by another one of its answer, as flat indices; the followers are one further."""
+    """Flat indices of the tokens that have a next token in their answer, which is at index + 1."""
     follows = torch.zeros_like(mask)
     follows[:, :-1] = mask[:, 1:]
     return follows.flatten().nonzero().squeeze(1)

@@ -20,10 +20,10 @@ def rank_answers(
     k: int,
     count_first_token_twice: bool = False,
 ) -> tuple[Int[Tensor, "questions k"], Float[Tensor, "questions k"]]:
-    """For each question of the memory `k` candidates, best first, and their probabilities among the k.
+    """The `k` best candidates for each question, best first, and their probabilities among the k.
 
-    The k candidates whose first word piece is likeliest are scored whole, by the log-probability of all of their pieces;
-    fewer candidates than `k` are all scored. The published score adds that of the first piece a second time
+    First come the k candidates with the likeliest first token. They are then scored by the log-probability of all
+    their tokens. With fewer than `k` candidates all are scored. The published score counts the first token twice
     (docs/published.md, Q17).
     """
     k = min(k, len(candidate_ids))
@@ -52,10 +52,10 @@ def rank_answers(
 def write_answers(
     model: ALBEF, memory: Memory, cls_id: int, sep_id: int, beams: int, max_tokens: int
 ) -> tuple[Int[Tensor, "questions beams length"], Float[Tensor, "questions beams"]]:
-    """For each question of the memory the `beams` likeliest answers that a beam search finds, best first.
+    """The `beams` likeliest answers to each question that a beam search finds, best first.
 
-    Ids begin with [CLS]; after the closing [SEP] everything is [SEP]. The scores are log-probabilities of the whole
-    answers; with one beam the search is greedy. At most `max_tokens` tokens are written.
+    Ids begin with [CLS]. After the closing [SEP] every id is [SEP]. Scores are log-probabilities of whole answers.
+    One beam means greedy search. At most `max_tokens` tokens are written.
     """
     questions, device = memory.layers[0].shape[0], memory.layers[0].device
     ids = torch.full((questions, 1, 1), cls_id, device=device)
@@ -69,7 +69,7 @@ def write_answers(
             rows, torch.ones_like(rows, dtype=torch.bool), memory, question_index, last
         )
         step = logits.float().log_softmax(1).view(questions, kept, -1)
-        # What is closed goes on with [SEP] at no cost.
+        # A finished answer continues with [SEP] at log-probability 0.
         closed = (ids[..., -1] == sep_id)[..., None]
         ends = F.one_hot(torch.tensor(sep_id, device=device), step.shape[-1]).bool()
         step = torch.where(closed, torch.where(ends, 0.0, -torch.inf), step)

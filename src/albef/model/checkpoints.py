@@ -1,4 +1,4 @@
-"""Our weights under the published names and layout, and back."""
+"""Converts weights to the names and layout of ALBEF's published checkpoints, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from albef.config import ModelConfig
 from albef.momentum import FeatureQueue
 
-# Our name -> the published names of its equal parts along the first dimension. {d} is a layer's number.
+# Our name → the published names of its equal parts along the first dimension. {d} is the layer number.
 BLOCK = {
     "attention_norm": ["norm1"],
     "attention.qkv": ["attn.qkv"],
@@ -50,7 +50,7 @@ WHOLE = {
     "temperature": ["temp"],
     "classifier.hidden": ["cls_head.0"],
     "classifier.out": ["cls_head.2"],
-    "classifier": ["ta_head"],  # of text assignment, which has one layer
+    "classifier": ["ta_head"],  # of text assignment: a single linear layer
     "answer_decoder.words": ["text_decoder.bert.embeddings.word_embeddings"],
     "answer_decoder.positions": ["text_decoder.bert.embeddings.position_embeddings"],
     "answer_decoder.types": ["text_decoder.bert.embeddings.token_type_embeddings"],
@@ -59,7 +59,7 @@ WHOLE = {
     "answer_decoder.head.norm": ["text_decoder.cls.predictions.transform.LayerNorm"],
     "answer_decoder.head.bias": ["text_decoder.cls.predictions.bias"],
 }
-# Published state dicts hold tied tensors twice, and the numbers of the positions.
+# Published state dicts hold tied tensors twice, and also the position numbers.
 TIED = {
     f"{encoder}.cls.predictions.decoder.{kind}": f"{encoder}.{source}"
     for encoder in ("text_encoder", "text_decoder")
@@ -69,13 +69,13 @@ TIED = {
     )
 }
 POSITION_IDS = ("text_encoder.bert.embeddings.position_ids", "text_decoder.bert.embeddings.position_ids")
-# Fine-tuned models have no masked words, and call their text encoder's parts without "bert.".
+# Fine-tuned models have no MLM head, and their text encoder's names lack "bert.".
 PRETRAINED, FINE_TUNED = "text_encoder.bert.", "text_encoder."
 WITHOUT_TEACHER = ("itm_head", "temp")
 
 
 def published_names(name: str, config: ModelConfig) -> list[str]:
-    """The published names of the parts that one of our tensors is split into."""
+    """The published names of the parts of one of our tensors."""
     if name in WHOLE:
         return WHOLE[name]
     module, kind = name.rsplit(".", 1)
@@ -90,7 +90,7 @@ def published_names(name: str, config: ModelConfig) -> list[str]:
     root, depth, place, rest = found[1], int(found[2]), found[3], found[4]
     if root == "image_encoder.blocks":
         return [f"visual_encoder.blocks.{depth}.{part}.{kind}" for part in BLOCK[rest]]
-    if place:  # of the two layers that a pair of pictures goes through
+    if place:  # one of the two layers for a pair of images
         depth = 2 * depth + (place == "second.")
     depth += config.text_depth if root == "fusion_encoder.layers" else 0
     encoder = "text_decoder" if root == "answer_decoder.layers" else "text_encoder"
@@ -98,7 +98,7 @@ def published_names(name: str, config: ModelConfig) -> list[str]:
 
 
 def split_published(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Tensors named like our parameters (weights or gradients) under the published names, nothing added."""
+    """Weights or gradients of our parameters under their published names. Tied tensors appear once."""
     parts: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         names = published_names(name, config)
@@ -109,7 +109,7 @@ def split_published(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[
 
 
 def to_published(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The published state dict of a model's weights, tied tensors under all of their names; no teacher, no queue."""
+    """A model's weights as a published state dict: tied tensors under all their names, no teacher, no queue."""
     state = split_published(weights, config)
     device = next(iter(state.values())).device
     present = {name.partition(".")[0] for name in state}
@@ -120,19 +120,22 @@ def to_published(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str
 
 
 def tied_names(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, str]:
-    """Second names of tensors in a pre-trained model's state dict, and the first ones."""
+    """Alias → original name, for the tied tensors of a state dict in pre-trained names."""
     aliases = TIED | shared_keys_and_values(state, config)
     return {alias: source for alias, source in aliases.items() if source_is_there(alias, source, state)}
 
 
 def source_is_there(alias: str, source: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether a model has what a tied name stands for; words are tied only where they are predicted."""
+    """Whether the tied tensor exists. Word embeddings are tied only in models with an MLM head."""
     predicts = f"{alias.partition('.')[0]}.cls.predictions.bias" in state
     return source in state and (predicts or ".cls." not in alias)
 
 
 def shared_keys_and_values(state: Iterable[str], config: ModelConfig) -> dict[str, str]:
-    """The second layer's name of each key and value of a pair, and the first's; empty for single pictures."""
+    """Name in the second layer → name in the first, for the shared keys and values of paired layers.
+
+    Empty for models of single images.
+    """
     layer = re.compile(r"text_encoder\.bert\.encoder\.layer\.(\d+)\.(crossattention\.self\.query\.\w+)")
     found = (layer.fullmatch(name) for name in state)
     places = {(int(match[1]), match[2].rpartition(".")[2]) for match in found if match}
@@ -149,7 +152,7 @@ def shared_keys_and_values(state: Iterable[str], config: ModelConfig) -> dict[st
 
 
 def fine_tuned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The names of a fine-tuned model."""
+    """The state dict in the names of a fine-tuned model."""
     return {
         FINE_TUNED + name.removeprefix(PRETRAINED) if name.startswith(PRETRAINED) else name: tensor
         for name, tensor in state.items()
@@ -157,7 +160,7 @@ def fine_tuned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pretrained(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The names of a pre-trained model, whichever the state dict has."""
+    """The state dict in the names of a pre-trained model. Both kinds of names are accepted."""
     inner = (FINE_TUNED + "embeddings.", FINE_TUNED + "encoder.")
     return {
         PRETRAINED + name.removeprefix(FINE_TUNED) if name.startswith(inner) else name: tensor
@@ -168,26 +171,26 @@ def pretrained(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_published(
     state: Mapping[str, Tensor], names: Iterable[str], config: ModelConfig
 ) -> dict[str, Tensor]:
-    """Tensors for our parameter `names`, joined from a published state dict of the same sizes."""
+    """Our parameters `names`, joined from a published state dict of the same sizes."""
     state = pretrained(state)
     return {name: joined(state, name, config) for name in names}
 
 
 def joined(state: Mapping[str, Tensor], name: str, config: ModelConfig) -> Tensor:
-    """The tensor for our parameter `name` out of a state dict with the names of a pre-trained model."""
+    """Our parameter `name`, joined from a state dict in pre-trained names."""
     parts = [state[part] for part in published_names(name, config)]
     tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
     return tensor.reshape(1) if name == "temperature" else tensor
 
 
 def teacher_name(name: str) -> str:
-    """The published name of a teacher's tensor: the component's name gets `_m`."""
+    """The published name of a teacher's tensor: `_m` after the component's name."""
     component, _, rest = name.partition(".")
     return f"{component}_m.{rest}"
 
 
 def published_teacher(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The teacher's published state dict; the matching head and the temperature have no momentum copy."""
+    """The teacher as a published state dict. The ITM head and the temperature have no momentum copy."""
     return {
         teacher_name(name): tensor
         for name, tensor in state.items()
@@ -196,7 +199,7 @@ def published_teacher(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_queue(queue: Mapping[str, Tensor], with_image_id: bool = False) -> dict[str, Tensor]:
-    """The tensors of a queue as published: features in columns; retrieval's has the pictures' ids too."""
+    """The queue's tensors as published: features in columns. Retrieval's queue also has image ids."""
     found = {
         "image_queue": queue["image"].T,
         "text_queue": queue["text"].T,
@@ -206,7 +209,7 @@ def published_queue(queue: Mapping[str, Tensor], with_image_id: bool = False) ->
 
 
 def load_published_queue(queue: FeatureQueue, state: Mapping[str, Tensor]) -> None:
-    """Fills the queue from a published state dict; an imported queue counts as full."""
+    """Fills the queue from a published state dict. An imported queue counts as full."""
     queue.image.copy_(state["image_queue"].T)
     queue.text.copy_(state["text_queue"].T)
     if "idx_queue" in state:

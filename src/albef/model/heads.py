@@ -1,4 +1,4 @@
-"""What reads the encoders' states: masked words here; matching and the projections are single linear layers."""
+"""Heads of more than one layer. The ITM head and the projections are single linear layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from albef.model.text_encoder import NORM_EPS
 
 
 class MLMHead(nn.Module):
-    """Scores of every word piece at a position; the output weights are the word embeddings."""
+    """Logits over the vocabulary at a position. The output weights are the word embeddings."""
 
     def __init__(self, words: nn.Embedding) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class MLMHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Scores of a few classes, read off a fused [CLS] state (published `cls_head`)."""
+    """Logits of a few classes from a fused [CLS] state (published as `cls_head`)."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()

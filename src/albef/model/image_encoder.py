@@ -1,4 +1,4 @@
-"""The ViT that turns a picture into tokens (paper §3.1)."""
+"""The ViT that turns an image into tokens (paper §3.1)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class ImageBlock(nn.Module):
         self.mlp = FeedForward(width, mlp_width)
 
     def forward(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
-        """The tokens after attention and feed-forward, each added to its input."""
+        """The tokens after attention and feed-forward, each with a residual connection."""
         tokens = tokens + self.attention(self.attention_norm(tokens))
         return tokens + self.mlp(self.mlp_norm(tokens))
 
     def watched(
         self, tokens: Float[Tensor, "batch tokens width"]
     ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch heads 1 tokens"]]:
-        """What `forward` gives, and the attention probabilities of [CLS]."""
+        """The result of `forward`, and the attention probabilities of [CLS]."""
         gathered, attention = self.attention.watched(self.attention_norm(tokens))
         tokens = tokens + gathered
         return tokens + self.mlp(self.mlp_norm(tokens)), attention
 
 
 class ImageEncoder(nn.Module):
-    """ViT with a class token, learnt positions and a final norm on every token."""
+    """A ViT with a class token, learnt positions and a final norm on every token."""
 
     checkpointing = False
 
@@ -63,21 +63,21 @@ class ImageEncoder(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch tokens channels"]:
-        """Tokens [CLS, patches row by row] of normalised pictures."""
+        """Tokens [CLS, patches row by row] of normalised images."""
         tokens = self.embed(pixels)
         for block in self.blocks:
             tokens = kept_or_computed_again(block, self.checkpointing, tokens)
         return self.norm(tokens)
 
     def embed(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens channels"]:
-        """The class token and the patches with their positions, as the first block gets them."""
+        """The input of the first block: class token and patches, with positions."""
         patches = self.patches(pixels).flatten(2).transpose(1, 2)
         return torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], 1) + self.positions
 
     def watched(
         self, pixels: Float[Tensor, "batch 3 height width"]
     ) -> tuple[Float[Tensor, "batch tokens channels"], tuple[Float[Tensor, "batch heads 1 tokens"], ...]]:
-        """What `forward` gives, and the attention probabilities of [CLS] in every block."""
+        """The result of `forward`, and the attention probabilities of [CLS] in every block."""
         tokens, rows = self.embed(pixels), []
         for block in self.blocks:
             assert isinstance(block, ImageBlock)
@@ -87,7 +87,7 @@ class ImageEncoder(nn.Module):
 
 
 def sine_positions(grid: int, width: int) -> Float[Tensor, "1 patches width"]:
-    """Fixed 2-D sines and cosines: half of the channels tell the row, half the column of a patch."""
+    """Fixed 2-D sines and cosines: half of the channels encode a patch's row, half its column."""
     place = torch.arange(grid, dtype=torch.float32)
     frequencies = 10.0 ** -torch.linspace(0, 1.5, width // 4)
     waves = torch.cat([(place[:, None] * frequencies).sin(), (place[:, None] * frequencies).cos()], 1)
@@ -100,7 +100,7 @@ def sine_positions(grid: int, width: int) -> Float[Tensor, "1 patches width"]:
 def resize_positions(
     positions: Float[Tensor, "1 tokens width"], grid: int
 ) -> Float[Tensor, "1 resized_tokens width"]:
-    """Position embeddings for a `grid` × `grid` picture: [CLS] kept, the others resized bicubically."""
+    """Position embeddings for `grid` × `grid` patches: [CLS] is kept, the others are resized bicubically."""
     old = round((positions.shape[1] - 1) ** 0.5)
     if old == grid:
         return positions

@@ -1,4 +1,4 @@
-"""How products are computed: the one place that knows that machines differ. What is computed stays the same."""
+"""How attention and linear layers are computed on this machine. The mathematics is the same everywhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# oneDNN keeps what it prepared for each shape, 1,024 of them by default. Packed texts are of ever new shapes, so that
-# grew by 0.8 MB a picture in re-ranking at base size. It is read at oneDNN's first product.
+# oneDNN caches a primitive for each shape, up to 1,024. Packed texts keep bringing new shapes: at base size,
+# re-ranking grew by 0.8 MB per image. oneDNN reads this limit at its first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
@@ -20,10 +20,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Kernels(NamedTuple):
-    """Which implementation computes attention and fp32 linear layers.
+    """Which implementations compute attention and fp32 linear layers.
 
-    "auto": plain products for bf16 on a CPU, where they beat `scaled_dot_product_attention` several times over,
-    and that one ("fused") everywhere else. "onednn": its products on a CPU in the place of torch's BLAS.
+    Attention: "fused" is `scaled_dot_product_attention`, "plain" is two matrix products. "auto" is "plain" for bf16
+    on a CPU, where it is several times faster, and "fused" elsewhere. Linear: "onednn" replaces torch's BLAS on a CPU.
     """
 
     attention: str = "auto"
@@ -34,13 +34,13 @@ _used = Kernels()
 
 
 def use(kernels: Kernels) -> None:
-    """Makes every model of this process compute with these kernels."""
+    """Sets the kernels of all models in this process."""
     global _used
     _used = kernels
 
 
 def used() -> Kernels:
-    """The kernels that models of this process compute with."""
+    """The kernels of all models in this process."""
     return _used
 
 
@@ -66,18 +66,18 @@ def probabilities(
     additive: Float[Tensor, "batch 1 _ keys"] | None,
 ) -> Float[Tensor, "batch heads queries keys"]:
     """Softmax(Q Kᵀ / √d + additive)."""
-    # Queries are scaled rather than scores, which are many more.
+    # There are far fewer queries than scores to scale.
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return (scores if additive is None else scores + additive).softmax(-1)
 
 
 class Linear(nn.Linear):
-    """A linear layer whose fp32 products on a CPU are those of the chosen library."""
+    """A linear layer that computes fp32 on a CPU with the chosen library."""
 
-    laid_out: Tensor | None = None  # the weight as oneDNN's products want it, of a model made `ready`
+    laid_out: Tensor | None = None  # the weight in oneDNN's layout, after `ready`
 
     def forward(self, states: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape out"]:
-        """The layer's states."""
+        """The transformed states."""
         if self.laid_out is not None:
             dtype = self.laid_out.dtype
             return onednn(states.to(dtype), self.laid_out, self.bias.to(dtype))
@@ -95,7 +95,7 @@ def linear(
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """A linear layer through oneDNN, forwards and for the input's gradient; the weight's was no faster (measured)."""
+    """A linear layer by oneDNN: forward and the input's gradient. The weight's gradient measured no faster."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -115,26 +115,26 @@ class OneDNNLinear(torch.autograd.Function):
 
 
 def onednn(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """states · weightᵀ + bias by oneDNN."""
+    """states · weightᵀ + bias, by oneDNN."""
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], ""))
 
 
 def onednn_is_there() -> bool:
-    """Whether this build of torch can call oneDNN's products."""
+    """Whether this build of torch can call oneDNN."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def laid_out(weight: Tensor, rows: int) -> Tensor:
-    """The weight as oneDNN wants it for products with about so many rows; nothing else can read it."""
+    """The weight in oneDNN's layout for about so many rows. Only oneDNN can read it."""
     return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight, rows))
 
 
 def ready(model: Module, part: str, rows: int, bf16: bool) -> Module:
-    """The model again, with the linear layers of one part ready for many products with about `rows` rows.
+    """A copy of the model whose linear layers in one part are prepared for inputs of about `rows` rows.
 
-    oneDNN otherwise lays out a weight anew for every product, and autocast casts it. Results are those of the same
-    precision, without gradients; a device or a build of torch without such products computes as always. All else is
-    shared with the model given, which stays as it is: others may be computing with it.
+    Otherwise oneDNN lays out each weight again for every product, and autocast casts it again. The copy is for
+    inference: it has no gradients. Without oneDNN it computes as before. It shares everything else with the given
+    model, which stays unchanged, since other threads may be using it.
     """
     dtype = torch.bfloat16 if bf16 else torch.float32
 
@@ -153,7 +153,7 @@ def ready(model: Module, part: str, rows: int, bf16: bool) -> Module:
 
 
 def can_lay_out(layer: Linear, dtype: torch.dtype) -> bool:
-    """Whether oneDNN has products of this layer's weight in that precision."""
+    """Whether oneDNN can compute this layer in that precision."""
     if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32 or not onednn_is_there():
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

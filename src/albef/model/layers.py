@@ -25,10 +25,9 @@ def attend(
     dropout: float,
     keep_attention: bool = False,
 ) -> tuple[Float[Tensor, "batch queries joined"], Float[Tensor, "batch heads queries keys"] | None]:
-    """The attended values with heads joined, and the attention probabilities if they are to be kept.
+    """Softmax(Q Kᵀ / √d) V over the keys where `mask` is true, heads joined, and the probabilities if asked for.
 
-    Softmax(Q Kᵀ / √d) V over the keys where `mask` is true. The probabilities that are kept are those before
-    dropout, since maps of attention are drawn from them.
+    The probabilities are those before dropout, since attention maps are made from them.
     """
     additive = None
     if mask is not None:
@@ -45,29 +44,29 @@ def attend(
 
 
 def split_heads(states: Float[Tensor, "batch length joined"], heads: int, parts: int) -> tuple[Tensor, ...]:
-    """`parts` tensors [batch, heads, length, width] out of their concatenation along the last dimension."""
+    """Splits a concatenation along the last dimension into `parts` tensors [batch, heads, length, width]."""
     batch, length, _ = states.shape
-    # Taken apart before heads come first, so that their gradients are put together in the order of `states`.
+    # Split before the heads move to the front, so that gradients are concatenated in the layout of `states`.
     return tuple(part.transpose(1, 2) for part in states.view(batch, length, parts, heads, -1).unbind(2))
 
 
 class Packing(NamedTuple):
-    """Where the real tokens of padded texts are: linear layers see them alone, attention sees them padded.
+    """Where the real tokens of padded texts are. Linear layers see them without padding, attention with padding.
 
-    Only on a CPU. Elsewhere the host would have to wait for the device to learn how many tokens are real, so there
-    padding counts as real everywhere but in what attention may look at.
+    Padding is removed on a CPU only. On a GPU the host would have to wait for the number of real tokens. There,
+    padding passes through the layers like real tokens, and only the attention mask leaves it out.
     """
 
     places: Int[Tensor, " real"]  # flat indices into batch × length
-    first: Int[Tensor, " batch"]  # where the first token of every text is among the real ones
+    first: Int[Tensor, " batch"]  # index of each text's first token among the real ones
     mask: Bool[Tensor, "batch length"]
     visible: (
         Bool[Tensor, "batch length"] | Bool[Tensor, "batch length length"]
-    )  # what self-attention may look at
+    )  # what self-attention may attend to
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
-        """The packing of a mask of real tokens that see each other; padding follows each text."""
+        """The packing for bidirectional attention. Padding follows each text."""
         if mask.device.type == "cpu":
             lengths = mask.sum(1)
             return cls(mask.flatten().nonzero().squeeze(1), lengths.cumsum(0) - lengths, mask, mask)
@@ -76,7 +75,7 @@ class Packing(NamedTuple):
 
     @classmethod
     def causal(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
-        """The packing of a mask of real tokens that see themselves and what comes before them."""
+        """The packing for causal attention. Padding follows each text."""
         length = mask.shape[1]
         before = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
         return cls.of(mask)._replace(visible=mask[:, None] & before)
@@ -87,9 +86,9 @@ class Packing(NamedTuple):
         return cls.of(torch.ones(texts, 1, dtype=torch.bool, device=device))
 
     def gathered(self, row: Int[Tensor, " batch"], rows: int) -> Packing:
-        """The same tokens with those of all texts of a row in one; for queries, which don't see each other.
+        """The same tokens, with all texts of a row joined. Only for queries, which do not attend to each other.
 
-        Only on a CPU: elsewhere the host would have to wait for the length of the longest row.
+        Only on a CPU: on a GPU the host would have to wait for the length of the longest row.
         """
         row_of_token = row[self.places // self.mask.shape[1]]
         counts = row_of_token.bincount(minlength=rows)
@@ -102,17 +101,17 @@ class Packing(NamedTuple):
         return Packing(row_of_token * length + place, first, mask, mask)
 
     def in_one_row(self) -> Packing:
-        """The same tokens one after the other, as if they were of one text."""
+        """The same tokens one after the other, as if they were one text."""
         every = torch.arange(len(self.places), device=self.places.device)
         mask = torch.ones(1, len(every), dtype=torch.bool, device=every.device)
         return Packing(every, every[:1], mask, mask)
 
     def pack(self, padded: Float[Tensor, "batch length width"]) -> Float[Tensor, "real width"]:
-        """The real tokens, one after the other."""
+        """The real tokens of all texts, one after the other."""
         return padded.flatten(0, 1)[self.places]
 
     def pad(self, packed: Float[Tensor, "real width"]) -> Float[Tensor, "batch length width"]:
-        """The tokens in their places again, zeros elsewhere."""
+        """The tokens in their padded places, zeros elsewhere."""
         batch, length = self.mask.shape
         flat = packed.new_zeros(batch * length, packed.shape[-1]).index_copy(0, self.places, packed)
         return flat.view(batch, length, -1)
@@ -128,14 +127,14 @@ class SelfAttention(nn.Module):
         self.out = Linear(width, width)
 
     def forward(self, states: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch length width"]:
-        """What each position gathers from all, where every position is real."""
+        """Attention among all positions, without a mask."""
         query, key, value = split_heads(self.qkv(states), self.heads, 3)
         return self.out(attend(query, key, value, None, self.dropout if self.training else 0.0)[0])
 
     def watched(
         self, states: Float[Tensor, "batch length width"]
     ) -> tuple[Float[Tensor, "batch length width"], Float[Tensor, "batch heads 1 length"]]:
-        """What `forward` gives, and the attention probabilities of the first token ([CLS])."""
+        """The same result, and the attention probabilities of the first token ([CLS])."""
         query, key, value = split_heads(self.qkv(states), self.heads, 3)
         first, row = attend(query[:, :, :1], key, value, None, 0.0, keep_attention=True)
         others, _ = attend(query[:, :, 1:], key, value, None, 0.0)
@@ -143,13 +142,13 @@ class SelfAttention(nn.Module):
         return self.out(torch.cat([first, others], 1)), row
 
     def packed(self, states: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "real width"]:
-        """What each real token gathers from those of its text."""
+        """Attention of each real token to the tokens of its text."""
         query, key, value = split_heads(packing.pad(self.qkv(states)), self.heads, 3)
         dropout = self.dropout if self.training else 0.0
         return self.out(packing.pack(attend(query, key, value, packing.visible, dropout)[0]))
 
     def first(self, states: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "batch width"]:
-        """What the first token ([CLS]) of each text gathers."""
+        """Attention of the first token ([CLS]) of each text."""
         width = states.shape[-1]
         query_weight, pair_weight = self.qkv.weight.split([width, 2 * width])
         query_bias, pair_bias = self.qkv.bias.split([width, 2 * width])
@@ -161,9 +160,9 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention from text to image tokens; keys and values come from `remember`, once per image.
+    """Multi-head attention from text to image tokens. Keys and values come from `remember`, once per image.
 
-    Without a `memory_width` it has no keys and values of its own: it is given those of another layer.
+    Without a `memory_width` it has no key and value projections and uses the memory of another layer.
     """
 
     def __init__(self, width: int, memory_width: int | None, heads: int, dropout: float) -> None:
@@ -178,7 +177,7 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "images patches both"]:
         """Keys and values of the image tokens, side by side."""
         assert self.key_value is not None
-        # Over rows alone: sharding wants of a layer no result that is a view, as that of three dimensions would be.
+        # Two dimensions only: with three the linear layer returns a view, which FSDP2 does not accept.
         return self.key_value(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
 
     def forward(
@@ -189,7 +188,7 @@ class CrossAttention(nn.Module):
         memory_mask: Bool[Tensor, "rows patches"] | None,
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "tokens width"], Float[Tensor, "rows heads length patches"] | None]:
-        """What each text token gathers from the image of its row of `asking`, and the attention of the rows."""
+        """Attention of each text token to the image of its row in `asking`, and the probabilities by row."""
         (query,) = split_heads(asking.pad(self.query(states)), self.heads, 1)
         key, value = split_heads(memory, self.heads, 2)
         dropout = self.dropout if self.training else 0.0
@@ -198,14 +197,14 @@ class CrossAttention(nn.Module):
 
 
 def kept_or_computed_again(layer: Callable[..., Result], checkpointing: bool, *inputs: object) -> Result:
-    """What the layer makes of the inputs; with `checkpointing` its activations are not kept for the backward pass."""
+    """The layer's output. With `checkpointing`, activations are recomputed in the backward pass."""
     if checkpointing and torch.is_grad_enabled():
         return cast(Result, checkpoint(layer, *inputs, use_reentrant=False))
     return layer(*inputs)
 
 
 class FeedForward(nn.Module):
-    """Two linear layers around an exact GELU."""
+    """Two linear layers with an exact GELU between them."""
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()

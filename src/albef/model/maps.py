@@ -1,9 +1,9 @@
-"""Which patches of an image a score rests on: the score of a text, and what each of its words adds to it.
+"""Maps of the patches that a score comes from: for a whole text, and for each of its words.
 
-A map is the sum over all blocks of the image encoder of A · max(∂S/∂A, 0), mean over heads, where A is the [CLS] row of
-a block's attention (Chefer et al., 2021, without their product over layers). S is the score that is shown. For a word it
-is what the word adds: the score of the text less that of the text with the word's pieces masked from attention. A word's
-own row of attention says little of it, since self-attention has mixed the words before they look at the image.
+A map is A · max(∂S/∂A, 0), mean over heads, summed over all blocks of the image encoder. A is the [CLS] row of a
+block's attention (Chefer et al., 2021, without their product over layers). S is the score of the text. For a word, S is
+what the word adds: the text's score minus its score with the word's tokens masked from attention. A word's own row of
+cross-attention says little, since self-attention has already mixed the words.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SCORES: tuple[Score, ...] = ("itm", "itc")
 
 
 class Maps(NamedTuple):
-    """Where the scores of pairs come from; nowhere negative, in units of the score."""
+    """Where in the image the scores of pairs come from. Values are ≥ 0, in units of the score."""
 
     whole: Float[np.ndarray, "pairs grid grid"]
     words: Float[np.ndarray, "pairs words grid grid"]
 
 
 class Slopes(NamedTuple):
-    """What is computed of an image's tokens, and how the score of each of its texts changes with it."""
+    """Tensors computed from image tokens, and the gradient of each text's score by them."""
 
     states: tuple[Tensor, ...]  # each [pairs, …]
     gradients: tuple[Tensor, ...]  # of each [pairs, texts, …]
@@ -47,15 +47,15 @@ def score_maps(
     words: Bool[Tensor, "pairs words length"],
     score: Score,
 ) -> Maps:
-    """Maps of the score of pair p (image p, text p), and of what each of its words adds.
+    """Maps of the score of pair p (image p, text p), and of what each word adds to it.
 
-    `words` says which tokens are of each word; a word of no token has a map of zeros. The image is encoded once, and a
+    `words` marks the tokens of each word. A word without tokens gets a map of zeros. The image is encoded once. Each
     word costs one more backward pass.
     """
-    # Each text whole, and without each of its words; positions stay.
+    # Each text whole, then once without each word. Positions do not shift.
     texts = torch.cat([mask[:, None], mask[:, None] & ~words], 1)
     with torch.enable_grad():
-        # The attention carries a gradient even where the model's own weights are frozen.
+        # The attention needs a gradient even if the model's weights are frozen.
         tokens, rows = model.image_encoder.watched(pixels.clone().requires_grad_())
         slopes = (matching_slopes if score == "itm" else contrast_slopes)(model, tokens, ids, texts)
         maps = [carried(slopes, number, rows) for number in range(texts.shape[1])]
@@ -70,7 +70,7 @@ def contrast_slopes(
     ids: Int[Tensor, "pairs length"],
     texts: Bool[Tensor, "pairs texts length"],
 ) -> Slopes:
-    """Of similarity / temperature by the image's feature: it is linear in it."""
+    """Slopes of similarity / temperature by the image's feature, in which it is linear."""
     count = texts.shape[1]
     with torch.no_grad():
         feature = model.encode_text(ids.repeat_interleave(count, 0), texts.flatten(0, 1)).feature
@@ -84,7 +84,7 @@ def matching_slopes(
     ids: Int[Tensor, "pairs length"],
     texts: Bool[Tensor, "pairs texts length"],
 ) -> Slopes:
-    """Of the log-odds of matching, "match" minus "no match", by the keys and values that fusion has of the image."""
+    """Slopes of the matching log-odds ("match" minus "no match") by the image's keys and values for fusion."""
     count = texts.shape[1]
     memory = model.image_memory(Encoding(tokens, None, cls(tokens)))
     with torch.no_grad():
@@ -98,7 +98,7 @@ def matching_slopes(
 def carried(
     slopes: Slopes, number: int, rows: Sequence[Float[Tensor, "pairs heads 1 places"]]
 ) -> Float[Tensor, "pairs patches"]:
-    """The map of text 0, or of text 0 less text `number`: its slopes carried into the image encoder's attention."""
+    """The map of text 0, or of text 0 minus text `number`, by backpropagation into the image encoder's attention."""
     pulls = [one[:, 0] - one[:, number] if number else one[:, 0] for one in slopes.gradients]
     gradients = torch.autograd.grad(slopes.states, rows, pulls, retain_graph=True)
     parts = [row.detach() * gradient.clamp(min=0) for row, gradient in zip(rows, gradients, strict=True)]
@@ -106,13 +106,13 @@ def carried(
 
 
 def on_patches(values: Float[Tensor, "*shape patches"], grid: int) -> Float[np.ndarray, "*shape grid grid"]:
-    """The values of patches, row by row, in their places; float32."""
+    """Values of patches (row by row) as a grid, float32."""
     patches: np.ndarray = values.detach().float().cpu().numpy()
     return patches.reshape(*patches.shape[:-1], grid, grid)
 
 
 def scaled(maps: np.ndarray, peak: float) -> np.ndarray:
-    """The maps on one scale, so that the highest value of them all is `peak`; zeros stay."""
+    """The maps on one common scale, whose highest value is `peak`. Zeros stay zeros."""
     return maps * (peak / (maps.max(initial=0.0) or 1.0))
 
 
@@ -122,7 +122,7 @@ def enlarged(map_: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def box_of_map(map_: np.ndarray, share: float = 0.5) -> Box:
-    """The box around the connected part that holds the map's highest value and is above `share` of it."""
+    """The box around the connected region above `share` of the map's maximum that holds this maximum."""
     top, left = np.unravel_index(int(map_.argmax()), map_.shape)
     high = (map_ >= share * map_[top, left]).astype(np.uint8)
     _, parts, boxes, _ = cv2.connectedComponentsWithStats(high, connectivity=4)

@@ -1,6 +1,7 @@
-"""The published maps: Grad-CAM of one layer (paper §6.5), kept for parity and for RefCOCO+'s protocol.
+"""The published maps: Grad-CAM of one layer (paper §6.5), for parity and for RefCOCO+'s protocol.
 
-`maps` has those that are shown: they lie more often on what a phrase means, and far more often on what a word means.
+Everything else uses the maps of `maps`: they point at the thing that a phrase names more often, and far more often
+for a single word.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from albef.model.text_encoder import cls
 
 
 def layer_of(depth: int, layer: int | None) -> int:
-    """The number of a fusion layer; by default the published one of six, or the one in the same place of another depth.
+    """The number of a fusion layer. The default is the published one of six, or the one at the same relative depth.
 
-    Raises `UserError` for a layer that there isn't.
+    Raises `UserError` if there is no such layer.
     """
     if layer is None:
         return (depth - 1) // 2
     if not 0 <= layer < depth:
-        raise UserError(f"There is no fusion layer {layer}: choose one of 0 to {depth - 1}.")
+        raise UserError(f"There is no fusion layer {layer}. Choose one from 0 to {depth - 1}.")
     return layer
 
 
@@ -35,18 +36,17 @@ def word_maps(
     mask: Bool[Tensor, "pairs length"],
     layer: int | None = None,
 ) -> np.ndarray:
-    """A map per token of pair p (image p, text p), float32 [pairs, length, grid, grid], nowhere negative.
+    """A map for each token of pair p (image p, text p), float32 [pairs, length, grid, grid], values ≥ 0.
 
-    Mean over heads of A · max(∂S/∂A, 0), where A is the cross-attention of fusion layer `layer` (see `layer_of`) and S
-    the matching logit. Padding gets zeros. In the last layer matching reads [CLS] alone, so there only its map is not
-    zero.
+    Mean over heads of A · max(∂S/∂A, 0). A is the cross-attention of fusion layer `layer` (see `layer_of`), S the
+    matching logit. Padding gets zeros. ITM reads only [CLS] from the last layer, so there only its map is not zero.
     """
     layer = layer_of(model.config.fusion_depth, layer)
     with torch.no_grad():
         tokens = model.encode_text(ids, mask).tokens
         memory = model.image_memory(model.encode_image(pixels))
     with torch.enable_grad():
-        # The attention carries a gradient even where the model's own weights are frozen.
+        # The attention needs a gradient even if the model's weights are frozen.
         fused = model.fuse(tokens.requires_grad_(), mask, memory, keep_attention=True)
         assert model.itm_head is not None
         score = model.itm_head(fused.tokens[:, 0])[:, 1].sum()
@@ -55,7 +55,7 @@ def word_maps(
     maps = (attention.detach() * gradient.clamp(min=0)).mean(1) * mask[..., None]
     return on_patches(
         maps[..., -(model.config.grid**2) :], model.config.grid
-    )  # without [CLS], where fusion sees it
+    )  # without [CLS], if fusion sees it
 
 
 def pair_maps(
@@ -65,9 +65,9 @@ def pair_maps(
     mask: Bool[Tensor, "pairs length"],
     layer: int | None = None,
 ) -> np.ndarray:
-    """A map of each whole text, float32 [pairs, grid, grid]: the mean of `word_maps` over its tokens, [CLS] too.
+    """A map for each whole text, float32 [pairs, grid, grid]: the mean of `word_maps` over its tokens with [CLS].
 
-    The published mean is over the padded length, which changes nothing but the scale of a pair's map.
+    The published mean is over the padded length, which only changes the scale of a pair's map.
     """
     lengths = mask.sum(1).cpu().numpy()[:, None, None]
     maps: np.ndarray = word_maps(model, pixels, ids, mask, layer).sum(1) / lengths
@@ -81,10 +81,10 @@ def contrast_maps(
     mask: Bool[Tensor, "pairs length"],
     block: int,
 ) -> np.ndarray:
-    """A map of what the image encoder's [CLS] looks at for each text, float32 [pairs, grid, grid], nowhere negative.
+    """A map of what the image encoder's [CLS] attends to for each text, float32 [pairs, grid, grid], values ≥ 0.
 
-    Mean over heads of A · max(∂S/∂A, 0), where A is the [CLS] row of the attention of image block `block` and S the
-    similarity of image and text divided by the temperature.
+    Mean over heads of A · max(∂S/∂A, 0). A is the [CLS] row of the attention in image block `block`, S the similarity
+    of image and text divided by the temperature.
     """
     with torch.no_grad():
         text = model.encode_text(ids, mask).feature

@@ -1,4 +1,4 @@
-"""One BERT used as two: its lower layers encode text, its upper layers fuse text with the image (paper §3.1)."""
+"""One BERT as two encoders: the lower layers encode text, the upper layers fuse it with the image (paper §3.1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NORM_EPS = 1e-12
 
 
 class Memory(NamedTuple):
-    """Cross-attention keys and values of every fusion layer, computed once per image; one image may serve all texts."""
+    """Keys and values of images for the cross-attention of every fusion layer. One image may serve all texts."""
 
     layers: tuple[Float[Tensor, "images patches both"], ...]
     mask: Bool[Tensor, "images patches"] | None
@@ -34,10 +34,10 @@ class Memory(NamedTuple):
     def asked_by(
         self, packing: Packing, image_index: Int[Tensor, " texts"] | None, keep_attention: bool = False
     ) -> Asked:
-        """This memory with the queries of texts, where text p looks at image `image_index[p]`, or at image p.
+        """This memory with the queries of texts. Text p sees image `image_index[p]`, or image p without an index.
 
-        Queries don't see each other, so those of all texts about an image are one row, and its keys and values are not
-        copied: on a CPU, or if there is but one image. Attention is kept text by text.
+        On a CPU, or with a single image, the queries of all texts about an image form one row, so that its keys and
+        values are not copied. This is possible since queries do not attend to each other. Kept attention is by text.
         """
         images, device = len(self.layers[0]), packing.first.device
         firsts = Packing.first_tokens(len(packing.first), device)
@@ -51,7 +51,7 @@ class Memory(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A memory, and what each of its images is asked: by all tokens of the texts, or by their [CLS] alone."""
+    """A memory and the queries to each of its images: from all tokens of the texts, or from [CLS] alone."""
 
     tokens: Packing
     firsts: Packing
@@ -59,7 +59,7 @@ class Asked(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """Text tokens after fusion, and the cross-attention of each layer where it was to be kept."""
+    """Text tokens after fusion, and the cross-attention of each layer if it was kept."""
 
     tokens: Float[Tensor, "pairs read width"]
     attention: tuple[Float[Tensor, "pairs heads read patches"], ...]
@@ -84,7 +84,7 @@ class TextLayer(nn.Module):
 
 
 class FusionLayer(TextLayer):
-    """A BERT layer with cross-attention between self-attention and feed-forward, to tokens of `memory_width`."""
+    """A BERT layer with cross-attention to tokens of `memory_width`, between self-attention and feed-forward."""
 
     def __init__(self, config: ModelConfig, memory_width: int | None) -> None:
         super().__init__(config)
@@ -103,14 +103,14 @@ class FusionLayer(TextLayer):
         first_only: bool = False,
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "rows heads length patches"] | None]:
-        """The tokens (or [CLS] alone) after both attentions and feed-forward, and the cross-attention if kept."""
+        """The tokens (or [CLS] alone) after the whole layer, and the cross-attention if it is kept."""
         read = self.gather(tokens, packing, first_only)
         return self.look(read, asking, memory, memory_mask, keep_attention)
 
     def gather(
         self, tokens: Float[Tensor, "real width"], packing: Packing, first_only: bool = False
     ) -> Float[Tensor, "read width"]:
-        """The tokens (or [CLS] alone) after self-attention, which sees the text alone."""
+        """The tokens (or [CLS] alone) after self-attention. This part needs no image."""
         if first_only:
             read, gathered = tokens[packing.first], self.attention.first(tokens, packing)
         else:
@@ -125,7 +125,7 @@ class FusionLayer(TextLayer):
         memory_mask: Bool[Tensor, "rows patches"] | None,
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "rows heads length patches"] | None]:
-        """What `gather` gave after cross-attention, to the image of each row of `asking`, and feed-forward."""
+        """The result of `gather` after cross-attention to the image of each row in `asking`, and feed-forward."""
         seen, attention = self.cross_attention(read, asking, memory, memory_mask, keep_attention)
         read = self.cross_attention_norm(read + self.dropout(seen))
         return self.mlp_norm(read + self.dropout(self.mlp(read))), attention
@@ -140,7 +140,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.words = nn.Embedding(config.vocab_size, config.text_width)
         self.positions = nn.Embedding(config.max_positions, config.text_width)
-        # Published weights carry two types; every token here is of the first.
+        # Published weights have two token types. All tokens here are of the first.
         self.types = nn.Embedding(2, config.text_width)
         self.norm = nn.LayerNorm(config.text_width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
@@ -149,7 +149,7 @@ class TextEncoder(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
-        """Text tokens that have not seen an image; what stands where there is no token means nothing."""
+        """Text tokens before fusion. Values at padding are meaningless."""
         packing = Packing.of(mask)
         words = self.words(ids.flatten()[packing.places])
         positions = self.positions(packing.places % ids.shape[1])
@@ -189,9 +189,9 @@ class FusionEncoder(nn.Module):
         first_only: bool = False,
         keep_attention: bool = False,
     ) -> Fused:
-        """The fused tokens of texts that look at image `image_index[p]` of the memory, or at image p.
+        """The fused tokens. Text p sees image `image_index[p]` of the memory, or image p without an index.
 
-        With `first_only` the last layer computes [CLS] alone (length 1), which is all ITM reads.
+        With `first_only` the last layer computes [CLS] alone (length 1), which is all that ITM reads.
         """
         kept: list[Tensor] = []
         packing = Packing.of(mask)
@@ -218,14 +218,14 @@ class FusionEncoder(nn.Module):
     def begin(
         self, tokens: Float[Tensor, "texts length width"], mask: Bool[Tensor, "texts length"]
     ) -> Float[Tensor, "texts length width"]:
-        """The tokens as far as they get without an image: after the first layer's self-attention."""
+        """The part of fusion that needs no image: up to the first layer's self-attention."""
         packing = Packing.of(mask)
         return packing.pad(self.stack()[0].gather(packing.pack(tokens), packing))
 
     def finish(
         self, begun: Float[Tensor, "texts length width"], mask: Bool[Tensor, "texts length"], memory: Memory
     ) -> Float[Tensor, "texts width"]:
-        """The fused [CLS] of tokens that `begin` has begun."""
+        """The fused [CLS], from the result of `begin`."""
         packing = Packing.of(mask)
         every, firsts, memory = memory.asked_by(packing, None)
         read, last = packing.pack(begun), len(self.layers) - 1
@@ -239,7 +239,7 @@ class FusionEncoder(nn.Module):
 
 
 class PairedFusionLayer(nn.Module):
-    """Two fusion layers, one for each picture of a pair, that share the keys' and values' projection, as published."""
+    """Two fusion layers, one for each image of a pair. They share the key and value projections, as published."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -250,11 +250,11 @@ class PairedFusionLayer(nn.Module):
         self,
         tokens: Float[Tensor, "real width"],
         packing: Packing,
-        memory: Float[Tensor, "pictures patches both"],
-        memory_mask: Bool[Tensor, "pictures patches"] | None,
+        memory: Float[Tensor, "images patches both"],
+        memory_mask: Bool[Tensor, "images patches"] | None,
         first_only: bool,
     ) -> Float[Tensor, "read width"]:
-        """The tokens (or [CLS] alone) that have seen the first pictures and then the second ones."""
+        """The tokens (or [CLS] alone) after seeing the first images and then the second images."""
         first, second = memory.chunk(2)
         first_mask, second_mask = (None, None) if memory_mask is None else memory_mask.chunk(2)
         asking = Packing.first_tokens(len(first), tokens.device) if first_only else packing
@@ -264,7 +264,7 @@ class PairedFusionLayer(nn.Module):
 
 
 class PairedFusionEncoder(nn.Module):
-    """The fusion layers for texts about two pictures (paper §5.4)."""
+    """The fusion layers for texts about two images (paper §5.4)."""
 
     checkpointing = False
 
@@ -273,9 +273,9 @@ class PairedFusionEncoder(nn.Module):
         self.layers = nn.ModuleList(PairedFusionLayer(config) for _ in range(config.fusion_depth))
 
     def remember(
-        self, tokens: Float[Tensor, "pictures patches width"], mask: Bool[Tensor, "pictures patches"] | None
+        self, tokens: Float[Tensor, "images patches width"], mask: Bool[Tensor, "images patches"] | None
     ) -> Memory:
-        """Keys and values for every layer; first pictures of all pairs, then the second ones."""
+        """Keys and values for every layer. The images are all first images, then all second images."""
         return Memory(tuple(layer.first.cross_attention.remember(tokens) for layer in self.stack()), mask)
 
     def stack(self) -> list[PairedFusionLayer]:
@@ -289,7 +289,7 @@ class PairedFusionEncoder(nn.Module):
         memory: Memory,
         first_only: bool = False,
     ) -> Fused:
-        """The fused tokens; with `first_only` the last layer computes [CLS] alone (length 1)."""
+        """The fused tokens. With `first_only` the last layer computes [CLS] alone (length 1)."""
         packing = Packing.of(mask)
         states, last = packing.pack(tokens), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
@@ -301,10 +301,10 @@ class PairedFusionEncoder(nn.Module):
 
 
 def init_bert(module: nn.Module, std: float) -> None:
-    """BERT's initial weights everywhere in a module: normal, biases zero; positions and types never above BERT's 0.02.
+    """Initialises a module as BERT does: normal weights, zero biases.
 
-    In narrow models, whose words are larger, they would be two thirds of every token, and all tokens would ask an image
-    for nearly the same.
+    The std of positions and types is at most BERT's 0.02. Narrow models have a larger std. With it, positions and types
+    would make up two thirds of every token, and all tokens would query an image for nearly the same.
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding):
@@ -314,5 +314,5 @@ def init_bert(module: nn.Module, std: float) -> None:
 
 
 def cls(tokens: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch width"]:
-    """The first token's state, which stands for the whole sequence."""
+    """The state of the first token ([CLS]), which stands for the whole sequence."""
     return torch.select(tokens, 1, 0)

@@ -1,7 +1,7 @@
-"""Pre-trained encoders of one modality under our names: ViT, DeiT and DINOv2; BERT and its small relatives.
+"""Weights of pre-trained image encoders (ViT, DeiT, DINOv2) and text encoders (BERT and its small variants).
 
-The published model starts from such weights (paper §3.1), and its names are theirs with a prefix. So other namings
-are turned into timm's and BERT's first, and then into ours like a published model's.
+The published model starts from such weights (paper §3.1). Its names are those of timm and BERT with a prefix. So other
+names are first changed to timm's and BERT's, and then converted like those of a published model.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from albef.model.albef import ALBEF
 from albef.model.checkpoints import published_names
 from albef.model.image_encoder import resize_positions
 
-# Hugging Face's names, as they were and as transformers 5 has them (`layers.N.attention.q_proj`; DINOv2 keeps
-# `encoder.layer.N`), one after the other to timm's; only `attn.query` and so on are neither's.
+# Hugging Face's names → timm's, applied in this order. They cover older transformers and transformers 5
+# (`layers.N.attention.q_proj`, while DINOv2 keeps `encoder.layer.N`). `attn.query`, `attn.key` and `attn.value` are
+# intermediate names of ours.
 TO_TIMM = (
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.position_embeddings", "pos_embed"),
@@ -37,9 +38,9 @@ TO_TIMM = (
     (r"(blocks\.\d+\.)layer_scale([12])\.lambda1", r"\1ls\2.gamma"),
     (r"layernorm\.", "norm."),
 )
-# What a layer scale multiplies: the last projection before a residual sum.
+# A layer scale multiplies the output of the last projection before a residual sum.
 SCALED = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
-# A ViT with any of these computes something else than ours, whatever we take of it.
+# A ViT with any of these computes something that our image encoder cannot.
 FOREIGN = re.compile(
     r"blocks\.|norm_pre|(embeddings\.)?(register_tokens|reg_token|dist_token|distillation_token)"
 )
@@ -47,7 +48,7 @@ BLOCK, LAYER = r"blocks\.(\d+)\.", r"bert\.encoder\.layer\.(\d+)\."
 
 
 class Encoder(NamedTuple):
-    """Weights under our names, and the names in the file that have no place in our model."""
+    """Weights under our names, and the names in the file that our model has no use for."""
 
     weights: dict[str, Tensor]
     ignored: list[str]
@@ -56,10 +57,10 @@ class Encoder(NamedTuple):
 def image_encoder_weights(
     state: Mapping[str, Tensor], config: ModelConfig, layers: Sequence[int] = ()
 ) -> Encoder:
-    """The image encoder's weights from a ViT's, positions resized to the configuration's grid.
+    """The image encoder's weights from a ViT, with positions resized to the configuration's grid.
 
-    `layers` are the blocks to take, in this order; empty: all. A layer scale is folded into the projection that it
-    follows. Raises `UserError` for another architecture and for sizes that are not the configuration's.
+    `layers` are the blocks to take, in this order (empty: all). A layer scale is folded into the projection before it.
+    Raises `UserError` for another architecture, and for sizes that differ from the configuration.
     """
     root = root_of(state, r"(.*?)(embeddings\.)?cls_token", "class token (cls_token), as a ViT has it")
     inner = {name.removeprefix(root): tensor for name, tensor in state.items() if name.startswith(root)}
@@ -74,8 +75,8 @@ def image_encoder_weights(
     strange = [name for name in left if FOREIGN.match(name)]
     if strange:
         raise UserError(
-            f"it has parts that our image encoder lacks ({', '.join(strange[:3])}): "
-            f"take a plain ViT, DeiT or DINOv2 without registers."
+            f"it has parts that albef's image encoder lacks ({', '.join(strange[:3])}). "
+            f"Take a plain ViT, DeiT or DINOv2 without registers."
         )
     check_shapes(
         weights,
@@ -93,11 +94,11 @@ def image_encoder_weights(
 def text_encoder_weights(
     state: Mapping[str, Tensor], config: ModelConfig, layers: Sequence[int] = ()
 ) -> Encoder:
-    """The text and fusion encoders' weights from a BERT's, and its MLM head if it has one.
+    """The weights of text and fusion encoder from a BERT, and its MLM head if it has one.
 
-    Of the `layers` to take, in this order (empty: all), the first `text_depth` go to the text encoder and the next
-    `fusion_depth` to the fusion encoder, as published for 6 + 6. Cross-attention has no source. Raises `UserError` for
-    another architecture and for sizes that are not the configuration's.
+    `layers` are the layers to take, in this order (empty: all). The first `text_depth` go to the text encoder, the next
+    `fusion_depth` to the fusion encoder; published are 6 + 6. BERT has no weights for cross-attention. Raises
+    `UserError` for another architecture, and for sizes that differ from the configuration.
     """
     words = r"(.*?)(bert\.)?embeddings\.word_embeddings\.weight"
     root = root_of(state, words, "word embeddings (embeddings.word_embeddings.weight), as BERT has them")
@@ -120,14 +121,14 @@ def text_encoder_weights(
     strange = [name for name in left if re.match(LAYER, name) and ".crossattention." not in name]
     if strange:
         raise UserError(
-            f"its layers have parts that ours lack ({', '.join(strange[:3])}): take a BERT, or one of its "
-            f"smaller relatives with the same layers."
+            f"its layers have parts that albef's layers lack ({', '.join(strange[:3])}). Take a BERT, or a "
+            f"smaller model with the same layers."
         )
     pieces = len(weights["text_encoder.words.weight"])
     if pieces != config.vocab_size:
         raise UserError(
-            f"it has {pieces:,} word embeddings and the tokenizer {config.vocab_size:,} pieces: train.init_text must "
-            f"be the folder where its tokenizer.json or vocab.txt lies too."
+            f"it has {pieces:,} word embeddings, but the tokenizer has {config.vocab_size:,} tokens. Set "
+            f"train.init_text to the folder that also holds its tokenizer.json or vocab.txt."
         )
     check_shapes(
         weights,
@@ -148,7 +149,7 @@ def outside(state: Mapping[str, Tensor], root: str) -> list[str]:
 
 
 def root_of(state: Mapping[str, Tensor], pattern: str, what: str) -> str:
-    """What stands before the names of the encoder: the first group of the pattern that one name fits."""
+    """The prefix of the encoder's names: the first group of the pattern in a name that matches it."""
     for name in state:
         if match := re.fullmatch(pattern, name):
             return match[1]
@@ -156,7 +157,7 @@ def root_of(state: Mapping[str, Tensor], pattern: str, what: str) -> str:
 
 
 def timm_name(name: str) -> str:
-    """A ViT's name as timm has it."""
+    """A ViT's tensor name, as timm calls it."""
     for pattern, replacement in TO_TIMM:
         if match := re.match(pattern, name):
             name = match.expand(replacement) + name[match.end() :]
@@ -164,14 +165,14 @@ def timm_name(name: str) -> str:
 
 
 def bert_name(name: str) -> str:
-    """A BERT's name as the model with an MLM head has it, the oldest files' gamma and beta included."""
+    """A BERT's tensor name, as in BERT with an MLM head. Knows gamma and beta of the oldest files."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
     return f"bert.{name}" if name.startswith(("embeddings.", "encoder.")) else name
 
 
 def join_queries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with each block's query, key and value under the one name that timm has for them."""
+    """The state with each block's query, key and value joined under timm's one name."""
     found = dict(state)
     for name in state:
         if ".attn.query." in name:
@@ -198,27 +199,27 @@ def fold_scales(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def depth_of(names: Iterable[str], pattern: str) -> int:
-    """How many layers names count, from 0."""
+    """The number of layers that the names mention."""
     return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)
 
 
 def chosen(layers: Sequence[int], there: int, wanted: int, depth: str, encoder: str) -> list[int]:
-    """The layers to take; raises `UserError` unless they are there and as many as the configuration has."""
+    """The layers to take. Raises `UserError` if one is missing, or if the configuration has another number."""
     setting = f"train.init_{encoder}_layers"
     missing = [layer for layer in layers if not 0 <= layer < there]
     if missing:
-        raise UserError(f"it has {there} layers, 0 to {there - 1}, and no {missing[0]}: correct {setting}.")
+        raise UserError(f"it has no layer {missing[0]}, only 0 to {there - 1}. Correct {setting}.")
     taken = list(layers) or list(range(there))
     if len(taken) != wanted:
         raise UserError(
-            f"{len(taken)} layers of its {there} are to be taken and the recipe has {wanted} ({depth}): make that "
-            f"{len(taken)}, or choose {wanted} of them with {setting}."
+            f"{len(taken)} of its {there} layers would be taken, but the recipe has {wanted} ({depth}). Set the recipe "
+            f"to {len(taken)}, or choose {wanted} layers with {setting}."
         )
     return taken
 
 
 def renumbered(state: Mapping[str, Tensor], pattern: str, depths: Sequence[int]) -> dict[str, Tensor]:
-    """The state with the layers `depths` alone, numbered from 0 in that order."""
+    """The state with only the layers `depths`, numbered from 0 in that order."""
     found = {}
     for name, tensor in state.items():
         match = re.match(pattern, name)
@@ -233,14 +234,14 @@ def renumbered(state: Mapping[str, Tensor], pattern: str, depths: Sequence[int])
 
 
 def square(positions: Tensor | None, grid: int) -> Tensor:
-    """Position embeddings of [CLS] and a `grid` × `grid` picture."""
+    """Position embeddings of [CLS] and `grid` × `grid` patches."""
     if positions is None:
-        raise UserError("it has no position embeddings: take a ViT with learnt absolute positions.")
+        raise UserError("it has no position embeddings. Take a ViT with learnt absolute positions.")
     tokens = positions.shape[1] if positions.ndim == 3 else 0
     if tokens < 2 or round((tokens - 1) ** 0.5) ** 2 != tokens - 1:
         raise UserError(
-            f"its position embeddings {list(positions.shape)} are not those of a class token and a square of patches: "
-            f"take a ViT for square pictures."
+            f"its position embeddings {list(positions.shape)} do not fit a class token and a square grid of patches. "
+            f"Take a ViT for square images."
         )
     return resize_positions(positions, grid)
 
@@ -254,12 +255,12 @@ def shapes(config: ModelConfig) -> dict[str, torch.Size]:
 def taken(
     source: Mapping[str, Tensor], own: Iterable[str], config: ModelConfig
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Our tensors out of those with published names, and the names that are left; `UserError` if any is missing."""
+    """Our tensors from those with published names, and the names left over. Raises `UserError` if one is missing."""
     parts = {name: published_names(name, config) for name in own}
     missing = [part for names in parts.values() for part in names if part not in source]
     if missing:
         lacking = ", ".join(part.partition(".")[2] for part in missing[:3])
-        raise UserError(f"it lacks {lacking}: take the weights of a whole encoder.")
+        raise UserError(f"it lacks {lacking}. Take the weights of a whole encoder.")
     weights = {name: torch.cat([source[part].float() for part in names]) for name, names in parts.items()}
     used = {part for names in parts.values() for part in names}
     return weights, [name for name in source if name not in used]
@@ -271,7 +272,7 @@ def check_shapes(
     config: ModelConfig,
     settings: Mapping[str, int],
 ) -> None:
-    """Raises `UserError` for shapes other than ours, with the first three and the settings that they ask for."""
+    """Raises `UserError` for shapes that differ from ours: names the first three, and the settings that would fit."""
     wrong = [
         f"{name} is {list(weights[name].shape)} instead of {list(shape)}"
         for name, shape in own.items()
@@ -280,8 +281,8 @@ def check_shapes(
     if not wrong:
         return
     unlike = {name: size for name, size in settings.items() if getattr(config, name) != size}
-    remedy = "set " + ", ".join(f"model.{name} to {size}" for name, size in unlike.items())
+    remedy = "Set " + ", ".join(f"model.{name} to {size}" for name, size in unlike.items())
     raise UserError(
-        f"its shapes don't fit this recipe's ({'; '.join(wrong[:3])}); "
-        f"{remedy if unlike else 'no setting changes that: take other weights'}."
+        f"its shapes do not fit this recipe ({'; '.join(wrong[:3])}). "
+        f"{remedy if unlike else 'No setting can change that: take other weights'}."
     )

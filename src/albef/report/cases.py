@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from albef.config import Config
-from albef.data.pictures import BadPicture
+from albef.data.images import BadImage
 from albef.data.records import Record
 from albef.data.rows import ENTAILMENT_LABELS
 from albef.data.sources import Source
@@ -58,7 +58,7 @@ def classes(labels: Sequence[str]) -> Judge:
     """The label that the model chooses."""
 
     def judge(engine: Engine, source: Source, config: Config, shuffled: bool) -> Words:
-        bad: dict[int, BadPicture] = {}
+        bad: dict[int, BadImage] = {}
         return {one.index: one for one in judge_classes(engine, source, labels, shuffled, bad)}, {}
 
     return judge
@@ -66,7 +66,7 @@ def classes(labels: Sequence[str]) -> Judge:
 
 def answers(engine: Engine, source: Source, config: Config, shuffled: bool) -> Words:
     """The best of the listed answers, and the one that the model writes."""
-    bad: dict[int, BadPicture] = {}
+    bad: dict[int, BadImage] = {}
     wanted = config.evaluate
     asking = Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice)
     found = list(judge_answers(engine, source, asking, shuffled, bad))
@@ -106,9 +106,9 @@ def judged_sections(engine: Engine, source: Source, config: Config, judge: Judge
 def case_card(case: Case, config: Config) -> str:
     """A record with its picture or pictures and the answers."""
     record, seen = case.record, case.seen
-    pictures = [record.image] if record.second_image is None else [record.image, record.second_image]
+    given = [record.image] if record.second_image is None else [record.image, record.second_image]
     text = record.captions[0]
-    shown = [pixels_of(one, config.data.obey_exif, config) for one in pictures]
+    shown = [pixels_of(one, config.data.obey_exif, config) for one in given]
     images = "".join(page.img(pixels, text, _SHOWN_SIDE) for pixels in shown)
     kind = "right" if seen.score >= 0.5 else "given"
     lines = [f'<li class="{kind}">{page.chance(seen.probability, seen.answered)}</li>']
@@ -147,35 +147,35 @@ class GroundedCase(NamedTuple):
     """A phrase with its picture, its maps and boxes by matching ("itm") and contrast ("itc"), and its probability."""
 
     phrase: str
-    picture: np.ndarray
+    image: np.ndarray
     maps: dict[str, np.ndarray]
     boxes: dict[str, Grounded]
     probability: float
 
 
 def groundings(engine: Engine, source: Source, config: Config) -> Iterator[GroundedCase]:
-    """Each record with a box and a readable picture."""
-    for batch in shown(engine, source, False, {}, obey_exif=False):  # boxes are those of the stored picture
+    """Each record with a box and a readable image."""
+    for batch in shown(engine, source, False, {}, obey_exif=False):  # boxes are those of the stored image
         for record, pixels in zip(batch.records, batch.pixels, strict=True):
             if record.box is None:
                 continue
-            picture, phrase = pixels_of(record.image, False, config), record.captions[0]
-            size = picture.shape[1], picture.shape[0]
+            image, phrase = pixels_of(record.image, False, config), record.captions[0]
+            size = image.shape[1], image.shape[0]
             found = phrase_maps(engine, pixels[None], [phrase])
             maps: dict[str, np.ndarray] = {score: enlarged(found[score][0], size) for score in SCORES}
             boxes: dict[str, Grounded] = {score: grounded(record, map_) for score, map_ in maps.items()}
-            yield GroundedCase(phrase, picture, maps, boxes, float(engine.match([picture], [phrase])[0]))
+            yield GroundedCase(phrase, image, maps, boxes, float(engine.match([image], [phrase])[0]))
 
 
 def grounded_card(case: GroundedCase, brightest: float) -> str:
-    """A phrase with its picture and both maps, each with the box found and the expected one."""
-    whole = cv2.resize(case.picture, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
-    figures = [page.figure(page.img(whole, case.phrase), "picture")]
+    """A phrase with its image and both maps, each with the box found and the expected one."""
+    whole = cv2.resize(case.image, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
+    figures = [page.figure(page.img(whole, case.phrase), "image")]
     for score, title in (("itm", "matching"), ("itc", "contrast")):
         light = scaled(case.maps[score], case.probability / brightest)
         one = case.boxes[score]
-        drawn = lit(case.picture, light, _MAP_SIDE)
-        drawn = boxed(drawn, case.picture.shape, one.true_box, one.chosen or one.box)
+        drawn = lit(case.image, light, _MAP_SIDE)
+        drawn = boxed(drawn, case.image.shape, one.true_box, one.chosen or one.box)
         figures.append(page.figure(page.img(drawn, f"{case.phrase}: {title}"), title))
     return page.card(case.phrase, f'<div class="row three">{"".join(figures)}</div>')
 

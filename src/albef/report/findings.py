@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from albef.config import Config, UserError, is_drawn
-from albef.data.pictures import BadPicture, Picture, open_picture
+from albef.data.images import BadImage, ImageInput, open_image
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
 from albef.data.text import clean_caption
@@ -72,23 +72,23 @@ def source_pairs(source: Source, config: Config, limit: int) -> list[Pair]:
     for index in range(0, len(source), max(1, len(source) // limit)):
         record = source.record(index, 0)
         texts = [text for text in record.captions if clean_caption(text, config.model.max_words)]
-        picture = record.image if record.image_id is None else record.image_id
+        image = record.image if record.image_id is None else record.image_id
         meaning = stable_id(clean_caption(texts[0], config.model.max_words)) if texts else None
-        if meaning is None or picture in seen or meaning in seen:
+        if meaning is None or image in seen or meaning in seen:
             continue
-        seen |= {picture, meaning}
+        seen |= {image, meaning}
         try:
             image = pixels_of(record.image, config.data.obey_exif, config)
-        except BadPicture:
+        except BadImage:
             continue
         found.append(Pair(image, texts[0], meaning))
     return found[:limit]
 
 
-def pixels_of(image: Picture, obey_exif: bool, config: Config) -> np.ndarray:
-    """The picture as the model sees it, in its own size; raises `BadPicture`."""
+def pixels_of(image: ImageInput, obey_exif: bool, config: Config) -> np.ndarray:
+    """The picture as the model sees it, in its own size; raises `BadImage`."""
     transparent = config.model.transparent
-    return open_picture(image, obey_exif=obey_exif, transparent=transparent, shrink=obey_exif)
+    return open_image(image, obey_exif=obey_exif, transparent=transparent, shrink=obey_exif)
 
 
 @dataclass
@@ -146,15 +146,15 @@ class Ranking(NamedTuple):
 
 
 def rank(
-    engine: Engine, gallery: Sequence[Pair], top_k: int, captions: Sequence[int], pictures: Sequence[int]
+    engine: Engine, gallery: Sequence[Pair], top_k: int, captions: Sequence[int], images: Sequence[int]
 ) -> tuple[list[Ranking], list[Ranking]]:
-    """The gallery's pictures ranked for these of its captions, and its captions for these of its pictures.
+    """The gallery's images ranked for these of its captions, and its captions for these of its images.
 
     By similarity / temperature + log-odds of matching for the `top_k` most similar candidates; the others
     follow in the order of their similarity, as do all where the model was trained without matching.
     """
-    images, texts = [pair.image for pair in gallery], [pair.caption for pair in gallery]
-    similarity = similarities(engine, images, texts)
+    shown, texts = [pair.image for pair in gallery], [pair.caption for pair in gallery]
+    similarity = similarities(engine, shown, texts)
 
     def ranked(queries: Sequence[int], rows: np.ndarray, columns_of_pair: tuple[int, int]) -> list[Ranking]:
         scores = rows / engine.temperature
@@ -162,7 +162,7 @@ def rank(
             query, candidate = np.nonzero(candidates(rows, top_k))
             pairs = np.stack([np.array(queries)[query], candidate], axis=1)[:, columns_of_pair]
             matching = np.full(rows.shape, -np.inf, dtype=np.float32)
-            matching[query, candidate] = match_scores(engine, images, texts, pairs)
+            matching[query, candidate] = match_scores(engine, shown, texts, pairs)
             scores = others_last(combined(rows, matching, engine.temperature), rows)
         orders = best_first(scores, len(gallery))
         return [
@@ -171,7 +171,7 @@ def rank(
         ]
 
     # `match_scores` takes pairs of a picture and a text.
-    return ranked(captions, similarity.T[captions], (1, 0)), ranked(pictures, similarity[pictures], (0, 1))
+    return ranked(captions, similarity.T[captions], (1, 0)), ranked(images, similarity[images], (0, 1))
 
 
 class WordMap(NamedTuple):

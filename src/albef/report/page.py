@@ -112,11 +112,11 @@ def tiles(figures: Iterable[tuple[str, str]]) -> str:
 
 def source(image: np.ndarray, side: int = 0) -> str:
     """The picture (uint8 [H, W, 3]) as the address of an `<img>`, shrunk to `side` pixels if it is larger."""
-    picture = Image.fromarray(image)
+    shown = Image.fromarray(image)
     if side:
-        picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+        shown.thumbnail((side, side), Image.Resampling.BICUBIC)
     file = io.BytesIO()
-    picture.save(file, "WEBP", lossless=max(picture.size) <= _LOSSLESS_SIDE, quality=82)
+    shown.save(file, "WEBP", lossless=max(shown.size) <= _LOSSLESS_SIDE, quality=82)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 

@@ -33,8 +33,8 @@ RECALLS = {
     for k in (1, 5, 10)
 } | {"r_mean": "mean"}
 FOILS = {f"foil_{kind}": kind for kind in ("noun", "count", "size", "background", "location", "relation")}
-NUM_CAPTIONS, NUM_PICTURES, NUM_MAPPED, NUM_DOUBTS = 12, 10, 6, 5
-TOP_PICTURES, TOP_CAPTIONS = 5, 3
+NUM_CAPTIONS, NUM_IMAGES, NUM_MAPPED, NUM_DOUBTS = 12, 10, 6, 5
+TOP_IMAGES, TOP_CAPTIONS = 5, 3
 MAPS = range(3, 6)  # maps that a caption may have to be shown
 OWN_GALLERY = 200  # pairs of users' data that stand in for a test gallery
 DOUBTED_PAIRS = 256  # training pairs that the teacher judges at once
@@ -54,8 +54,8 @@ def pair_sections(engine: Engine, teacher: ALBEF | None, config: Config, metrics
         gallery = source_pairs(source, config, OWN_GALLERY) if source else training_pairs(config, OWN_GALLERY)
     # No query is chosen: the first captions, then the next pictures, then captions with maps.
     captions = range(len(gallery))[:NUM_CAPTIONS]
-    pictures = range(len(gallery))[NUM_CAPTIONS:][:NUM_PICTURES] or captions
-    found, named = rank(engine, gallery, config.evaluate.top_k, captions, pictures)
+    images = range(len(gallery))[NUM_CAPTIONS:][:NUM_IMAGES] or captions
+    found, named = rank(engine, gallery, config.evaluate.top_k, captions, images)
     score = "the sum of ITC and ITM" if engine.can_match else "ITC"
     where = "the test gallery"
     if not embedded:
@@ -64,7 +64,7 @@ def pair_sections(engine: Engine, teacher: ALBEF | None, config: Config, metrics
         )
     return [
         results(engine, metrics, config),
-        found_pictures(gallery, found, score, where),
+        found_images(gallery, found, score, where),
         found_captions(gallery, named, score),
         attention(engine, gallery),
         doubted(engine, teacher, config),
@@ -119,20 +119,20 @@ def score_table(
     return page.table(["", *names.values()], rows)
 
 
-def found_pictures(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: str, where: str) -> str:
+def found_images(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: str, where: str) -> str:
     """Captions with the pictures that the model would show for them."""
     cards = []
     for number, order, truth in rankings:
-        shown = [*order[:TOP_PICTURES].tolist(), *([number] if truth >= TOP_PICTURES else [])]
+        shown = [*order[:TOP_IMAGES].tolist(), *([number] if truth >= TOP_IMAGES else [])]
         figures = []
         for place, candidate in enumerate(shown):
-            right, late = candidate == number, place == TOP_PICTURES
+            right, late = candidate == number, place == TOP_IMAGES
             label = "✓ " * right + ordinal(truth if late else place)
             image = page.img(pairs[candidate].image, pairs[candidate].caption, _SHOWN_SIDE)
             figures.append(page.figure(image, label, "right late" if late else "right" if right else ""))
         cards.append(page.card(pairs[number].caption, f'<div class="row">{"".join(figures)}</div>'))
     lead = (
-        f"The first {len(cards)} captions of {where}, not chosen, each with the {TOP_PICTURES} pictures that "
+        f"The first {len(cards)} captions of {where}, not chosen, each with the {TOP_IMAGES} pictures that "
         f"rank highest among all {len(pairs)} by {score}. The right one is framed; where it is not among "
         "them, it stands at the end with its rank, framed with dashes."
     )
@@ -165,7 +165,7 @@ def attention(engine: Engine, gallery: Sequence[Pair]) -> str:
     if not engine.can_match:
         return page.section(heading, "This model has no maps of words: they need matching.")
     mapped: list[tuple[Pair, list[WordMap]]] = []
-    for pair in gallery[NUM_CAPTIONS + NUM_PICTURES :] or gallery:
+    for pair in gallery[NUM_CAPTIONS + NUM_IMAGES :] or gallery:
         maps = caption_maps(engine, pair)
         if len(maps) in MAPS:
             mapped.append((pair, maps))

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from albef import objectives
-from albef.data.pictures import open_picture
+from albef.data.images import open_image
 from albef.data.records import Box
 from albef.engine import Grounding
 from albef.writing import whole_file
@@ -154,9 +154,9 @@ def boxed(image: np.ndarray, shape: tuple[int, ...], expected: Box, found: Box) 
     return shown
 
 
-def grounding_picture(picture: Path, phrase: str, found: Grounding, file: Path) -> None:
-    """Writes a PNG of the picture, the picture under the phrase's map and box, and under the map of each word."""
-    image = open_picture(picture, obey_exif=True, shrink=False)
+def grounding_image(path: Path, phrase: str, found: Grounding, file: Path) -> None:
+    """Writes a PNG of the path, the path under the phrase's map and box, and under the map of each word."""
+    image = open_image(path, obey_exif=True, shrink=False)
     shown = [("", None), (f"{phrase} ({found.probability:.0%})", found.map), *found.words]
     figure = Figure(figsize=(2.4 * len(shown), 2.8), layout="constrained")
     for place, (title, map_) in enumerate(shown):

@@ -1,4 +1,4 @@
-"""An index: everything of a folder of pictures that searching needs, so that no picture is encoded twice."""
+"""An index: everything of a folder of images that searching needs, so that no image is encoded twice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 
 from albef.config import ModelConfig, UserError
 from albef.data.files import Identity, found_below, summary
-from albef.data.pictures import BadPicture
+from albef.data.images import BadImage
 from albef.data.records import LeftOut
 from albef.disk import check_room
-from albef.engine import PICTURES_AT_ONCE, Engine
+from albef.engine import IMAGES_AT_ONCE, Engine
 from albef.errors import reading
 from albef.manifest import MANIFEST_FILE, plain, verify
 from albef.writing import whole_folder
@@ -33,20 +33,20 @@ FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (
 
 @dataclass(frozen=True)
 class Index:
-    """Pictures with their features in memory and their image tokens on disk."""
+    """Images with their features in memory and their image tokens on disk."""
 
     model: str  # what `Engine.load` takes to load the model that made it
     weights: str  # that model's fingerprint
     paths: tuple[Path, ...]  # absolute
     features: np.ndarray  # float32 [N, F], unit length
     tokens: np.ndarray  # float16 [N, patches + 1, width], mapped from the file
-    num_skipped: int  # files that were no readable pictures, listed in skipped.jsonl
+    num_skipped: int  # files that were no readable images, listed in skipped.jsonl
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+def find_images(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     """Absolute paths of the given files, and of all images in the given folders and below; and what is left out there.
 
     Each is there once. Raises `UserError` for a place that isn't there, and when there is no image at all.
@@ -56,7 +56,7 @@ def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
     entered: set[Identity] = set()
     for place in (place.absolute() for place in places):
         if not os.path.exists(place):
-            raise UserError(f"{place}: no such file or folder; give pictures or folders of pictures.")
+            raise UserError(f"{place}: no such file or folder; give images or folders of images.")
         if not os.path.isdir(place):
             found[place] = None
             continue
@@ -65,7 +65,7 @@ def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
         left_out += [replace(one, origin=str(place / one.origin)) for one in inside.left_out]
     if not found:
         raise UserError(
-            f"{', '.join(map(str, places))}: no pictures there; give pictures or folders of pictures. "
+            f"{', '.join(map(str, places))}: no images there; give images or folders of images. "
             f"{summary(left_out)}".rstrip()
         )
     return list(found), left_out
@@ -73,10 +73,10 @@ def find_pictures(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
 
 def build_index(
     engine: Engine,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     out: Path,
     left_out: Sequence[LeftOut] = (),
-    batch_size: int = PICTURES_AT_ONCE,
+    batch_size: int = IMAGES_AT_ONCE,
 ) -> Index:
     """The index of images and of folders of images, written into the folder `out`, whole or not at all.
 
@@ -86,14 +86,14 @@ def build_index(
     when no image is
     readable, and when there is not as much room on the disk.
     """
-    files, others = find_pictures(pictures)
-    bad: dict[int, BadPicture] = {}
+    files, others = find_images(images)
+    bad: dict[int, BadImage] = {}
     features = []
     config = engine.config
     shape = (config.grid**2 + 1, config.image_width)
     check_room(out, index_bytes(config, len(files)))
     with whole_folder(out, FILES, "xxh3-128") as folder:
-        # The number of rows isn't known before the last picture was read, so the header, which has the same
+        # The number of rows isn't known before the last image was read, so the header, which has the same
         # length for any number, is written again at the end.
         with (folder / TOKENS_FILE).open("wb") as file:
             file.write(header(0, shape))
@@ -104,7 +104,7 @@ def build_index(
             file.seek(0)
             file.write(header(len(files) - len(bad), shape))
         if not features:
-            raise UserError(f"None of the {len(files)} files is a readable picture: {bad[0]}")
+            raise UserError(f"None of the {len(files)} files is a readable image: {bad[0]}")
         np.save(folder / FEATURES_FILE, np.concatenate(features), allow_pickle=False)
         with (folder / SKIPPED_FILE).open("w", encoding="utf-8") as file_of_skipped:
             skipped = [{"path": str(files[number]), "reason": str(error)} for number, error in bad.items()]

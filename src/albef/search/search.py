@@ -1,4 +1,4 @@
-"""Pictures for a sentence in two stages: every picture by contrast, then the best of them by matching."""
+"""Images for a sentence in two stages: every image by contrast, then the best of them by matching."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from albef.config import UserError
-from albef.data.pictures import BadPicture, open_picture
+from albef.data.images import BadImage, open_image
 from albef.engine import Engine
 from albef.errors import printable
 from albef.ranker import Hit, best_first, hits_of, probability
@@ -33,12 +33,12 @@ def search(
     rerank: int = 64,
     batch_size: int | None = None,
 ) -> list[Hit]:
-    """The `k` best pictures for a text, or the most similar ones for a picture file; the best first.
+    """The `k` best images for a text, or the most similar ones for an image file; the best first.
 
-    All pictures are compared by their features. For a text the best `rerank` of them (at least `k`; 0: none)
+    All images are compared by their features. For a text the best `rerank` of them (at least `k`; 0: none)
     are then ordered by that and by matching together, as `Engine.rank` does it, `batch_size` in a pass
     (default: as many as the memory is meant for). Raises `UserError` when another model made the index, and when the
-    query says nothing or is no picture.
+    query says nothing or is no image.
     """
     if engine.fingerprint != index.weights:
         raise UserError(
@@ -59,7 +59,7 @@ def search(
 
 
 def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """Matching log-odds of one text with the indexed pictures of those rows, float32 [rows]."""
+    """Matching log-odds of one text with the indexed images of those rows, float32 [rows]."""
     (query,) = engine.text_encodings([text])
     found = []
     for start in range(0, len(rows), batch_size):
@@ -73,7 +73,7 @@ def hits_table(hits: Sequence[Hit]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("#", "score", "similarity", "match"):
         table.add_column(name, justify="right")
-    table.add_column("picture", overflow="fold")
+    table.add_column("image", overflow="fold")
     for rank, hit in enumerate(hits, 1):
         scores = f"{hit.score:.2f}", f"{hit.similarity:.3f}", percent(hit.match)
         table.add_row(str(rank), *scores, Text(printable(str(hit.path))))
@@ -93,7 +93,7 @@ def chance(log_odds: float) -> float:
 def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None:
     """Writes a PNG of the hits in reading order, each with rank, scores and file name, under the query.
 
-    A query that is a picture is shown above its hits. Pictures that are gone leave an empty frame.
+    A query that is an image is shown above its hits. Images that are gone leave an empty frame.
     """
     sheet_columns = max(1, min(COLUMNS, len(hits)))
     lines = -(-len(hits) // sheet_columns)
@@ -122,16 +122,16 @@ def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None
 
 
 def paste(sheet: Image.Image, path: Path, x: int, y: int) -> None:
-    """The picture in the middle of a square tile."""
+    """The image in the middle of a square tile."""
     ImageDraw.Draw(sheet).rectangle((x, y, x + TILE - 1, y + TILE - 1), fill=PALE)
     try:
-        picture = Image.fromarray(open_picture(path, obey_exif=True))
-    except BadPicture:
+        image = Image.fromarray(open_image(path, obey_exif=True))
+    except BadImage:
         return
-    scale = TILE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    picture = picture.resize(size, Image.Resampling.LANCZOS)
-    sheet.paste(picture, (x + (TILE - size[0]) // 2, y + (TILE - size[1]) // 2))
+    scale = TILE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.LANCZOS)
+    sheet.paste(image, (x + (TILE - size[0]) // 2, y + (TILE - size[1]) // 2))
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:

@@ -1,4 +1,4 @@
-"""What every task is: a student, its teacher and queue, and three methods: prepare, forward, update."""
+"""The base of all tasks: a student, its teacher and queue, and three methods: prepare, forward, update."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from albef.momentum import Keys, MomentumTeacher
 
 @dataclass(frozen=True)
 class Stage:
-    """Where in its schedule training is: functions of the step, so nothing of it needs saving."""
+    """The scheduled values of a step. They depend on the step alone, so checkpoints need not store them."""
 
-    alpha: float  # weight of the pseudo-targets
-    hardness: float = 1.0  # of ITM negatives: 0 drawn evenly, 1 as similar as the paper's
-    fuse: bool = True  # False while only the contrastive loss is trained
+    alpha: float  # weight of the soft targets
+    hardness: float = 1.0  # of ITM negatives: 0 = drawn uniformly, 1 = the paper's hard negatives
+    fuse: bool = True  # False while only ITC is trained
 
 
 class Negatives(NamedTuple):
@@ -34,22 +34,20 @@ class Negatives(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the teacher says of a batch, and what the means of its losses are over."""
+    """The teacher's outputs for a batch, and the counts that losses are divided by."""
 
     counts: dict[str, Float[Tensor, ""]]  # by loss: pairs, masked tokens, questions
-    logits: Float[Tensor, "predictions classes"] | None = (
-        None  # of words, answers or labels; None: of no weight
-    )
-    keys: Keys | None = None  # None: a task that contrasts nothing
-    first_row: int = 0  # of the batch in `keys`
-    bank: slice = slice(None)  # the rows of `keys` that are contrasted with
+    logits: Float[Tensor, "predictions classes"] | None = None  # of words, answers or labels; None: not used
+    keys: Keys | None = None  # None: a task without ITC
+    first_row: int = 0  # where this batch begins in `keys`
+    bank: slice = slice(None)  # the rows of `keys` that are candidates
 
 
 def joined(parts: Sequence[Targets], gather_batch: bool) -> list[Targets]:
-    """The targets of each part of this process's batch, with the keys and the counts of the global batch.
+    """The targets of each part of this process's batch, with keys and counts of the global batch.
 
-    Counts are of a process on average: then the losses of the parts add up, and their mean over processes is the loss
-    of the global batch. Without `gather_batch` the keys of other processes are not contrasted with (published).
+    Counts are the mean over processes. Then the losses of the parts add up, and their mean over processes is the loss
+    of the global batch. Without `gather_batch`, keys of other processes are no candidates (as published).
     """
     names = list(parts[0].counts)
     mine = torch.stack([torch.stack([part.counts[name] for name in names]) for part in parts]).sum(0)
@@ -70,7 +68,7 @@ def joined(parts: Sequence[Targets], gather_batch: bool) -> list[Targets]:
 
 
 class Output(NamedTuple):
-    """Losses to be summed, what the queue gets, and measurements for the log."""
+    """Losses to add up, keys for the queue, and measures for the log."""
 
     losses: dict[str, Float[Tensor, ""]]
     keys: Keys | None  # None: a task without a queue
@@ -78,26 +76,26 @@ class Output(NamedTuple):
 
 
 class Task(nn.Module, abc.ABC):
-    """A student under training with everything that belongs to its objective, as one module."""
+    """A student in training, with everything that its objective needs, as one module."""
 
     student: ALBEF
     teacher: MomentumTeacher | None
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """What the teacher says of a batch or a part of one, without gradient; `joined` makes parts a whole."""
+        """The teacher's outputs for a batch or a part of it, without gradient. `joined` combines the parts."""
 
     @abc.abstractmethod
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
     ) -> Output:
-        """The student's losses; changes nothing."""
+        """The student's losses. Changes no state."""
 
     @abc.abstractmethod
     def update(self, output: Output) -> None:
-        """Every change outside the optimizer, once per optimizer step."""
+        """All changes of state besides the optimizer's, once per optimizer step."""
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a model trained for another task, under the names that they have in this one."""
+        """The weights of a model of another task, under the names of this task."""
         return dict(state)

@@ -1,4 +1,4 @@
-"""The task that a configuration names."""
+"""Builds the task that a configuration names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from albef.tasks.vqa import VQA
 TASKS: dict[TaskName, Callable[[Config], Task]] = {
     "pretrain": Pretrain,
     "retrieval": Retrieval,
-    "grounding": Retrieval,  # the same objectives; what is asked of the model is another question
+    "grounding": Retrieval,  # the same objectives, evaluated differently
     "vqa": VQA,
     "entailment": Entailment,
     "text_assignment": TextAssignment,
@@ -24,7 +24,7 @@ TASKS: dict[TaskName, Callable[[Config], Task]] = {
 
 
 def build_task(config: Config) -> Task:
-    """A task with initial weights; its student is trained, its teacher follows."""
+    """A task with initial weights: a student to train, and a teacher that follows it."""
     task = TASKS[config.task.name](config)
     task.student.checkpoint(config.train.checkpointing)
     return task

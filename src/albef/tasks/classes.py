@@ -1,4 +1,4 @@
-"""Tasks whose answer is one of a few classes: visual entailment (paper §5.2) and NLVR2 (§5.4)."""
+"""Tasks with a few classes: visual entailment (paper §5.2) and NLVR2 (§5.4)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Logits = Float[Tensor, "texts classes"]
 
 
 class Classes(Task):
-    """Classes off the fused [CLS], distilled."""
+    """Classification from the fused [CLS], with momentum distillation."""
 
     head: ClassVar[str]
     teacher: MomentumTeacher
@@ -32,7 +32,7 @@ class Classes(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's logits, where they have weight."""
+        """The teacher's logits, unless alpha is 0."""
         teacher = self.teacher.module
         assert isinstance(teacher, ALBEF)
         logits = classify(teacher, batch) if stage.alpha > 0 else None
@@ -49,29 +49,29 @@ class Classes(Task):
         return Output({"classification": loss}, None, {"accuracy": accuracy})
 
     def update(self, output: Output) -> None:
-        """Teacher moved."""
+        """Moves the teacher."""
         self.teacher.update(self.student)
 
 
 class Entailment(Classes):
-    """Does a picture entail a sentence, contradict it, or leave it open? (paper §5.2)"""
+    """Whether an image entails a sentence, contradicts it, or leaves it open (paper §5.2)."""
 
     head = "entailment"
 
 
 class NLVR(Classes):
-    """Is a statement true of two pictures? Each fusion layer is a pair of layers (paper §5.4)."""
+    """Whether a statement is true of two images. Each fusion layer is a pair of layers (paper §5.4)."""
 
     head = "nlvr"
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Both layers of a pair start as the fusion layer of a model for single pictures (docs/published.md)."""
+        """Starts both layers of a pair from the fusion layer of a model for single images (docs/published.md)."""
         return paired(state)
 
 
 def classify(model: ALBEF, batch: Batch) -> Logits:
-    """Logits of each text about its picture, or about both of its pictures."""
+    """Class logits of each text about its image, or about its two images."""
     pixels = batch.pixels
     if batch.second_pixels is not None:
         pixels = torch.cat([pixels, batch.second_pixels])
@@ -80,7 +80,7 @@ def classify(model: ALBEF, batch: Batch) -> Logits:
 
 
 def paired(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with each single fusion layer put twice in its place; pairs and all else stay as they are."""
+    """Weights in which each single fusion layer becomes a pair of equal layers. All else stays the same."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         root, _, rest = name.partition("fusion_encoder.layers.")

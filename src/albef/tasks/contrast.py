@@ -1,4 +1,4 @@
-"""Align, then match: what pre-training, retrieval and grounding share (paper §3.2)."""
+"""Align (ITC), then match (ITM): shared by pre-training, retrieval and grounding (paper §3.2)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from albef.tasks.base import Negatives, Stage, Targets
 
 
 class Aligned(NamedTuple):
-    """Both modalities encoded and contrasted."""
+    """Images and texts encoded, and their contrastive loss."""
 
     loss: Float[Tensor, ""]
     image: Encoding
     text: Encoding
     i2t_logits: Float[Tensor, "batch bank"]  # the first columns are the whole batch
     t2i_logits: Float[Tensor, "batch bank"]
-    same: Bool[Tensor, "batch bank"]  # shows the same picture or says the same: never a negative
+    same: Bool[Tensor, "batch bank"]  # same image or same caption: never a negative
     measures: dict[str, Float[Tensor, ""]]
 
 
 def keys_of(teacher: ALBEF, batch: Batch) -> tuple[Encoding, Keys]:
-    """The teacher's encoded pictures, and its features of both modalities."""
+    """The teacher's encoded images, and its features of images and texts."""
     image, text = teacher.encode_image(batch.pixels), teacher.encode_text(batch.ids, batch.mask)
     return image, Keys(image.feature, text.feature, batch.image_id, batch.caption_id)
 
 
 def counts_of(keys: Keys, same_image: bool, same_caption: bool) -> dict[str, Float[Tensor, ""]]:
-    """What the means of the contrastive and of the matching loss are over: pairs, and pairs with usable negatives."""
+    """The counts of ITC and ITM: all pairs, and all pairs with their usable negatives."""
     pairs = len(keys.image_id)
     same = torch.eye(pairs, dtype=torch.bool, device=keys.image_id.device)
     if same_image:
@@ -55,10 +55,10 @@ def align(
     same_image: bool,
     same_caption: bool,
 ) -> Aligned:
-    """The student's encodings, contrasted with the teacher's features of the whole batch and the queue (§3.2–3.3).
+    """ITC of the student's features with the teacher's features of the whole batch and the queue (§3.2–3.3).
 
-    With `same_image` all pairs of a picture are its positives; with `same_caption` pairs of the same caption are left
-    out.
+    With `same_image`, all pairs of an image are positives. With `same_caption`, other pairs with the same caption are
+    left out.
     """
     keys, first_row = targets.keys, targets.first_row
     assert keys is not None
@@ -90,7 +90,9 @@ def align(
             "mi_i2t": objectives.infonce_bound(i2t, hard),
             "mi_t2i": objectives.infonce_bound(t2i, hard),
             "disagreement": objectives.disagreement(teacher_i2t, positive),
-            "temperature": student.temperature.detach().clone()[0],  # of its own: the weight may be cut again
+            "temperature": student.temperature.detach().clone()[
+                0
+            ],  # a copy: the parameter may be sharded again
         }
     loss = objectives.itc_loss(
         i2t,
@@ -105,9 +107,9 @@ def align(
 def draw_negatives(
     aligned: Aligned, first_row: int, hardness: float
 ) -> tuple[Negatives, Bool[Tensor, "batch 2"]]:
-    """A negative image for each text and a negative text for each image out of this batch (§3.2, hard negatives).
+    """A negative image for each text and a negative text for each image, from this batch (§3.2, hard negatives).
 
-    The second result says which draws are usable: a row whose candidates are all the same pair has none.
+    The second result tells which draws are usable. A row without any other image or caption has none.
     """
     batch = len(aligned.same)
     columns = slice(first_row, first_row + batch)
@@ -129,9 +131,9 @@ def match(
     stage: Stage,
     negatives: Negatives | None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """ITM loss over positives and one negative of either modality, in one fusion pass; and its accuracy (§3.2).
+    """ITM loss and accuracy over the positives and two negatives for each, in one fusion pass (§3.2).
 
-    Negatives are drawn from the pairs of this forward, since only they are encoded here.
+    Negatives come from the pairs of this forward pass, since only these are encoded here.
     """
     drawn, usable = draw_negatives(aligned, targets.first_row, stage.hardness)
     negatives = negatives or drawn

@@ -1,4 +1,4 @@
-"""Pre-training: contrast, matching and masked words, with momentum distillation (paper §3.2–3.3)."""
+"""Pre-training: ITC, ITM and MLM with momentum distillation (paper §3.2–3.3)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pretrain(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's features, and its words at the masked positions."""
+        """The teacher's features, and its logits at the masked positions."""
         teacher, masked = self.teacher.module, self.config.mask_same_pairs
         assert isinstance(teacher, ALBEF)
         image, keys = keys_of(teacher, batch)
@@ -46,7 +46,7 @@ class Pretrain(Task):
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
     ) -> Output:
-        """The student's losses; negatives are drawn unless given."""
+        """The student's losses. Negatives are drawn unless given."""
         student, losses, masked = self.student, self.config.losses, self.config.mask_same_pairs
         aligned = align(student, self.queue, batch, targets, stage, same_image=masked, same_caption=masked)
         found, measures = {"itc": aligned.loss}, dict(aligned.measures)
@@ -66,7 +66,7 @@ class Pretrain(Task):
         return Output(chosen, targets.keys, measures)
 
     def update(self, output: Output) -> None:
-        """Temperature kept in range, teacher moved, queue pushed."""
+        """Keeps the temperature in range, moves the teacher, and pushes to the queue."""
         self.student.clamp_temperature()
         self.teacher.update(self.student)
         assert output.keys is not None

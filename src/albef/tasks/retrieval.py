@@ -1,4 +1,4 @@
-"""Fine-tuning for retrieval and grounding: contrast and matching with pictures that have several texts (paper §5.1)."""
+"""Fine-tuning for retrieval and grounding: ITC and ITM on images with several texts (paper §5.1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from albef.tasks.contrast import align, counts_of, keys_of, match
 
 
 class Retrieval(Task):
-    """L = L_itc + L_itm, where every text of a picture is a positive of it (paper §5.1)."""
+    """L = L_itc + L_itm, with all texts of an image as its positives (paper §5.1)."""
 
     teacher: MomentumTeacher
 
@@ -38,7 +38,7 @@ class Retrieval(Task):
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
     ) -> Output:
-        """The student's losses; negatives are drawn unless given."""
+        """The student's losses. Negatives are drawn unless given."""
         student = self.student
         aligned = align(
             student,
@@ -59,7 +59,7 @@ class Retrieval(Task):
         return Output(losses, targets.keys, measures)
 
     def update(self, output: Output) -> None:
-        """Temperature kept in range, teacher moved, queue pushed."""
+        """Keeps the temperature in range, moves the teacher, and pushes to the queue."""
         self.student.clamp_temperature()
         self.teacher.update(self.student)
         assert output.keys is not None

@@ -1,4 +1,4 @@
-"""Text assignment: which of two pictures is a text about? It teaches the paired layers before NLVR2 (paper §5.4)."""
+"""Text assignment: to which of two images a text belongs. Pre-trains the paired layers for NLVR2 (paper §5.4)."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from albef.model.albef import ALBEF
 from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 from albef.tasks.classes import paired
 
-TEMPERATURE = 0.07  # of the similarity by which negatives are drawn; fixed, as published
+TEMPERATURE = 0.07  # of the similarities that negatives are drawn by; fixed, as published
 
 
 class Assignment(NamedTuple):
-    """Two pictures of the batch for each text, and whose it is (2: neither's)."""
+    """Two images of the batch for each text, and the label of the one it belongs to (2: neither)."""
 
     pair: Int[Tensor, "texts 2"]
     label: Int[Tensor, " texts"]
 
 
 class TextAssignment(Task):
-    """Three classes off the [CLS] that has seen both pictures; no teacher (docs/published.md)."""
+    """Three classes from the [CLS] that has seen both images. There is no teacher (docs/published.md)."""
 
     teacher: None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.mask_same_pairs = config.task.mask_same_pairs
-        # The projections say which pictures are alike; nothing here trains them.
+        # The projections are only used to find similar images. This task does not train them.
         self.student = ALBEF(config.model, ("contrast", "text_assignment"))
         for part in (self.student.image_projection, self.student.text_projection, self.student.temperature):
             part.requires_grad_(False)
 
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """How many texts have a negative; there is no teacher."""
+        """The number of texts with a negative. There is no teacher."""
         return Targets({"assignment": self.allowed(batch).any(1).sum().to(batch.pixels.dtype)})
 
     def forward(
@@ -51,7 +51,7 @@ class TextAssignment(Task):
         negatives: Negatives | None = None,
         assignment: Assignment | None = None,
     ) -> Output:
-        """The loss; the pictures of each text are drawn unless given."""
+        """The loss. The two images of each text are drawn unless given."""
         student = self.student
         image, text = student.encode_image(batch.pixels), student.encode_text(batch.ids, batch.mask)
         allowed = self.allowed(batch)
@@ -66,8 +66,8 @@ class TextAssignment(Task):
         correct = ((logits.detach().argmax(1) == assignment.label) * weight).sum() / weight.sum().clamp(min=1)
         return Output({"assignment": loss}, None, {"accuracy": correct})
 
-    def allowed(self, batch: Batch) -> Bool[Tensor, "texts pictures"]:
-        """Which pictures of the batch may be a text's negatives: others, that don't go with the same words."""
+    def allowed(self, batch: Batch) -> Bool[Tensor, "texts images"]:
+        """Which images of the batch may be a text's negatives: neither the same image nor one with the same caption."""
         same = torch.eye(len(batch), dtype=torch.bool, device=batch.ids.device)
         if self.mask_same_pairs:
             same = same | (batch.image_id[:, None] == batch.image_id)
@@ -75,9 +75,9 @@ class TextAssignment(Task):
         return ~same
 
     def update(self, output: Output) -> None:
-        """Nothing moves beside the optimizer."""
+        """Only the optimizer changes anything."""
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Both layers of a pair start as the fusion layer of a pre-trained model."""
+        """Starts both layers of a pair from the fusion layer of a pre-trained model."""
         return paired(state)

@@ -1,4 +1,4 @@
-"""Visual question answering: answers are written by a decoder that looks at the fused question (paper §5.3)."""
+"""Visual question answering: a decoder writes answers from the fused question (paper §5.3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 
 
 class VQA(Task):
-    """Language modelling of weighted answers, distilled (paper §5.3)."""
+    """Language modelling of weighted answers, with momentum distillation (paper §5.3)."""
 
     teacher: MomentumTeacher
 
@@ -29,7 +29,7 @@ class VQA(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's logits of every token of the answers."""
+        """The teacher's logits of all tokens of the answers."""
         teacher = self.teacher.module
         assert isinstance(teacher, ALBEF)
         logits = answer_logits(teacher, batch) if stage.alpha > 0 else None
@@ -53,12 +53,12 @@ class VQA(Task):
         return Output({"answer": loss}, None, {"token_accuracy": accuracy})
 
     def update(self, output: Output) -> None:
-        """Teacher moved."""
+        """Moves the teacher."""
         self.teacher.update(self.student)
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The decoder of a pre-trained model starts as its fusion layers, word embeddings and MLM head (paper §5.3)."""
+        """Starts the decoder from a pre-trained model's fusion layers, word embeddings and MLM head (paper §5.3)."""
         found = dict(state)
         if any(name.startswith("answer_decoder.") for name in state):
             return found
@@ -74,7 +74,8 @@ class VQA(Task):
 
 
 def answer_logits(model: ALBEF, batch: Batch) -> Float[Tensor, "tokens vocabulary"]:
-    """Logits of every token of the batch's answers but the first, which is always [CLS]."""
+    """Logits of all tokens of the batch's answers except the first, which is always [CLS]."""
+
     assert batch.answer_ids is not None
     assert batch.answer_mask is not None
     assert batch.answer_row is not None

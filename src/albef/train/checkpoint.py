@@ -1,6 +1,6 @@
-"""Checkpoints: everything that a run needs to go on, as safetensors and JSON, written whole or not at all.
+"""Checkpoints: everything that a run needs to continue, as safetensors and JSON, written whole or not at all.
 
-They are written beside the training, and nothing is read from one before its manifest has been compared.
+A thread writes them while training continues. Before anything is read, the files are compared with their manifest.
 """
 
 from __future__ import annotations
@@ -37,12 +37,11 @@ Facts = dict[str, str | int | float]
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run beside its training, one at a time, and removes those that nobody needs.
+    """Writes the checkpoints of a run in a thread, one at a time, and removes old ones.
 
-    What goes into a checkpoint is copied before `save` returns; the disk is then waited for by the next `save`
-    only, and at the end of the `with` block. A checkpoint that can't be written (full disk, for instance) is
-    reported through `say`, and the training goes on with the one before it. `identity` is noted in every manifest:
-    configuration and data, by which a resumed run is known to be the same.
+    `save` returns as soon as it has copied the state. Only the next `save` and the end of the `with` block wait for
+    the disk. If a checkpoint cannot be written (full disk, for example), this is reported through `say`, and training
+    continues. `identity` (configuration and data) goes into every manifest, to recognise the run when it is resumed.
     """
 
     def __init__(
@@ -56,12 +55,10 @@ class CheckpointWriter:
     ) -> None:
         self.folder, self.identity, self.say = folder, identity, say
         self.keep, self.keep_every_steps = keep, keep_every_steps
-        self.failure = ""  # why the newest checkpoint is not there; empty when it is
+        self.failure = ""  # why the newest checkpoint could not be written; empty if it was
         self.thread: threading.Thread | None = None
         if distributed.rank() == 0:
-            with contextlib.suppress(
-                OSError
-            ):  # what goes wrong here goes wrong in writing too, and is told then
+            with contextlib.suppress(OSError):  # an error here also occurs in writing, and is reported then
                 self._tidy(first_step)
 
     def __enter__(self) -> CheckpointWriter:
@@ -76,16 +73,16 @@ class CheckpointWriter:
     def save(
         self, step: int, task: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], facts: Facts
     ) -> None:
-        """Takes a copy of everything after `step` steps and begins to write it."""
+        """Copies the state after `step` steps and begins to write it."""
         self.wait()
         tensors = {TASK_FILE: copied(task), OPTIMIZER_FILE: copied(optimizer)}
         state = {"step": step, **facts, **versions()}
-        # A process that is stopped need not wait for the disk: a half-written checkpoint is never visible.
+        # A daemon, so that stopping need not wait for the disk: a half-written checkpoint is never visible.
         self.thread = threading.Thread(target=self._write, args=(step, tensors, state), daemon=True)
         self.thread.start()
 
     def wait(self) -> None:
-        """Returns when the last checkpoint is on disk, or has failed to get there."""
+        """Waits until the last checkpoint is on disk, or has failed."""
         if self.thread is not None:
             self.thread.join()
             self.thread = None
@@ -100,11 +97,11 @@ class CheckpointWriter:
             self.failure = plain(error)
             self.say(
                 f"The checkpoint after step {step} could not be written ({self.failure}). "
-                f"Training goes on; the checkpoint before it is what there is."
+                f"Training continues, and the checkpoint before it is kept."
             )
 
     def _tidy(self, first_step: int) -> None:
-        """Removes what a killed process left, and puts aside damaged checkpoints that were not gone on from."""
+        """Removes unfinished files of a killed process, and moves damaged checkpoints aside."""
         for left in (*self.folder.glob(".*writing*"), *self.folder.glob(".removing-*")):
             shutil.rmtree(left)
         for path in checkpoints_in(self.folder):
@@ -121,7 +118,7 @@ def write_checkpoint(
     state: Facts,
     identity: Mapping[str, Any],
 ) -> None:
-    """Writes a checkpoint whole."""
+    """Writes a checkpoint, whole or not at all."""
     before = checkpoints_in(folder)
     parent = None
     with contextlib.suppress(Damaged):
@@ -135,7 +132,7 @@ def write_checkpoint(
 
 
 def checkpoint_bytes(task: Task, optimizer: torch.optim.Optimizer) -> int:
-    """What a checkpoint takes on the disk: everything of the task, and the moments of the optimizer."""
+    """Bytes of a checkpoint on disk: the whole task and the optimizer's moments."""
     moments = sum(
         parameter.nbytes * (1 if group.get("muon") else 2)
         for group in optimizer.param_groups
@@ -147,9 +144,9 @@ def checkpoint_bytes(task: Task, optimizer: torch.optim.Optimizer) -> int:
 def room_needed(
     folder: Path, task: Task, optimizer: torch.optim.Optimizer, train: TrainConfig, first_step: int
 ) -> int:
-    """How many bytes a training from that step on will add to what is there: its checkpoints, and its model at the end.
+    """Bytes that a training from this step on will add on disk: its checkpoints, and its final model.
 
-    One more than those that are kept is there while the oldest is still to go.
+    There is one checkpoint more than are kept, since the oldest is removed after the newest is written.
     """
     writes = -(-(train.steps - first_step) // train.checkpoint_every_steps)
     there = len(checkpoints_in(folder))
@@ -161,7 +158,7 @@ def room_needed(
 
 
 def remove(checkpoint: Path) -> None:
-    """Removes a checkpoint so that half of it is never to be seen."""
+    """Removes a checkpoint. Half of one is never visible."""
     hidden = checkpoint.with_name(f".removing-{checkpoint.name}")
     shutil.rmtree(hidden, ignore_errors=True)
     checkpoint.rename(hidden)
@@ -169,45 +166,45 @@ def remove(checkpoint: Path) -> None:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first; copies under other names are not looked at."""
+    """Complete checkpoints, oldest first. Copies under other names are ignored."""
     found = (path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
     return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """After how many steps a checkpoint was written."""
+    """The number of steps after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def superfluous(checkpoints: list[Path], keep: int, keep_every_steps: int) -> list[Path]:
-    """The checkpoints, of a list oldest first, that are neither among the last `keep` nor at a multiple of steps."""
+    """The checkpoints to remove: neither among the last `keep` nor at a multiple of `keep_every` steps."""
     return [path for path in checkpoints[:-keep] if not keep_every_steps or step_of(path) % keep_every_steps]
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None] = print) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint that is as it was written, and its manifest; None when there is no checkpoint at all.
+    """The newest undamaged checkpoint and its manifest. None if there is no checkpoint at all.
 
-    Damaged ones are reported and passed over. Raises `UserError` when all are damaged: a run must not begin anew
-    unasked.
+    Damaged ones are reported and skipped. Raises `UserError` if all are damaged, since a run must not silently start
+    again.
     """
     checkpoints = checkpoints_in(folder)
     for checkpoint in reversed(checkpoints):
         try:
             return checkpoint, verify(checkpoint)
         except Damaged as error:
-            say(f"{error} This checkpoint is damaged and not used.")
+            say(f"{error} This checkpoint is damaged and was skipped.")
     if checkpoints:
         raise UserError(
-            f"{folder}: all {len(checkpoints)} checkpoints are damaged. Restore one, or delete the folder to "
-            f"begin anew."
+            f"{folder}: all {len(checkpoints)} checkpoints are damaged. Restore one from a backup, or delete the folder "
+            f"to start again."
         )
     return None
 
 
 def load_checkpoint(folder: Path, task: Task, optimizer: torch.optim.Optimizer) -> Facts:
-    """The facts stored beside the weights, which are now in `task` and `optimizer`.
+    """Loads a checkpoint into `task` and `optimizer`, and returns the facts stored with it.
 
-    The files are taken as they are: `newest_checkpoint` has verified them.
+    Does not verify the files again: `newest_checkpoint` has done that.
     """
     reading.set(folder)
     with readable(folder):
@@ -218,7 +215,7 @@ def load_checkpoint(folder: Path, task: Task, optimizer: torch.optim.Optimizer) 
 
 
 def load_task(folder: Path, config: Config) -> tuple[Task, Facts]:
-    """The task of a checkpoint, verified, for evaluation, and the facts stored beside it."""
+    """The task of a verified checkpoint, for evaluation, and the facts stored with it."""
     verify(folder)
     task = build_task(config)
     with readable(folder):
@@ -229,18 +226,18 @@ def load_task(folder: Path, config: Config) -> tuple[Task, Facts]:
 
 @contextlib.contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Turns what can go wrong in reading a checkpoint into a sentence."""
+    """Turns errors of reading a checkpoint into a `UserError`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError, ValueError, LookupError) as error:
         raise UserError(
-            f"{folder}: this checkpoint doesn't fit this run ({plain(error)}). Go on with the configuration that "
-            f"it was written by, or begin anew in another folder."
+            f"{folder}: this checkpoint does not fit this run ({plain(error)}). Continue with the configuration that "
+            f"wrote it, or start again in another folder."
         ) from error
 
 
 def versions() -> dict[str, str]:
-    """The libraries that a step's numbers depend on."""
+    """The versions that the numbers of a step depend on."""
     return {
         "albef": __version__,
         "python": platform.python_version(),
@@ -251,12 +248,12 @@ def versions() -> dict[str, str]:
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they are now, in memory of their own on the CPU."""
+    """Copies of the tensors on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat names `<parameter's name>.<quantity>`."""
+    """The optimizer's state under flat names `<parameter>.<quantity>`."""
     return {
         f"{name}.{quantity}": value
         for name, parameter in by_name(optimizer).items()
@@ -265,9 +262,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the state back into an optimizer over parameters of the same names, in whatever order.
+    """Loads the state into an optimizer with parameters of the same names, in any order.
 
-    Older checkpoints have the numbers of the parameters for names. Raises `ValueError` for another parameter's state.
+    Older checkpoints use parameter numbers as names. Raises `ValueError` if a state does not fit its parameter.
     """
     parameters = by_name(optimizer)
     names = list(parameters)
@@ -276,7 +273,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         name, _, quantity = key.rpartition(".")
         number = int(name) if name.isdecimal() else names.index(name)
         shape = parameters[names[number]].shape
-        if tensor.shape not in (shape, torch.Size()):  # such as the step, which has none
+        if tensor.shape not in (shape, torch.Size()):  # a scalar, such as the step
             raise ValueError(f"{key} is {list(tensor.shape)} instead of {list(shape)}")
         state.setdefault(number, {})[quantity] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""Weights to start from: those of a model directory or run, as far as the task has a place for them."""
+"""Starts a task from the weights of a model directory or run, as far as the task uses them."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from albef.momentum import NOBODY, FeatureQueue, Keys
 from albef.tasks.base import Task
 
 POSITIONS = "image_encoder.positions"
-# What every task builds upon. Matching and other heads may be new, and are when a task is learnt for the first time.
+# What every task needs. Heads such as ITM may start at random, as they do when a task is trained for the first time.
 FOUNDATIONS = ("image_encoder", "text_encoder", "fusion_encoder", "image_projection", "text_projection")
 
 
 class Started(NamedTuple):
-    """What became of the weights, by name."""
+    """What happened to the weights, by name."""
 
     loaded: list[str]
-    ignored: list[str]  # the task has no place for them
-    random: list[str]  # initial weights, since the model has none
+    ignored: list[str]  # the task does not use them
+    random: list[str]  # not in the model, so at their initial values
 
 
 def start_from(task: Task, source: str) -> Started:
-    """Gives the student the weights of a model, then the teacher the student's (docs/published.md, Q16).
+    """Loads a model's weights into the student, and copies them to the teacher (docs/published.md, Q16).
 
-    A teacher and a queue stored beside the model go on, where the task has them. Position embeddings are resized to
-    the task's pictures. Raises `UserError` for weights of other sizes and for a model that lacks what this task
-    builds upon, and `Damaged` when a file is not that of the manifest, where there is one.
+    If a teacher and a queue are stored with the model and the task has them, they continue. Position embeddings are
+    resized to the task's images. Raises `UserError` for weights of other sizes, and for a model without parts that the
+    task needs. Raises `Damaged` if a file does not match the manifest.
     """
     folder = find_model(source)[0]
-    if (folder / MANIFEST_FILE).is_file():  # teacher and queue may have been deleted, to start without
+    if (folder / MANIFEST_FILE).is_file():  # teacher and queue may be deleted on purpose
         verify(
             folder, [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()]
         )
@@ -53,7 +53,7 @@ def start_from(task: Task, source: str) -> Started:
     state = with_places(task, read_tensors(file))
     last = "classifier.out.weight"
     if last in state and last in own and len(state[last]) != len(own[last]):
-        # Other classes: the classifier of another task.
+        # A classifier with other classes belongs to another task.
         state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
     refuse_others(task, folder, {name: tensor for name, tensor in state.items() if name in own})
     started = give(task, state)
@@ -61,7 +61,7 @@ def start_from(task: Task, source: str) -> Started:
         kept = {n: t.float() for n, t in with_places(task, read_tensors(folder / TEACHER_FILE)).items()}
         loaded = {name: kept[name] for name in started.loaded if name in kept}
         task.teacher.module.load_state_dict(loaded, strict=False)
-        # The published teacher moves before each step, ours after it: here is the one before the first.
+        # The published teacher moves before each step, ours after it. This is the move before the first step.
         task.teacher.update(task.student)
     queue = getattr(task, "queue", None)
     if isinstance(queue, FeatureQueue) and (folder / QUEUE_FILE).is_file():
@@ -70,7 +70,7 @@ def start_from(task: Task, source: str) -> Started:
 
 
 def give(task: Task, state: Mapping[str, Tensor]) -> Started:
-    """Loads what the student has a place for, and gives the teacher the student's weights (docs/published.md, Q16)."""
+    """Loads the weights that the student uses, and copies them to the teacher (docs/published.md, Q16)."""
     own = task.student.state_dict()
     fitting = {name: tensor.float() for name, tensor in state.items() if name in own}
     task.student.load_state_dict(fitting, strict=False)
@@ -80,7 +80,7 @@ def give(task: Task, state: Mapping[str, Tensor]) -> Started:
 
 
 def with_places(task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's weights under the names of this task, positions for its pictures."""
+    """A model's weights under the names of this task, with positions resized to its images."""
     state = task.adapt(weights)
     if POSITIONS in state:
         state[POSITIONS] = resize_positions(state[POSITIONS].float(), task.student.config.grid)
@@ -88,7 +88,7 @@ def with_places(task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def refuse_others(task: Task, folder: Path, fitting: Mapping[str, Tensor]) -> None:
-    """Raises `UserError` unless the weights have the student's shapes and all that it builds upon."""
+    """Raises `UserError` unless the weights have the student's shapes and all parts that it needs."""
     own, file = task.student.state_dict(), folder / WEIGHTS_FILE
     wrong = [
         f"{name} is {list(tensor.shape)} instead of {list(own[name].shape)}"
@@ -98,19 +98,19 @@ def refuse_others(task: Task, folder: Path, fitting: Mapping[str, Tensor]) -> No
     config, heads = read_config(folder / CONFIG_FILE)
     if wrong:
         raise UserError(
-            f"{file}: its shapes don't fit this recipe's ({'; '.join(wrong[:3])}); "
-            f"what would make them fit: {', '.join(settings_of(config, task.student.config))}."
+            f"{file}: its shapes do not fit this recipe ({'; '.join(wrong[:3])}). "
+            f"These settings would fit: {' '.join(settings_of(config, task.student.config))}."
         )
     lacking = [name for name in own if name.startswith(FOUNDATIONS) and name not in fitting]
     if lacking:
         raise UserError(
-            f"{folder}: a model for {', '.join(heads)}, which lacks {lacking[0]} and {len(lacking) - 1} more that "
-            f"{type(task).__name__} starts from; take the pre-trained model that it came from."
+            f"{folder}: this model (for {', '.join(heads)}) lacks {lacking[0]} and {len(lacking) - 1} more tensors that "
+            f"{type(task).__name__} needs. Start from the pre-trained model that it was made from."
         )
 
 
 def settings_of(config: ModelConfig, recipe: ModelConfig) -> list[str]:
-    """The model's sizes that are other ones than the recipe's, as arguments."""
+    """The options that set the recipe's sizes to the model's, where they differ."""
     names = [
         "patch_size",
         *(f"{part}_{what}" for part in ("image", "text") for what in ("width", "depth", "mlp_width")),
@@ -127,9 +127,9 @@ def settings_of(config: ModelConfig, recipe: ModelConfig) -> list[str]:
 
 
 def refill(queue: FeatureQueue, stored: Mapping[str, Tensor]) -> None:
-    """Pushes the features of a stored queue, oldest first, so that queues of any size take its newest ones.
+    """Pushes the features of a stored queue, oldest first, so that a smaller queue keeps the newest ones.
 
-    Whose they are is forgotten: the numbers of another run's pictures would name others here.
+    Their ids are dropped, since in this run the same ids belong to other images.
     """
     order = (torch.arange(len(stored["image"])) + stored["pointer"]) % max(len(stored["image"]), 1)
     nobody = torch.full(order.shape, NOBODY)

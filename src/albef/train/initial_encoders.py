@@ -1,4 +1,4 @@
-"""Encoders that start from weights of one modality: a ViT and a BERT in local files (paper §3.1)."""
+"""Starts the encoders from a pre-trained ViT and BERT in local files (paper §3.1)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from albef.train.weights_file import find_weights, read_weights
 
 
 def start_from_encoders(task: Task, train: TrainConfig) -> Started:
-    """Gives the student the weights of `init_image` and `init_text`, then the teacher the student's.
+    """Loads the weights of `init_image` and `init_text` into the student, and copies them to the teacher.
 
-    All else stays random, cross-attention too, as published. Raises `UserError` for weights that don't
-    fit the task's model.
+    All other weights stay random, as published, also those of cross-attention. Raises `UserError` for weights that do
+    not fit the model.
     """
     found = initial_encoders(train, task.student.config)
     started = give(task, task.adapt(found.weights))
@@ -28,10 +28,9 @@ def start_from_encoders(task: Task, train: TrainConfig) -> Started:
 
 
 def initial_encoders(train: TrainConfig, model: ModelConfig) -> Encoder:
-    """The weights that `init_image` and `init_text` have for a model.
+    """The weights of `init_image` and `init_text` under our names.
 
-    Raises `UserError` for files that are no weights and for weights that don't fit, with the settings that would make
-    them fit.
+    Raises `UserError` for files without weights, and for weights that do not fit, with the settings that would fit.
     """
     weights: dict[str, Tensor] = {}
     ignored: list[str] = []
@@ -48,10 +47,10 @@ def initial_encoders(train: TrainConfig, model: ModelConfig) -> Encoder:
             found = translate(state, model, layers)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
-        except Exception as error:  # names of an encoder over tensors of any shape
+        except Exception as error:  # familiar names, but tensors of any shape
             what = "ViT" if encoder == "image" else "BERT"
             raise UserError(
-                f"{file}: its tensors have not the shapes of a {what}'s ({plain(error)}); take other weights."
+                f"{file}: its tensors do not have the shapes of a {what} ({plain(error)}). Take other weights."
             ) from None
         weights |= found.weights
         ignored += found.ignored
@@ -59,17 +58,17 @@ def initial_encoders(train: TrainConfig, model: ModelConfig) -> Encoder:
 
 
 def check_heads(folder: Path, encoder: str, heads: int) -> None:
-    """Raises `UserError` where the config.json of a folder tells of other heads, since no shape does."""
+    """Raises `UserError` if the folder's config.json has another number of heads. Shapes do not show it."""
     file = folder / "config.json"
     if not file.is_file():
         return
     try:
         facts = json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise UserError(f"{file}: not readable as JSON ({error}); get it again.") from None
+        raise UserError(f"{file}: cannot be read as JSON ({error}). Download it again.") from None
     told = facts.get("num_attention_heads", heads) if isinstance(facts, dict) else heads
     if told != heads:
         raise UserError(
-            f"{file}: these weights have {told} attention heads and the recipe {heads}: "
-            f"set model.{encoder}_heads to {told}."
+            f"{file}: these weights have {told} attention heads, but the recipe has {heads}. "
+            f"Set model.{encoder}_heads to {told}."
         )

@@ -1,4 +1,4 @@
-"""Precision and kernels of a run: chosen by a short measurement, printed, and kept when the run is resumed."""
+"""Chooses precision and kernels by a short measurement. The choice is printed, and kept when a run is resumed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from albef.model import kernels
 from albef.model.albef import ALBEF
 from albef.model.kernels import Kernels
 
-SECONDS = 0.8  # of measuring, at least
+SECONDS = 0.8  # the measurement takes at least this long
 MIN_ROUNDS = 3
-PIECES = 1000  # of the vocabulary that is measured with
-LONGEST_SECONDS = 0.3  # of a measured part; a batch that takes longer is measured with a part of its pairs
-# What is faster by less stays unused: a choice must not hang on the noise of a moment.
+PIECES = 1000  # vocabulary size in the measurement
+LONGEST_SECONDS = 0.3  # for one pass; a slower batch is measured with fewer pairs
+# A smaller gain could be noise, so the usual choice stays.
 WORTHWHILE = 1.15
 
 
@@ -33,26 +33,26 @@ class Choice(NamedTuple):
 
     @property
     def kernels(self) -> Kernels:
-        """What the model is told."""
+        """The kernels of this choice."""
         return Kernels(self.attention, self.linear)
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, object]) -> Choice:
-        """The choice that a checkpoint was written with."""
+        """The choice noted in a checkpoint."""
         return cls(*(str(facts[name]) for name in cls._fields))
 
 
 def choose(config: Config, device: torch.device) -> tuple[Choice, str]:
-    """The fastest of what the settings leave open, and a sentence that says how it was found.
+    """The fastest choice that the settings allow, and a sentence that says why it was taken.
 
-    Forward and backward through a model of the same widths, at the shapes of the run, are timed in turn, and the
-    medians compared. Raises `UserError` for a library that is set and isn't there.
+    Times forward and backward passes of a model of the same widths at the run's shapes, in turn, and compares the
+    medians. Raises `UserError` if a library is set that is not available.
     """
     candidates = open_choices(config, device)
     usual = candidates[0]
     if len(candidates) == 1:
         left_open = usual.precision == "bf16" and config.train.precision == "auto"
-        return usual, f"{described(usual)}, {'which this device has' if left_open else 'as set'}"
+        return usual, f"{described(usual)} ({'supported by this device' if left_open else 'as set'})"
     seconds = measure(candidates, config, device)
     best = usual
     for candidate in candidates[1:]:
@@ -60,11 +60,11 @@ def choose(config: Config, device: torch.device) -> tuple[Choice, str]:
             best = candidate
     if best == usual:
         fastest = seconds[usual] / min(seconds.values())
-        why = f"no other choice is {WORTHWHILE} times as fast ({fastest:.2f}, measured)"
-        return best, f"{described(best)}: {why}"
+        why = f"measured: the best alternative is {fastest:.2f} times as fast, used from {WORTHWHILE}"
+        return best, f"{described(best)} ({why})"
     return (
         best,
-        f"{described(best)}: {seconds[usual] / seconds[best]:.1f} times the speed of {described(usual)}",
+        f"{described(best)} (measured: {seconds[usual] / seconds[best]:.1f} times as fast as {described(usual)})",
     )
 
 
@@ -75,17 +75,18 @@ def described(choice: Choice) -> str:
 
 
 def open_choices(config: Config, device: torch.device) -> list[Choice]:
-    """What the settings and the device leave to choose from, the usual one first.
+    """The choices that settings and device allow, the usual one first.
 
-    A GPU with bf16 arithmetic uses it unless fp32 is set: nothing needs to be measured there.
+    A GPU with bf16 arithmetic uses bf16 unless fp32 is set. Nothing is measured there.
     """
     train, cpu = config.train, device.type == "cpu"
     if train.linear == "onednn" and not (cpu and kernels.onednn_is_there()):
         raise UserError(
-            "train.linear is onednn, which computes on CPUs, and not with every build of torch: set auto."
+            "train.linear is onednn, but oneDNN needs a CPU and a build of torch that includes it. Set train.linear to "
+            "auto."
         )
     usual = Choice("fp32", "fused" if train.attention == "auto" else train.attention, "torch")
-    # Plain products first: on CPUs they are the usual ones in bf16. Linear layers are oneDNN's in any case.
+    # "plain" first: it is the usual choice for bf16 on a CPU. bf16 linear layers use oneDNN in any case.
     attentions = ("plain", "fused") if cpu and train.attention == "auto" else (usual.attention,)
     in_bf16 = [Choice("bf16", attention, "torch") for attention in attentions]
     if train.precision == "bf16":
@@ -100,14 +101,14 @@ def open_choices(config: Config, device: torch.device) -> list[Choice]:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 arithmetic of its own."""
+    """Whether the device has bf16 arithmetic in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
 
 
 def measure(candidates: Sequence[Choice], config: Config, device: torch.device) -> dict[Choice, float]:
-    """Median seconds of a forward and backward pass at the run's shapes, by choice; the kernels in use stay."""
+    """Choice → median seconds of a forward and backward pass at the run's shapes. Kernels in use do not change."""
     before = kernels.used()
     spent = {choice: list[float]() for choice in candidates}
     try:
@@ -125,9 +126,9 @@ def measure(candidates: Sequence[Choice], config: Config, device: torch.device) 
 
 
 class Part:
-    """A model of the run's widths and of few layers, and a batch as the run has it: its tokens, its pairs.
+    """A model with the run's widths but few layers, and a batch with the run's token lengths.
 
-    Of pairs as many as are computed at once, or as can be timed within `LONGEST_SECONDS`.
+    It has as many pairs as the run computes at once, or as can be timed within `LONGEST_SECONDS`.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
@@ -143,17 +144,17 @@ class Part:
         self.draws = torch.Generator().manual_seed(0)
 
     def grow(self, choice: Choice) -> None:
-        """Takes more and more pairs, until they are the run's or take too long."""
+        """Doubles the pairs until there are as many as in the run, or until a pass takes too long."""
         wanted, self.pairs = self.pairs, 1
         while True:
             self.draw()
-            self.seconds(choice)  # the first time takes longer
+            self.seconds(choice)  # the first pass is slower
             if self.pairs == wanted or self.seconds(choice) > LONGEST_SECONDS / 2:
                 return
             self.pairs = min(2 * self.pairs, wanted)
 
     def draw(self) -> None:
-        """Another batch, whose texts have other lengths: some libraries prepare anew for each number of tokens."""
+        """Draws a batch with new text lengths, since some libraries prepare again for each number of tokens."""
         size, longest = self.config.image_size, self.config.max_tokens
         self.pixels = torch.randn(self.pairs, 3, size, size, generator=self.draws).to(self.device)
         self.ids = torch.randint(PIECES, (self.pairs, longest), generator=self.draws).to(self.device)
@@ -161,7 +162,7 @@ class Part:
         self.mask = (torch.arange(longest) < lengths).to(self.device)
 
     def seconds(self, choice: Choice) -> float:
-        """Of a forward and a backward pass, computed so."""
+        """Seconds of a forward and backward pass with this choice."""
         kernels.use(choice.kernels)
         begin = time.perf_counter()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=choice.precision == "bf16"):

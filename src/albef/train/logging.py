@@ -1,4 +1,4 @@
-"""What a run writes down and shows while it trains."""
+"""The log of a training: a file, a progress bar or lines, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ Scalars = dict[str, float]
 
 
 class RunLog:
-    """A line of `log.jsonl` per logged step, progress, and TensorBoard where it is installed.
+    """Writes a line of `log.jsonl` for each logged step, shows progress, and feeds TensorBoard if it is installed.
 
-    Progress is a bar on a terminal, and a printed line for each logged step in a pipe or a file. Nothing that goes
-    wrong in writing stops the training: it is said once, and the training goes on without.
+    On a terminal progress is a bar. Into a pipe or file it is a line for each logged step. If a log cannot be
+    written, this is said once, and training continues without it.
     """
 
     def __init__(self, run: Path, first_step: int, steps: int) -> None:
         self.file, self.steps = run / "log.jsonl", steps
-        console = Console(markup=False)  # in a path brackets are brackets
+        console = Console(markup=False)  # brackets in a path are not markup
         self.bar_is_shown = sys.stdout.isatty() and not console.is_dumb_terminal
         self.silent = False  # the last line could not be written
+        self.explained = False  # what the names of the losses mean
         self.progress = Progress(
             TextColumn("training"),
             BarColumn(bar_width=24),
@@ -66,24 +67,29 @@ class RunLog:
                 self.writer.close()
 
     def write(self, step: int, scalars: Scalars) -> None:
-        """Records the figures of a step."""
+        """Logs and shows the figures of a step."""
         try:
             append_whole(self.file, json.dumps({"step": step, **scalars}) + "\n")
             self.silent = False
         except OSError as error:
             if not self.silent:
-                self.say(f"{self.file} can't be written ({plain(error)}). Training goes on without its log.")
+                self.say(f"{self.file} cannot be written ({plain(error)}). Training continues without it.")
             self.silent = True
         with self.tracking():
             for name, value in scalars.items() if self.writer is not None else ():
                 self.writer.add_scalar(name, value, step)
-        losses = " ".join(f"{name} {scalars[name]:.2f}" for name in LOSSES if name in scalars)
-        shown = f"{losses} {scalars['pairs_per_second']:.0f} pairs/s"
+        losses = [name for name in LOSSES if name in scalars]
+        if not self.explained:
+            names = ", ".join(f"{name} = {LOSSES[name]}" for name in losses)
+            self.say(f"Losses: {names}. A pair is an image with a text.")
+            self.explained = True
+        loss = ", ".join(f"{name} {scalars[name]:.2f}" for name in losses)
+        shown = f"loss {loss}; {scalars['pairs_per_second']:.0f} pairs/s"
         self.progress.update(self.bar, shown=shown)
         if not self.bar_is_shown:
             pairs_left = (self.steps - step - 1) * scalars["pairs"] / (step + 1)
             left = duration(pairs_left / scalars["pairs_per_second"])
-            self.say(f"step {step + 1:,} of {self.steps:,}: {shown}, {left} left")
+            self.say(f"step {step + 1:,} of {self.steps:,}: {shown}; {left} left")
 
     def advance(self, step: int) -> None:
         """Moves the bar."""
@@ -99,18 +105,20 @@ class RunLog:
 
     @contextlib.contextmanager
     def tracking(self) -> Iterator[None]:
-        """Gives the tracker up when it fails: it is somebody else's code, on somebody else's disk."""
+        """Gives TensorBoard up if it fails, so that its errors do not stop the training."""
         try:
             yield
         except ImportError:
             raise
         except Exception as error:
             self.writer = None
-            self.say(f"TensorBoard can't be written ({plain(error)}). Training goes on without it.")
+            self.say(
+                f"TensorBoard's files cannot be written ({plain(error)}). Training continues without them."
+            )
 
 
 def keep_before(file: Path, step: int) -> None:
-    """Cuts off the lines that a resumed run will write again, and what a killed process left half-written."""
+    """Cuts off the lines that a resumed run will write again, and a half-written line of a killed process."""
     if not file.exists():
         return
     kept = 0
@@ -119,5 +127,5 @@ def keep_before(file: Path, step: int) -> None:
             if not line.endswith(b"\n") or json.loads(line)["step"] >= step:
                 break
             kept += len(line)
-    with contextlib.suppress(OSError):  # a log that can't be written is told with its first line
+    with contextlib.suppress(OSError):  # reported when the first line is written
         os.truncate(file, kept)

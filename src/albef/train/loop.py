@@ -1,4 +1,4 @@
-"""A training in one process or several: begin or resume, then step after step."""
+"""A training in one or several processes: begin or resume, then step by step."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ TOKENIZER_FILE = "tokenizer.json"
 
 
 def train(config: Config, run: Path) -> None:
-    """Trains to the last step of `config`, going on from the newest checkpoint in the run folder if there is one.
+    """Trains to the last step of `config`, from the newest checkpoint in the run folder if there is one.
 
-    Within a group of processes as one of them, else in `train.processes` ones of its own. At the end the newest
-    checkpoint is that of the last step. Raises `Interrupted` after Ctrl-C, SIGTERM or SIGHUP.
+    In a process group it trains as one of its processes. Otherwise it starts `train.processes` processes. At the end
+    there is a checkpoint of the last step. Raises `Interrupted` after Ctrl-C, SIGTERM or SIGHUP.
     """
     refuse_while_starting()
     check_main_thread()
     processes = distributed.world_size() if distributed.in_group() else config.train.processes
     if config.train.batch_size % processes:
         raise UserError(
-            f"train.batch_size {config.train.batch_size} can't be cut into {processes} equal slices: "
-            f"make it a multiple of the number of processes."
+            f"train.batch_size {config.train.batch_size} cannot be divided equally among {processes} processes. "
+            f"Make it a multiple of {processes}."
         )
     if distributed.in_group() or processes == 1:
         train_process(config, run)
@@ -75,7 +75,7 @@ def train(config: Config, run: Path) -> None:
 
 
 def train_in_processes(config: Config, run: Path) -> None:
-    """Trains in `train.processes` processes that are started here, and passes signals on to them."""
+    """Starts `train.processes` processes that train, and passes signals on to them."""
     check_script()
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     numbers, noted = heard(), list[int]()
@@ -85,15 +85,15 @@ def train_in_processes(config: Config, run: Path) -> None:
         noted.append(number)
         for child in children:
             if child.pid and child.is_alive():
-                # A terminal has sent Ctrl-C to the children too, which another one would stop at once.
+                # A terminal sends Ctrl-C to the children too. A second one would stop them at once.
                 os.kill(child.pid, SAVE if number == SAVE else signal.SIGTERM)
 
     temporary = Path(tempfile.gettempdir())
     with told(f"{temporary}, where temporary files are (see TMPDIR)", temporary):
         place = tempfile.TemporaryDirectory()
     with place as meeting, handled(numbers, pass_on):
-        resource_tracker.ensure_running()  # which would let the signals through
-        with held_back(numbers):  # in the children, until they can hear them
+        resource_tracker.ensure_running()  # now, since starting it unblocks signals
+        with held_back(numbers):  # in the children too, until they can handle signals
             started = start_processes(
                 run_child,
                 (config, run, meeting, errors),
@@ -102,13 +102,13 @@ def train_in_processes(config: Config, run: Path) -> None:
                 start_method="spawn",
             )
         children += started.processes
-        for number in tuple(noted):  # meanwhile
+        for number in tuple(noted):  # signals that arrived meanwhile
             pass_on(number, None)
         try:
             while not started.join():
                 pass
         except ProcessRaisedException:
-            # Where one child stopped for a reason that it told, the others fail for want of it.
+            # If one child has stopped and reported why, the others fail because of it.
             if errors.empty():
                 raise
         except ProcessExitedException as error:
@@ -118,14 +118,14 @@ def train_in_processes(config: Config, run: Path) -> None:
         kind, message = errors.get()
         if kind != "interrupted":
             raise UserError(message)
-        discard_what_is_gone()  # with the terminal that sent the signal
+        discard_what_is_gone()  # the terminal may have closed
         raise Interrupted(message, next((number for number in noted if number != SAVE), signal.SIGINT))
 
 
 def run_child(
     rank: int, config: Config, run: Path, meeting: str, errors: "multiprocessing.SimpleQueue[tuple[str, str]]"
 ) -> None:
-    """One of several training processes; what stops it is handed to the parent as a sentence."""
+    """One of several training processes. If it stops early, it tells the parent why."""
     stopping = heard() - {SAVE}
     try:
         with handled(stopping, stop_at_once):
@@ -142,29 +142,29 @@ def run_child(
                 dist.destroy_process_group()
     except UserError as error:
         errors.put(("user", str(error)))
-        os._exit(1)  # the others may be waiting inside a collective: they fail when this process is gone
+        os._exit(1)  # the others may wait in a collective, and fail when this process is gone
     except Interrupted as error:
-        if rank == 0:  # which has written the checkpoint, or knows why it could not
+        if rank == 0:  # the process that writes checkpoints
             errors.put(("interrupted", str(error)))
         dist.destroy_process_group()
     except KeyboardInterrupt:
-        errors.put(("interrupted", "Stopped at once; the last checkpoint is what there is."))
+        errors.put(("interrupted", "Stopped at once. The run continues from the last checkpoint."))
         os._exit(1)
 
 
 class Begun(NamedTuple):
-    """A training that is ready for its next step."""
+    """A training, ready for its next step."""
 
     task: Task
     optimizer: torch.optim.AdamW
     choice: Choice
-    reason: str  # of the choice, in words
+    reason: str  # why this choice, in words
     facts: Facts
     first_step: int
 
 
 def begin(config: Config, run: Path, device: torch.device) -> Begun:
-    """Everything as it was at the newest checkpoint, the same one in all processes, or as a run begins."""
+    """A training at its newest checkpoint, the same in all processes, or at its beginning."""
     newest = distributed.from_first(lambda: newest_checkpoint(run / "checkpoints", print_line))
     torch.manual_seed(config.train.seed)
     task = build_task(config)
@@ -182,17 +182,17 @@ def begin(config: Config, run: Path, device: torch.device) -> Begun:
     facts = agreed(newest, lambda: load_checkpoint(newest[0], task, optimizer))
     choice = Choice.from_facts(facts)
     step = int(facts.pop("step"))
-    reason = f"{described(choice)}, as before the interruption"
+    reason = f"{described(choice)} (as before the interruption)"
     return Begun(task, optimizer, choice, reason, {**first, **facts}, step)
 
 
 def in_slices(config: Config) -> bool:
-    """Whether each process is to hold a slice of every tensor."""
+    """Whether each process holds a slice of every tensor (FSDP2)."""
     return config.train.shard and distributed.in_group()
 
 
 def train_process(config: Config, run: Path) -> None:
-    """Trains in this process, alone or as one of a group."""
+    """Trains in this process, alone or as one of several."""
     device = choose_device(config.train.device)
     shared_out = max(1, distributed.cores() // distributed.local_world_size())
     torch.set_num_threads(config.train.threads or shared_out)
@@ -237,8 +237,8 @@ def train_process(config: Config, run: Path) -> None:
 
 
 def say_what_begins(log: RunLog, task: Task, source: Source, where: str) -> None:
-    """Says what is trained where and how, and what is odd about the data."""
+    """Says what is trained, on what device, and what is unusual about the data."""
     log.say(f"{sum(parameter.numel() for parameter in task.student.parameters()):,} parameters on {where}")
-    log.say(f"{len(source):,} records to learn from")
+    log.say(f"{len(source):,} training records")
     for note in source.notes:
         log.say(note)

@@ -1,4 +1,4 @@
-"""Muon: the matrices of the layers move by their orthogonalised momentum (Jordan et al., 2024), all else by AdamW."""
+"""Muon: AdamW, but weight matrices of layers move by orthogonalised momentum (Jordan et al., 2024)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-# A step of AdamW is about a fifth of its rate per weight; so are these, so that one rate serves both.
+# An AdamW step moves a weight by about 0.2 of the learning rate. So do these steps, so one rate serves both.
 STEP_RMS = 0.2
-# Of a quintic polynomial that pulls every singular value from (0, 1] to about 1 within five rounds.
+# Coefficients of a quintic polynomial that brings singular values in (0, 1] close to 1 within five rounds.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
 
 def is_layer_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter maps states to states inside a layer: no embedding, no projection of features, no head."""
+    """Whether a parameter is a weight matrix inside a layer, not an embedding, projection of features or head."""
     return parameter.ndim == 2 and (".blocks." in name or ".layers." in name)
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW, except for parameter groups with `muon: True`, whose matrices move by `orthogonal` momentum."""
+    """AdamW, but matrices in parameter groups with `muon: True` move by `orthogonal` momentum."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step of every parameter that has a gradient; those of the matrices are spent."""
+        """One step of all parameters with a gradient. The gradients of the matrices are set to None."""
         assert closure is None
         for group in self.param_groups:
             if group.get("muon"):
@@ -35,7 +35,9 @@ class Muon(torch.optim.AdamW):
         super().step()
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        alike: dict[torch.Size, list[nn.Parameter]] = {}  # many small products are slower than one of a stack
+        alike: dict[
+            torch.Size, list[nn.Parameter]
+        ] = {}  # many small products are slower than one batched product
         for parameter in group["params"]:
             if parameter.grad is not None:
                 alike.setdefault(parameter.shape, []).append(parameter)
@@ -45,13 +47,13 @@ class Muon(torch.optim.AdamW):
             for parameter, direction in zip(parameters, orthogonal(ahead), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(direction, alpha=-group["lr"] * scale)
-                parameter.grad = None  # AdamW passes over it
+                parameter.grad = None  # so that AdamW skips it
 
     def _look_ahead(self, parameter: nn.Parameter) -> Tensor:
-        """Nesterov's momentum: the mean of the gradients, and of it and the newest one again."""
+        """Nesterov momentum: the running mean of gradients, averaged once more with the newest gradient."""
         state = self.state[parameter]
         if not state:
-            # AdamW looks for a step in the state of every parameter that is loaded.
+            # AdamW expects a step in the state of every loaded parameter.
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(parameter))
         assert parameter.grad is not None
         mean = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
@@ -59,9 +61,9 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Float[Tensor, "stack rows columns"]) -> Float[Tensor, "stack rows columns"]:
-    """Matrices with the same singular vectors, whose singular values lie near 1 (0.7–1.2), by Newton–Schulz rounds.
+    """Matrices with the same singular vectors and singular values near 1 (0.7–1.2), by Newton–Schulz iterations.
 
-    Those that are nearly zero beside the others stay small.
+    Singular values that are tiny relative to the others stay small.
     """
     wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
     a, b, c = COEFFICIENTS

@@ -1,4 +1,4 @@
-"""The optimizer and every schedule, all of them functions of the step (paper §3.5)."""
+"""The optimizer, and all schedules as functions of the step (paper §3.5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from albef.train.muon import Muon, is_layer_matrix
 
 
 def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
-    """Whether weight decay applies: to matrices; published: to embeddings and positions too (docs/published.md, Q11)."""
+    """Whether weight decay applies: to matrices. Published: also to embeddings (docs/published.md, Q11)."""
     if parameter.ndim <= 1 or name.endswith(".bias"):
         return False
     embeds = any(part in name for part in ("words", "positions", "types", "class_token"))
@@ -22,9 +22,9 @@ def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bo
 
 
 def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the student: decayed, not decayed, and the temperature with a learning rate of its own.
+    """AdamW over the student. Its groups: with weight decay, without, and the temperature with its own learning rate.
 
-    With `optimizer: muon` the matrices of the layers are a group apart, which decays too. The groups know the names of
+    With `optimizer: muon`, weight matrices of layers are another group, with weight decay. Groups hold the names of
     their parameters.
     """
     decayed, plain, temperature, matrices = [], [], [], []
@@ -49,13 +49,13 @@ def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Adam
     ]
     if matrices:
         groups.append({"params": matrices, "weight_decay": decay, "lr_scale": 1.0, "muon": True})
-    groups = [group for group in groups if group["params"]]  # those of an empty one would have no names
+    groups = [group for group in groups if group["params"]]  # an empty group would have no names
     kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
     return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
 
 
 def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
-    """The learning rate of a step: linear warm-up, then a cosine to `min_lr`."""
+    """The learning rate of a step: linear warm-up, then cosine decay to `min_lr`."""
     if config.schedule == "published":
         return published_lr(step, config, steps_per_epoch)
     if step < config.warmup_steps:
@@ -65,13 +65,13 @@ def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
 
 
 def published_lr(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
-    """The published schedule: in the first epoch a warm-up in stairs of 100 steps, then a cosine in epochs."""
+    """The published schedule: warm-up in stairs of 100 steps in the first epoch, then cosine decay by epochs."""
     epoch, inner = divmod(step, steps_per_epoch)
     if epoch:
         epochs = math.ceil(config.steps / steps_per_epoch)
         return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * epoch / epochs)) / 2
     stairs = config.warmup_steps // 100
-    # The scheduler moves after the optimizer, so step 100·k still has the rate of the stair below.
+    # The published scheduler moves after the optimizer: step 100·k still has the rate of the stair before.
     stair = max(inner - 1, 0) // 100
     if stairs == 0 or stair >= stairs:
         return config.lr
@@ -79,13 +79,13 @@ def published_lr(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Gives every parameter group its rate."""
+    """Sets the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
 
 
 def stage_at(step: int, config: Config, steps_per_epoch: int) -> Stage:
-    """Weight of the pseudo-targets, hardness of negatives and which losses take part, at a step."""
+    """The scheduled values of a step: alpha, hardness of negatives, and whether ITM and MLM are trained yet."""
     task = config.task
     ramp = steps_per_epoch if task.alpha_ramp_steps < 0 else task.alpha_ramp_steps
     alpha = task.alpha * (min(1.0, step / ramp) if ramp else 1.0) if task.distill else 0.0

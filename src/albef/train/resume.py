@@ -1,4 +1,4 @@
-"""Whether a run folder holds the run that is asked for: its configuration and data, compared setting by setting."""
+"""Checks that a run folder holds the same run: its configuration and data, compared setting by setting."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from albef.writing import append_whole
 CONFIG_FILE, CHANGES_FILE = "config.yaml", "changes.jsonl"
 DATA = "the content of the data"
 
-# What may differ between two sittings of one run: it changes how the work is done and shown, not what is learnt.
-# Where the data lie is judged by what they hold.
+# Settings that may change when a run is resumed: they affect how the work is done and shown, not what is learnt.
+# Paths of data may change too, since the content of the data is compared.
 HARMLESS = frozenset(
     {
         "data.source",
@@ -31,7 +31,7 @@ HARMLESS = frozenset(
         "data.validation",
         "data.workers",
         "data.max_bad_fraction",
-        "task.compat",  # stands for other settings, which are compared themselves
+        "task.compat",  # stands for other settings, which are compared
         "train.device",
         "train.processes",
         "train.threads",
@@ -44,12 +44,12 @@ HARMLESS = frozenset(
     }
     | {f"evaluate.{field.name}" for field in dataclasses.fields(Config().evaluate)}
 )
-# What decides which quantities the optimizer keeps of which parameter: another one could not go on with them.
+# Settings that decide what the optimizer stores for each parameter. With others its state cannot be loaded.
 FIXED = frozenset({"train.optimizer", "train.decay_embeddings"})
 
 
 class Change(NamedTuple):
-    """A setting that is not what it was."""
+    """A setting that has changed."""
 
     setting: str
     old: Any
@@ -60,19 +60,19 @@ class Change(NamedTuple):
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """What a checkpoint's manifest notes of the run that wrote it."""
+    """What a manifest says about the run that wrote a checkpoint."""
     return {"config": settings(config), "data": data_fingerprint(config.data)}
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Every setting as `section.key`, in the types that JSON has."""
+    """Every setting as `section.key`, with JSON's types."""
     content = dataclasses.asdict(config)
     flat = {f"{section}.{key}": value for section, keys in content.items() for key, value in keys.items()}
     return dict(json.loads(json.dumps(flat)))
 
 
 def last_manifest(folder: Path) -> Manifest | None:
-    """The manifest of the newest checkpoint of a run that has a readable one; its files are not looked at."""
+    """The newest readable manifest among a run's checkpoints. The other files are not checked."""
     for checkpoint in reversed(checkpoints_in(folder / "checkpoints")):
         with contextlib.suppress(Damaged):
             return read_manifest(checkpoint)
@@ -80,11 +80,11 @@ def last_manifest(folder: Path) -> Manifest | None:
 
 
 def changes(folder: Path, config: Config, last: Manifest | None) -> Iterator[Change]:
-    """What is another than in the run that a folder holds: in its newest checkpoint, else in its `config.yaml`."""
+    """What has changed since the run in a folder: since its newest checkpoint, else since its `config.yaml`."""
     old = settings(load_recipe(folder / CONFIG_FILE)) if last is None else last.facts["config"]
     defaults = settings(Config())
     for setting, new in settings(config).items():
-        # A setting that did not exist yet:
+        # A setting that did not exist when the run began:
         before = old.get(setting, LATER.get(setting.removeprefix("model."), defaults[setting]))
         if before != new:
             yield Change(setting, before, new)
@@ -93,9 +93,9 @@ def changes(folder: Path, config: Config, last: Manifest | None) -> Iterator[Cha
 
 
 def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
-    """Lets a configuration go on with the run in a folder, and notes there what has changed.
+    """Checks that a configuration may continue the run in a folder, and records there what has changed.
 
-    Raises `UserError` that says what differs, if that changes what is learnt and `allow_changes` is not given, or if
+    Raises `UserError` with a list of changes, if they affect what is learnt and `allow_changes` is not given, or if
     the optimizer's state would not fit.
     """
     last = last_manifest(folder)
@@ -103,14 +103,14 @@ def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
     fixed = [change for change in found if change.setting in FIXED and last is not None]
     if fixed:
         raise UserError(
-            f"{folder} was trained with another optimizer ({'; '.join(map(str, fixed))}), whose state would not fit: "
-            f"choose another folder with --out, and --train.init={folder} to begin with its weights."
+            f"{folder} was trained with another optimizer ({'; '.join(map(str, fixed))}). Its state does not fit. "
+            f"Choose another folder with --out, and start from the old weights with --train.init={folder}."
         )
     forbidden = [change for change in found if change.setting not in HARMLESS]
     if forbidden and not allow_changes:
         raise UserError(
-            f"{folder} holds another run ({'; '.join(map(str, forbidden))}): choose another folder with --out, "
-            f"or go on in spite of it with --allow-changes, which is noted in its {CHANGES_FILE}."
+            f"{folder} holds a run with other settings ({'; '.join(map(str, forbidden))}). Choose another folder with "
+            f"--out, or continue anyway with --allow-changes. The changes are then recorded in its {CHANGES_FILE}."
         )
     if found:
         step = 0 if last is None else last.facts["step"]
@@ -121,29 +121,29 @@ def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
 
 
 def agreed(newest: tuple[Path, Manifest], load: Callable[[], Facts]) -> Facts:
-    """The facts of the checkpoint that the first process chose, loaded by every process; all succeed or all fail.
+    """Loads the first process's checkpoint in every process, and returns its facts. All succeed or all fail.
 
-    Raises `UserError` in every process where one of them finds another checkpoint there, or can't read it.
+    Raises `UserError` in every process if one of them finds another checkpoint there or cannot read it.
     """
     checkpoint, manifest = newest
 
     def loaded() -> tuple[str, Facts]:
         try:
-            # The first process has just verified it.
+            # The first process has already verified it.
             seal = manifest.seal if distributed.rank() == 0 else verify(checkpoint).seal
             return seal, load()
         except UserError as error:
             if distributed.rank() == 0:
                 raise
             raise UserError(
-                f"Process {distributed.rank()} can't go on from the checkpoint that the first one chose: {error}"
+                f"Process {distributed.rank()} cannot load the checkpoint that the first process chose: {error}"
             ) from error
 
     each = distributed.from_each(loaded)
     different = [rank for rank, found in enumerate(each) if found != each[0]]
     if different:
         raise UserError(
-            f"{checkpoint}: process {different[0]} read another checkpoint there than the first one (step "
-            f"{each[different[0]][1]['step']} and {each[0][1]['step']}): see that all processes have the same folder."
+            f"{checkpoint}: process {different[0]} read a checkpoint of step {each[different[0]][1]['step']} there, the "
+            f"first process one of step {each[0][1]['step']}. Make sure that all processes use the same folder."
         )
     return each[distributed.rank()][1]

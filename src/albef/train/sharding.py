@@ -1,4 +1,4 @@
-"""Student, teacher and optimizer cut over processes (FSDP2), for models that are too large for one device."""
+"""Student, teacher and optimizer sharded over processes (FSDP2), for models too large for one device."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from albef.tasks.base import Task
 
 
 def shard(task: Task, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Leaves in this process its slice of every parameter of the task and of the optimizer's state.
+    """Keeps only this process's slice of every parameter and of the optimizer's state.
 
-    Both are given whole, as they were built or loaded, so that a checkpoint doesn't depend on the number of processes.
-    A layer is put together only while it computes; what no layer holds (embeddings, heads) stays so during a step.
-    Buffers, the queue among them, stay whole in every process.
+    Both come whole, as built or loaded, so a checkpoint does not depend on the number of processes. A layer is gathered
+    only while it computes. Parameters outside of layers (embeddings, heads) stay gathered during a step. Buffers, such
+    as the queue, stay whole in every process.
     """
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
     whole_parameters = list(task.student.parameters())
     for module in list(task.modules()):
-        # Called by itself, once per image, before its layer is.
+        # This module is called on its own, once per image, before its layer.
         if isinstance(module, CrossAttention) and module.key_value is not None:
             fully_shard(module.key_value, mesh=mesh)
     for module in list(task.modules()):
@@ -37,7 +37,7 @@ def shard(task: Task, optimizer: torch.optim.Optimizer, device: torch.device) ->
             register_fsdp_forward_method(module, "fuse")
     fully_shard(task, mesh=mesh)
     register_fsdp_forward_method(task, "prepare")
-    task.to(device)  # the buffers
+    task.to(device)  # moves the buffers
 
     slices = dict(zip(whole_parameters, task.student.parameters(), strict=True))
     for group in optimizer.param_groups:
@@ -50,7 +50,7 @@ def shard(task: Task, optimizer: torch.optim.Optimizer, device: torch.device) ->
 
 
 def cut(value: Tensor, like: nn.Parameter) -> Tensor:
-    """This process's slice of a quantity of the optimizer, or the quantity itself where it is one number."""
+    """This process's slice of an optimizer tensor, or the tensor itself if it is a single number."""
     assert isinstance(like, DTensor)
     if value.shape != like.shape:
         return value.to(like.device)
@@ -58,7 +58,7 @@ def cut(value: Tensor, like: nn.Parameter) -> Tensor:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors put together in the first process, one at a time; all processes have to ask for them."""
+    """The whole tensors, gathered in the first process one at a time. All processes must call this."""
     found = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
@@ -69,5 +69,5 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """A result over all slices as an ordinary tensor."""
+    """A result over all slices, as an ordinary tensor."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""What a training starts from: a tokenizer, and the sizes of the model."""
+"""The tokenizer and the model's sizes at the start of a training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from albef.data.text import Tokenizer, clean_caption
 from albef.model_directory import CONFIG_FILE, TOKENIZER_FILE, find_model, read_config
 
 VOCABULARY_CAPTIONS = 5000
-VOCABULARY_FILE = "vocab.txt"  # BERT's, one piece a line
+VOCABULARY_FILE = "vocab.txt"  # BERT's format: a token per line
 
 
 def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
-    """The model that training starts from, with this recipe's picture size, text length and dropout.
+    """The configuration of the model to start from, with this recipe's image size, text length and dropout.
 
-    `known`: that model, where a run has noted it, so that it need not be there any more.
+    `known`: its configuration as noted by the run. Then the model itself need not exist any more.
     """
     start, own = known or read_config(find_model(config.train.init)[0] / CONFIG_FILE)[0], config.model
     return dataclasses.replace(
@@ -32,7 +32,7 @@ def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConf
 
 
 def choose_tokenizer(config: Config) -> Tokenizer:
-    """That of the model or BERT to start from, else BERT's or one of the data's first captions and answers."""
+    """The tokenizer of the model or BERT to start from, else BERT's, or one trained on the data's first texts."""
     if config.train.init:
         return Tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
     beside = Path(os.path.expanduser(config.train.init_text)) if config.train.init_text else None

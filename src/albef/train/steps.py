@@ -1,4 +1,4 @@
-"""The training step of every task, and what happens between steps: log, checkpoint, stop."""
+"""The training step of all tasks, and what happens between steps: log, checkpoint, stop."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from albef.train.sharding import plain, whole
 from albef.train.stopping import Asked, Interrupted, Wish
 
 MAX_SKIPPED_IN_A_ROW = 20
-TEACHER, STUDENT = 0, 1  # last words of the random keys of a part of a step
+TEACHER, STUDENT = 0, 1  # last words of the random keys of a step's parts
 
 
 def synchronised(task: Task, losses: Collection[str], fuse: bool) -> nn.Module:
-    """The task itself in one process; among several a wrapper that averages the gradients.
+    """The task itself, or with several processes a DDP wrapper that averages its gradients.
 
-    Without contrast the projections get no gradient, without what is fused the fusion layers get none, which the
-    wrapper has to look for.
+    The wrapper looks for parameters without gradient: projections in tasks without ITC, fusion layers in steps that
+    train ITC alone.
     """
     if not distributed.in_group() or isinstance(task, FSDPModule):
         return task
     with warnings.catch_warnings():
-        # `broadcast_buffers` has a successor, but not in every version of torch that is supported.
+        # `broadcast_buffers` has a successor, but not in all supported versions of torch.
         warnings.simplefilter("ignore", FutureWarning)
         every = fuse and "itc" in losses and not {"itm", "mlm"}.isdisjoint(losses)
         return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not every)
 
 
 def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
-    """Among several processes gradients are averaged once, with the last part of the batch."""
+    """With several processes, averages gradients only once, at the last part of the batch."""
     if isinstance(forward, FSDPModule):
         forward.set_requires_gradient_sync(last)
     elif isinstance(forward, DistributedDataParallel) and not last:
@@ -57,7 +57,7 @@ def averaging(forward: nn.Module, last: bool) -> contextlib.AbstractContextManag
 
 
 def summed(outputs: Sequence[Output]) -> Output:
-    """The output of a batch from those of its parts: losses add up, measures are averaged, keys are of all anyway."""
+    """The output of a batch from its parts: losses are added, measures averaged. Keys are of the whole batch anyway."""
     first = outputs[0]
     losses = {name: torch.stack([o.losses[name].detach() for o in outputs]).sum() for name in first.losses}
     measures = {name: torch.stack([o.measures[name] for o in outputs]).mean() for name in first.measures}
@@ -66,7 +66,7 @@ def summed(outputs: Sequence[Output]) -> Output:
 
 @dataclass
 class Loop:
-    """The step, and what happens between steps."""
+    """The training loop: the step, and what happens between steps."""
 
     config: Config
     run_folder: Path
@@ -81,7 +81,7 @@ class Loop:
     asked: Asked = field(default_factory=Asked)
 
     def run(self, stream: Iterator[Batch], first_step: int) -> None:
-        """Every step from the first to the last."""
+        """All steps from `first_step` to the last."""
         config, student = self.config.train, self.task.student
         clip_norm = config.clip_norm or math.inf
         seconds_before = float(self.facts["seconds"])
@@ -120,8 +120,8 @@ class Loop:
                 if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                     raise UserError(
                         f"Step {step}: loss or gradient was NaN or infinite {MAX_SKIPPED_IN_A_ROW} times in a row. "
-                        f"The last good checkpoint is in {self.run_folder / 'checkpoints'}; a lower train.lr or "
-                        f"train.precision=fp32 may help."
+                        f"The last good checkpoint is in {self.run_folder / 'checkpoints'}. A lower --train.lr or "
+                        f"--train.precision=fp32 may help."
                     )
                 due = (step + 1) % config.checkpoint_every_steps == 0
                 if (due and not skipped_in_a_row) or last or wish:
@@ -131,13 +131,13 @@ class Loop:
             self.finish(step + 1)
 
     def finish(self, step: int) -> None:
-        """Waits for the checkpoint of the last step; raises `Interrupted` if that step was not to be the last."""
+        """Waits for the last checkpoint. Raises `Interrupted` if training stopped early."""
         self.checkpoints.wait()
         steps, failure, number = self.config.train.steps, self.checkpoints.failure, self.asked.stop
         if failure and not number:
             raise UserError(
                 f"The last checkpoint could not be written to {self.checkpoints.folder} ({failure}). "
-                f"Mend that, and the same command goes on from the one before it."
+                f"Fix that, then run the same command again: it continues from the checkpoint before."
             )
         if number or step < steps:
             saved = (
@@ -145,18 +145,18 @@ class Loop:
                 if failure
                 else "the checkpoint is saved"
             )
-            discard_what_is_gone()  # with the terminal that sent the signal
-            raise Interrupted(f"Stopped after step {step} of {steps}; {saved}.", number or SIGINT)
+            discard_what_is_gone()  # the terminal may have closed
+            raise Interrupted(f"Stopped after step {step} of {steps}: {saved}.", number or SIGINT)
 
     def backward(self, forward: nn.Module, batch: Batch, step: int, stage: Stage) -> Output:
-        """Losses of this process's batch, whose gradients are now in the parameters.
+        """Forward and backward of this process's batch. Returns its losses; gradients are in the parameters.
 
-        The teacher first sees all parts of the batch, so that the student contrasts each with the whole. Dropout and
-        draws of a part depend on its place in the global batch, whichever process computes it.
+        The teacher sees all parts of the batch first, so that each part is contrasted with the whole batch. Dropout and
+        negatives of a part depend on its place in the global batch, not on the process that computes it.
         """
         config = self.config.train
         size = config.micro_batch_size or len(batch)
-        # Cut on the host: a GPU would have to say how many masked tokens are in a part.
+        # Split on the host: on a GPU it would have to wait for the number of masked tokens in a part.
         here = [part.to(self.device, non_blocking=True) for part in batch.split(size)]
         parts = list(enumerate(here, distributed.rank() * -(-len(batch) // size)))
         with self.autocast():
@@ -175,13 +175,13 @@ class Loop:
         return summed(outputs)
 
     def autocast(self) -> torch.autocast:
-        """The run's precision."""
+        """A context with the run's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def everywhere(self, output: Output, grad_norm: Tensor) -> tuple[Scalars, bool, Wish]:
-        """The step's figures over all processes, whether they are finite, and what any process was asked for.
+        """The step's figures over all processes, whether they are finite, and what signals asked of any process.
 
-        This is the step's one synchronisation with the device.
+        This is the only synchronisation with the device in a step.
         """
         named = {**output.losses, **output.measures, "grad_norm": grad_norm}
         asked = [torch.full_like(grad_norm, float(one)) for one in (self.asked.stop > 0, self.asked.save)]
@@ -193,7 +193,7 @@ class Loop:
         return scalars, good, Wish.STOP if stop else Wish.SAVE if save else Wish.NOTHING
 
     def progress(self, step: int, rate: float) -> Scalars:
-        """Where in its schedules a logged step is, and what it cost."""
+        """The scheduled values of a logged step, and its speed."""
         stage = stage_at(step, self.config, self.steps_per_epoch)
         return {
             "lr": lr_at(step, self.config.train, self.steps_per_epoch),
@@ -206,7 +206,7 @@ class Loop:
         }
 
     def save(self, step: int) -> None:
-        """Begins to write a checkpoint after `step` steps; every process gives its part of what is sharded."""
+        """Begins to write a checkpoint after `step` steps. All processes must call it, as tensors may be sharded."""
         task, optimizer = whole(self.task.state_dict()), whole(optimizer_tensors(self.optimizer))
         if distributed.rank() == 0:
             self.checkpoints.save(step, task, optimizer, self.facts)

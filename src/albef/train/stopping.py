@@ -1,4 +1,4 @@
-"""What signals ask of a training: to save and stop, or to save and go on."""
+"""Signals that ask a training to save and stop, or to save and continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(Exception):
-    """A signal stopped the run; a checkpoint holds everything up to here."""
+    """A signal stopped the run. A checkpoint holds everything up to here."""
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(message)
@@ -26,14 +26,14 @@ class Interrupted(Exception):
 
 
 class Wish(IntEnum):
-    """What a training is to do after a step."""
+    """What a training should do after the current step."""
 
     NOTHING, SAVE, STOP = 0, 1, 2
 
 
 @dataclass
 class Asked:
-    """What signals have asked for while the `with` block runs; only in the main thread."""
+    """What signals have asked for while the `with` block runs. Only for the main thread."""
 
     stop: int = 0  # the signal's number
     save: bool = False
@@ -50,7 +50,7 @@ class Asked:
         self._left.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """Asks for a stop after this step; a second Ctrl-C stops at once."""
+        """Asks for a stop after the current step. A second Ctrl-C stops at once."""
         if number == SAVE:
             self.save = True
             return
@@ -61,16 +61,16 @@ class Asked:
 
 
 def check_main_thread() -> None:
-    """Raises `UserError` in any other thread: Python gives signals to the main one alone."""
+    """Raises `UserError` outside of the main thread, the only one in which Python handles signals."""
     if threading.current_thread() is not threading.main_thread():
         raise UserError(
-            "A training must be called in the main thread, where Python hears Ctrl-C and SIGTERM: call it there, or in "
-            "a process of its own."
+            "Training must run in the main thread, since Python handles Ctrl-C and SIGTERM only there. Call it in the "
+            "main thread, or in a separate process."
         )
 
 
 def heard() -> set[int]:
-    """The signals that are to be handled: SIGHUP unless it is ignored, as under nohup; SIGUSR1 unless it has a use."""
+    """The signals to handle. SIGHUP unless it is ignored (as under nohup), SIGUSR1 unless it has another handler."""
     found: set[int] = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         found.add(signal.SIGHUP)
@@ -81,7 +81,7 @@ def heard() -> set[int]:
 
 @contextlib.contextmanager
 def handled(numbers: Collection[int], handler: Handler) -> Iterator[None]:
-    """Within it the signals are given to the handler."""
+    """Sends the signals to the handler while the `with` block runs."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -91,5 +91,5 @@ def handled(numbers: Collection[int], handler: Handler) -> Iterator[None]:
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:
-    """A handler for the time in which there is nothing to save."""
+    """A handler for the time when there is nothing to save."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Files of weights as people have them: safetensors, PyTorch's without code, the initialisers of an ONNX graph."""
+"""Reads files of weights: safetensors, PyTorch files without code, and initialisers of ONNX graphs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from albef.manifest import plain
 
 NAMES = ("model.safetensors", "pytorch_model.bin")  # in this order where a folder holds both
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
-WRAPPERS = ("model", "state_dict")  # DeiT's and Lightning's
+WRAPPERS = ("model", "state_dict")  # of DeiT and of Lightning
 
 
 def find_weights(source: str, setting: str) -> Path:
-    """The file of weights that a setting names, or that lies in the folder it names."""
+    """The file of weights that a setting names, directly or by its folder."""
     place = Path(os.path.expanduser(source))
     if place.is_file():
         return place
     if not place.is_dir():
         raise UserError(
-            f"{setting}: {place} is neither a file nor a folder; nothing is downloaded, so save it first."
+            f"{setting}: {place} is neither a file nor a folder. albef does not download weights: save them there first."
         )
     there = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES)
     for name in NAMES:
@@ -37,68 +37,76 @@ def find_weights(source: str, setting: str) -> Path:
     if len(there) != 1:
         found = ", ".join(file.name for file in there[:3]) or "none"
         raise UserError(
-            f"{setting}: {place} should hold {' or '.join(NAMES)} (files of weights there: {found}); name the file."
+            f"{setting}: {place} holds neither {' nor '.join(NAMES)} (its files of weights: {found}). Name the file."
         )
     return there[0]
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; no code in it is run.
+    """The tensors of a file by name, without running any code in it.
 
-    Raises `UserError` for a file that is no such file, is cut off, or would need to run code.
+    Raises `UserError` for a file of another kind, a truncated file, and a file that would need to run code.
     """
     if file.suffix == ".safetensors":
         try:
             return load_file(file)
-        except Exception as error:  # of a dtype that torch lacks it raises more than its own
-            raise UserError(f"{file}: not readable as safetensors ({plain(error)}); get it again.") from None
+        except Exception as error:  # for a dtype that torch lacks, safetensors raises other errors
+            raise UserError(
+                f"{file}: cannot be read as safetensors ({plain(error)}). Download it again."
+            ) from None
     if file.suffix == ".onnx":
         return read_onnx(file)
     try:
-        with warnings.catch_warnings():  # of other pickle protocols than torch's
+        with warnings.catch_warnings():  # torch warns about other pickle protocols
             warnings.simplefilter("ignore")
             found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{file}: no PyTorch file of tensors alone (it may be cut off, or would run code when read); get the "
-            f"safetensors file of these weights."
+            f"{file}: not a PyTorch file of tensors only. It is truncated, or it would run code when read. Take these "
+            f"weights as a safetensors file."
         ) from None
-    except Exception as error:  # an unpickler on wrong bytes raises almost anything
-        raise UserError(f"{file}: not readable as a PyTorch file ({plain(error)}); get it again.") from None
+    except Exception as error:  # on wrong bytes an unpickler raises almost anything
+        raise UserError(
+            f"{file}: cannot be read as a PyTorch file ({plain(error)}). Download it again."
+        ) from None
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     items = found.items() if isinstance(found, Mapping) else ()
     state = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
     if not state:
-        raise UserError(f"{file}: holds no tensors by name; take a state dict.")
+        raise UserError(f"{file}: holds no named tensors. Take a state dict.")
     return state
 
 
 def read_onnx(file: Path) -> dict[str, Tensor]:
     """The initialisers of an ONNX graph under the names that they had in PyTorch.
 
-    The exporter transposes the weight of a linear layer and gives it a number for a name, but the bias that is added
-    to the product keeps its own; and it cuts learnt positions in two, [CLS] and patches, where the graph resizes them.
+    The exporter transposes the weight of a linear layer and replaces its name by a number. The bias keeps its name, so
+    the weight's name follows from it. If the graph resizes positions, they come in two parts: [CLS] and patches.
     """
     try:
         import onnx
     except ImportError:
-        raise UserError(f"{file}: ONNX files need the package onnx: pip install onnx.") from None
+        raise UserError(
+            f"{file}: reading ONNX files needs the package onnx. Install it: pip install onnx."
+        ) from None
     try:
         graph = onnx.load(file, load_external_data=False).graph
         if any(tensor.external_data for tensor in graph.initializer):
-            raise UserError(f"{file}: its tensors lie in another file; export it as one.")
+            raise UserError(
+                f"{file}: its tensors are stored in another file. Export the model as a single file."
+            )
         state = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
     except UserError:
         raise
-    except Exception as error:  # of a damaged file it raises what its parts do
-        raise UserError(f"{file}: not readable as ONNX ({plain(error)}); get it again.") from None
+    except Exception as error:  # on a damaged file its parts raise any error
+        raise UserError(f"{file}: cannot be read as ONNX ({plain(error)}). Download it again.") from None
     return with_positions(with_linear_weights(state, graph.node), graph.node)
 
 
 def with_linear_weights(state: Mapping[str, Tensor], nodes: Any) -> dict[str, Tensor]:
-    """The state with the second factor of every product under the name of the bias that is added to it."""
+    """The state with every linear layer's weight named after its bias."""
     found = dict(state)
     products = {node.output[0]: node.input[1] for node in nodes if node.op_type == "MatMul"}
     for node in nodes:
@@ -113,7 +121,8 @@ def with_linear_weights(state: Mapping[str, Tensor], nodes: Any) -> dict[str, Te
 
 
 def with_positions(state: Mapping[str, Tensor], nodes: Any) -> dict[str, Tensor]:
-    """The state with the positions of [CLS], which the graph joins, and of the patches, which it reshapes, as one."""
+    """The state with the positions of [CLS] and of the patches joined to one tensor."""
+
     found = dict(state)
     root = next((name.removesuffix("cls_token") for name in state if name.endswith("cls_token")), None)
     if root is None:

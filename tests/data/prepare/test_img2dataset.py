@@ -88,7 +88,7 @@ def test_pictures_of_another_list(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit, match="2"):
         prepare("cc12m", source)
     error = capsys.readouterr().err
-    assert "000000000.json: its picture came from http://x.org/0.jpg" in error
+    assert "000000000.json: its image came from http://x.org/0.jpg" in error
     assert f"{source / 'cc12m.tsv'}, line 1 has http://x.org/1.jpg" in error
 
 
@@ -103,7 +103,7 @@ def test_numbers_that_shift_are_found_wherever_they_do(tmp_path: Path, lost: int
         write(place.with_suffix(".json"), {"url": downloaded[number][1]})
     table = [(f"list, line {n + 1}", *link) for n, link in enumerate(names)]
     rows = rows_of_links(table, Path("."), Files(tmp_path, tmp_path))
-    message = rf"{lost + 1:09d}\.json: its picture came from .*/{lost + 2}, but list, line {lost + 2} has .*/{lost + 1}"
+    message = rf"{lost + 1:09d}\.json: its image came from .*/{lost + 2}, but list, line {lost + 2} has .*/{lost + 1}"
     with pytest.raises(UserError, match=message):
         list(rows)
 
@@ -120,7 +120,7 @@ def test_pictures_that_do_not_say_their_link_are_counted_and_said(
         if content is not None:
             file.write_text(content)
         out = prepare("cc3m", source)
-        assert "1 of the pictures have no .json beside them" in capsys.readouterr().out
+        assert "1 of the images have no .json beside them" in capsys.readouterr().out
         assert len((out / "cc3m.jsonl").read_text().splitlines()) == 2
         shutil.rmtree(out)
 

@@ -104,7 +104,7 @@ def test_detections_go_along(refer: Path, capsys: pytest.CaptureFixture[str]) ->
     write(refer / "refcoco" / "dets.json", {"3": [[1, 2, 3]]})
     with pytest.raises(SystemExit, match="2"):
         prepare("refcoco", refer)
-    assert 'dets.json, key "3": expected a picture\'s number and boxes' in capsys.readouterr().err
+    assert 'dets.json, key "3": expected an image\'s number and boxes' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

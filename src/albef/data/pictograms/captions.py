@@ -247,7 +247,7 @@ def word(
 
 
 def tags(claim: Claim, rng: np.random.Generator, plurals: dict[str, str] | None = None) -> str:
-    """What the claim mentions as bare words in any order, as people tag pictures on the web."""
+    """What the claim mentions as bare words in any order, as people tag images on the web."""
     plurals = load_sprites().plurals if plurals is None else plurals
     words = [plurals[m.noun] if m.count > 1 else m.noun for m in claim.things]
     if claim.background is not None:

@@ -1,4 +1,4 @@
-"""Pictograms as files: pictures and the published JSON, so that users see the format by example."""
+"""Pictograms as files: images and the published JSON, so that users see the format by example."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from albef.writing import whole_folder
 def export_pictograms(
     folder: Path, split: str, count: int, seed: int, num_nouns: int, image_size: int
 ) -> Path:
-    """The path of the annotation file: rows of `image`, `caption` (a list) and `image_id`; pictures in `images/`.
+    """The path of the annotation file: rows of `image`, `caption` (a list) and `image_id`; images in `images/`.
 
     Raises `UserError` if the folder holds anything, and when it can't be written.
     """

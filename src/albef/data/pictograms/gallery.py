@@ -28,7 +28,7 @@ from albef.data.pictograms.sprites import SpriteBank, load_sprites
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture, uint8 [S, S, 3] RGB, with its caption.
+    """An image, uint8 [S, S, 3] RGB, with its caption.
 
     `claim` and `meaning` are those of `caption`; where it is `noisy` they need not hold of the scene, and
     `clean_caption` is what would have stood there.
@@ -51,7 +51,7 @@ class Pictograms:
     """`count` image–text pairs of one split, new ones in every epoch; pairs 2k and 2k+1 are often twins.
 
     `caption_noise` is the share of captions that are as on the web: tags, one thing only, something wrong, or
-    the caption of another picture. For the other settings see `Scenes`.
+    the caption of another image. For the other settings see `Scenes`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Pictograms:
         return Item(self._painter.paint(scene), caption, clean, claim, scene, meaning(claim), noisy)
 
     def captions(self, index: int, epoch: int = 0, count: int = 3) -> list[str]:
-        """Several true captions of the picture, the clean one of `item` first."""
+        """Several true captions of the image, the clean one of `item` first."""
         scene, claim, wording = self._said(index, epoch)
         rng = generator("more captions", self.split, self.seed, epoch, index)
         more = (phrase(claims(scene, rng), rng, self._templates, self._plurals) for _ in range(count - 1))

@@ -10,7 +10,7 @@ from albef.data.pictograms.things import LOCATIONS, Location, Size, Thing, relat
 
 Kind = Literal["single", "pair", "group", "mixed"]
 
-# Shares of the picture's side. Large is at least 1.3 times small in pictures of as many things.
+# Shares of the image's side. Large is at least 1.3 times small in images of as many things.
 _SIDES: dict[tuple[bool, Size], tuple[float, float]] = {
     (True, "small"): (0.40, 0.46),
     (True, "large"): (0.70, 0.84),
@@ -26,7 +26,7 @@ def _size(rng: np.random.Generator) -> Size:
 
 
 def _at(thing: Thing, size: Size, x: float, y: float, side: float, flipped: bool | None = None) -> Thing:
-    """The thing with its centre at (x, y), moved where it would leave the picture."""
+    """The thing with its centre at (x, y), moved where it would leave the image."""
     half = side / 2
     x, y = min(max(x, half), 1 - half), min(max(y, half), 1 - half)
     x0, y0 = max(x - half, 0.0), max(y - half, 0.0)

@@ -1,4 +1,4 @@
-"""Painting: the picture of a scene, on a textured ground that can be named."""
+"""Painting: the image of a scene, on a textured ground that can be named."""
 
 import functools
 
@@ -24,7 +24,7 @@ class Painter:
         self._noise = noise.clip(0, 255).astype(np.uint8)
 
     def paint(self, scene: Scene) -> np.ndarray:
-        """The picture, uint8 [image_size, image_size, 3], RGB."""
+        """The image, uint8 [image_size, image_size, 3], RGB."""
         side, seed = self.image_size, scene.texture_seed
         bits = [seed >> shift & 0xFF for shift in range(0, 48, 8)]
         textures = self._textures[BACKGROUNDS.index(scene.background)]
@@ -76,15 +76,15 @@ def _painter(image_size: int) -> Painter:
 
 
 def render(scene: Scene, image_size: int = 64, bank: SpriteBank | None = None) -> np.ndarray:
-    """The picture of a scene, uint8 [image_size, image_size, 3], RGB. For many, keep a `Painter`."""
+    """The image of a scene, uint8 [image_size, image_size, 3], RGB. For many, keep a `Painter`."""
     return (Painter(image_size, bank) if bank else _painter(image_size)).paint(scene)
 
 
 @functools.cache
 def _texture(background: str, image_size: int) -> np.ndarray:
-    """Eight variants of a background, uint8 [8, side, side, 3] with a side of 1.5 pictures to cut from."""
+    """Eight variants of a background, uint8 [8, side, side, 3] with a side of 1.5 images to cut from."""
     side = image_size * 3 // 2
-    y, x = np.mgrid[0:side, 0:side] / image_size  # in pictures
+    y, x = np.mgrid[0:side, 0:side] / image_size  # in images
     *colours, pattern = _LOOKS[background]
     variants = []
     for variant in range(8):

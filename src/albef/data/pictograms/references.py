@@ -1,4 +1,4 @@
-"""Phrases for one thing of several (`pictograms:grounding`); pictures with five captions (`pictograms:retrieval`)."""
+"""Phrases for one thing of several (`pictograms:grounding`); images with five captions (`pictograms:retrieval`)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def naming_of(world: World, scene: Scene, rng: np.random.Generator) -> Naming | 
 
 
 def retrieval_record(world: World, index: int, epoch: int) -> Record:
-    """Picture number `index` of that epoch with five true captions."""
+    """Image number `index` of that epoch with five true captions."""
     rng = world.generator("retrieval", epoch, index)
     scene = world.scene(rng, lambda scene: True)
     claimed = [claims(scene, rng) for _ in range(CAPTIONS)]

@@ -42,7 +42,7 @@ def load_sprites() -> SpriteBank:
 
 
 def _decode(webp: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(webp), formats=["WEBP"]) as picture:
-        image = np.array(picture.convert("RGBA"))
+    with Image.open(io.BytesIO(webp), formats=["WEBP"]) as stored:
+        image = np.array(stored.convert("RGBA"))
     image.setflags(write=False)
     return image

@@ -1,4 +1,4 @@
-"""Sentences about one picture (`pictograms:entailment`) and statements about two (`pictograms:nlvr`).
+"""Sentences about one image (`pictograms:entailment`) and statements about two (`pictograms:nlvr`).
 
 In both the words alone tell as little as possible: every form of a sentence is as often right as wrong.
 """
@@ -19,12 +19,12 @@ from albef.data.pictograms.world import World, counted
 from albef.data.records import Record, stable_id
 from albef.data.rows import ENTAILMENT_LABELS
 
-# Facts that no picture shows.
+# Facts that no image shows.
 HIDDEN = ("old", "new", "cheap", "lost", "famous", "wet")
 
 
 def entailment_record(world: World, index: int, epoch: int) -> Record:
-    """Sentence number `index` of that epoch about its picture, with a label as in `ENTAILMENT_LABELS`."""
+    """Sentence number `index` of that epoch about its image, with a label as in `ENTAILMENT_LABELS`."""
     rng = world.generator("entailment", epoch, index)
     # Half of all sentences are wrong, a quarter right, a quarter open: whether something hidden is said or not, a
     # sentence is wrong in one of two cases.
@@ -57,7 +57,7 @@ def entailment_record(world: World, index: int, epoch: int) -> Record:
 
 
 class Stated(NamedTuple):
-    """A statement with two pictures of which it is true and two of which it is false."""
+    """A statement with two images of which it is true and two of which it is false."""
 
     statement: str
     true: tuple[Scene, Scene]
@@ -65,7 +65,7 @@ class Stated(NamedTuple):
 
 
 def both(world: World, rng: np.random.Generator) -> Stated:
-    """Both pictures show a fox; where it is false, one of them does."""
+    """Both images show a fox; where it is false, one of them does."""
     noun = pick(rng, world.nouns)
     first, second, without = having(world, rng, noun), having(world, rng, noun), lacking(world, rng, noun)
     kept = having(world, rng, noun)
@@ -74,7 +74,7 @@ def both(world: World, rng: np.random.Generator) -> Stated:
 
 
 def one_side(world: World, rng: np.random.Generator) -> Stated:
-    """The left picture shows a fox; where it is false, the right one alone does."""
+    """The left image shows a fox; where it is false, the right one alone does."""
     noun, left = pick(rng, world.nouns), rng.random() < 0.5
     pairs = [(having(world, rng, noun), lacking(world, rng, noun)) for _ in range(2)]
     true = pairs[0] if left else pairs[0][::-1]
@@ -84,7 +84,7 @@ def one_side(world: World, rng: np.random.Generator) -> Stated:
 
 
 def one_each(world: World, rng: np.random.Generator) -> Stated:
-    """A fox in one picture and a car in the other; where it is false, one of the two is missing."""
+    """A fox in one image and a car in the other; where it is false, one of the two is missing."""
     a, b = (world.nouns[int(i)] for i in rng.permutation(len(world.nouns))[:2])
     true = (having(world, rng, a, b), having(world, rng, b, a))
     neither = world.scene(rng, lambda scene: not counted(scene, a) and not counted(scene, b), SHORT)
@@ -110,7 +110,7 @@ def lacking(world: World, rng: np.random.Generator, noun: str) -> Scene:
 
 
 def nlvr_record(world: World, index: int, epoch: int) -> Record:
-    """Record `index` of that epoch: 2k and 2k+1 have one statement, true of the pictures of one of them."""
+    """Record `index` of that epoch: 2k and 2k+1 have one statement, true of the images of one of them."""
     number, second = divmod(index, 2)
     rng = world.generator("nlvr", epoch, number)
     stated = pick(rng, FORMS)(world, rng)

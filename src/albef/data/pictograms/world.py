@@ -1,4 +1,4 @@
-"""What the pictogram versions of all tasks draw from: scenes of one split, their pictures, chance by key."""
+"""What the pictogram versions of all tasks draw from: scenes of one split, their images, chance by key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = 2000
 
 
 class World:
-    """Scenes of a split that fulfil a wish, as a function of a generator; names of things; pictures."""
+    """Scenes of a split that fulfil a wish, as a function of a generator; names of things; images."""
 
     def __init__(self, split: str, seed: int, num_nouns: int, image_size: int) -> None:
         self.split, self.seed, self.image_size = split, seed, image_size
@@ -74,7 +74,7 @@ class World:
         return phrase(claim, rng, templates_of(self.split), self.plurals)
 
     def paint(self, scene: Scene) -> np.ndarray:
-        """The picture, uint8 [image_size, image_size, 3], RGB."""
+        """The image, uint8 [image_size, image_size, 3], RGB."""
         return self._painter.paint(scene)
 
 

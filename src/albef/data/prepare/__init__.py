@@ -1,7 +1,7 @@
 """From the public downloads to the published JSON: one small module per data set.
 
-Each looks for its annotation files and folders of pictures below one folder of the user's, and yields rows as
-`albef.data.rows` takes them; `writing` leaves out those whose picture is missing.
+Each looks for its annotation files and folders of images below one folder of the user's, and yields rows as
+`albef.data.rows` takes them; `writing` leaves out those whose image is missing.
 """
 
 NAMES = (

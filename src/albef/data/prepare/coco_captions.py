@@ -19,8 +19,8 @@ def coco_captions(source: Path, files: Files) -> Training:
         "captions_train2017.json",
         origin="COCO, annotations_trainval2014.zip or annotations_trainval2017.zip",
     )
-    pictures = annotations.stem.removeprefix("captions_")
-    folder = find(source, pictures, origin=f"COCO, {pictures}.zip").relative_to(source)
+    images = annotations.stem.removeprefix("captions_")
+    folder = find(source, images, origin=f"COCO, {images}.zip").relative_to(source)
     files.rows("coco_captions.json", "pretrain", caption_rows(annotations, folder))
     return Training("own-data", {"source": "coco_captions.json"})
 

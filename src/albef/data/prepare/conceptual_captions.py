@@ -1,4 +1,4 @@
-"""Conceptual Captions 3M and 12M for pre-training: a table of links, read as a stream, and their pictures."""
+"""Conceptual Captions 3M and 12M for pre-training: a table of links, read as a stream, and their images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cc12m(source: Path, files: Files) -> Training:
 
 
 def conceptual_captions(name: str, tables: tuple[str, ...], source: Path, files: Files) -> Training:
-    """Writes the rows of the table's links; without a table, of the captions beside the pictures."""
+    """Writes the rows of the table's links; without a table, of the captions beside the images."""
     folder, table = shards_folder(source, name), search(source, *tables)
     rows = rows_of_links(links(table), folder, files) if table else rows_of_folder(folder, source)
     files.rows(f"{name}.jsonl", "pretrain", rows)

@@ -1,4 +1,4 @@
-"""easy-vqa (Victor Zhou): 48,248 questions about 5,000 pictures of one shape each, with 13 answers."""
+"""easy-vqa (Victor Zhou): 48,248 questions about 5,000 images of one shape each, with 13 answers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def easy_vqa(source: Path, files: Files) -> Training:
 
 
 def question_rows(folder: Path, source: Path) -> Iterator[Row]:
-    """The questions of a split: lists of question, answer and the picture's number, numbered in their order."""
+    """The questions of a split: lists of question, answer and the image's number, numbered in their order."""
     path = find(folder, "questions.json", origin=ORIGIN)
     for number, (place, row) in enumerate(json_rows(path)):
         where = f"{path}, {place}"
         if not (isinstance(row, list) and [type(value) for value in row] == [str, str, int]):
-            raise UserError(f"{where}: expected [question, answer, number of the picture].")
-        question, answer, picture = row
+            raise UserError(f"{where}: expected [question, answer, number of the image].")
+        question, answer, image = row
         yield (
             where,
             {
                 "dataset": "easy-vqa",
-                "image": str((folder / "images" / f"{picture}.png").relative_to(source)),
+                "image": str((folder / "images" / f"{image}.png").relative_to(source)),
                 "question": question,
                 "answer": answer,
                 "question_id": number,

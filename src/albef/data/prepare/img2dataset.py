@@ -1,4 +1,4 @@
-"""Pictures that img2dataset downloaded from a list of links: 00001/000010023.jpg, .txt and .json beside it."""
+"""Images that img2dataset downloaded from a list of links: 00001/000010023.jpg, .txt and .json beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shards_folder(source: Path, name: str) -> Path:
 
 
 def rows_of_links(links: Iterable[Link], folder: Path, files: Files) -> Iterator[Row]:
-    """A row per link, named as img2dataset names its pictures; each one's .json must say that it came from there.
+    """A row per link, named as img2dataset names its images; each one's .json must say that it came from there.
 
     Those that have none are counted and said: nothing tells whether the caption is theirs.
     """
@@ -35,21 +35,21 @@ def rows_of_links(links: Iterable[Link], folder: Path, files: Files) -> Iterator
             unknown += files.is_there(str(image))
         elif came_from != url:
             raise UserError(
-                f"{files.image_root / image.with_suffix('.json')}: its picture came from {came_from}, but {where} has "
-                f"{url}. From there on pictures and lines have other numbers, as where the downloader took several "
-                f"lines for one, or the pictures were downloaded from another list. Move the list away to take the "
-                f"captions from the .txt files beside the pictures."
+                f"{files.image_root / image.with_suffix('.json')}: its image came from {came_from}, but {where} has "
+                f"{url}. From there on images and lines have other numbers, as where the downloader took several "
+                f"lines for one, or the images were downloaded from another list. Move the list away to take the "
+                f"captions from the .txt files beside the images."
             )
         yield where, {"image": str(image), "caption": caption}
     if unknown:
         files.notes.append(
-            f"{unknown:,} of the pictures have no .json beside them that says where they came from: their captions are "
+            f"{unknown:,} of the images have no .json beside them that says where they came from: their captions are "
             f"taken by their numbers alone."
         )
 
 
 def url_of(record: Path) -> str | None:
-    """The link that a picture came from; None if its .json is missing, broken or does not say."""
+    """The link that an image came from; None if its .json is missing, broken or does not say."""
     try:
         url = json.loads(record.read_bytes())["url"]
     except Exception:  # whatever broken content may raise
@@ -58,7 +58,7 @@ def url_of(record: Path) -> str | None:
 
 
 def rows_of_folder(folder: Path, source: Path) -> Iterator[Row]:
-    """A row per .txt, which holds the caption of the picture beside it."""
+    """A row per .txt, which holds the caption of the image beside it."""
     for shard in sorted(path for path in (source / folder).iterdir() if path.name.isdigit()):
         names = {path.name for path in shard.iterdir()}
         for name in sorted(names):

@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg for grounding: phrases for one thing in a COCO picture, and its box."""
+"""RefCOCO, RefCOCO+ and RefCOCOg for grounding: phrases for one thing in a COCO image, and its box."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refcocog(source: Path, files: Files) -> Training:
 
 @dataclass(frozen=True)
 class Instances:
-    """The pictures and boxes of COCO by their numbers."""
+    """The images and boxes of COCO by their numbers."""
 
     names: dict[int, str]
     boxes: dict[int, list[float]]
@@ -78,7 +78,7 @@ def read_refs(path: Path) -> list[Row]:
 
 
 def read_instances(path: Path) -> Instances:
-    """The picture names and boxes of instances.json."""
+    """The image names and boxes of instances.json."""
     names = {
         number_at(row, "id", where): text_at(row, "file_name", where)
         for where, row in objects(path, "images")
@@ -91,7 +91,7 @@ def read_instances(path: Path) -> Instances:
 
 
 def phrase_rows(refs: list[Row], split: str, instances: Instances, folder: Path) -> Iterator[Row]:
-    """A row per phrase. The picture's name comes from the instances: that in the reference is of its crop."""
+    """A row per phrase. The image's name comes from the instances: that in the reference is of its crop."""
     for where, ref in refs:
         if ref["split"] != split:
             continue
@@ -115,7 +115,7 @@ def phrase_rows(refs: list[Row], split: str, instances: Instances, folder: Path)
 
 
 def read_detections(path: Path) -> dict[str, Any]:
-    """The boxes that a detector proposed, by the number of their picture."""
+    """The boxes that a detector proposed, by the number of their image."""
     try:
         detections = json.loads(path.read_text("utf-8-sig"))
     except Exception as error:  # whatever broken content may raise
@@ -123,7 +123,7 @@ def read_detections(path: Path) -> dict[str, Any]:
     for number, boxes in object_in(detections, str(path)).items():
         if not number.isdigit() or not isinstance(boxes, list) or not all(is_box(box) for box in boxes):
             raise UserError(
-                f"{path}, key {quoted(number)}: expected a picture's number and boxes [[x, y, width, height, …], …]."
+                f"{path}, key {quoted(number)}: expected an image's number and boxes [[x, y, width, height, …], …]."
             )
     return dict(detections)
 

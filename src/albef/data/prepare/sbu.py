@@ -1,4 +1,4 @@
-"""SBU Captioned Photos for pre-training: links and captions in two text files or in one JSON, and their pictures."""
+"""SBU Captioned Photos for pre-training: links and captions in two text files or in one JSON, and their images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ URLS, CAPTIONS = "SBU_captioned_photo_dataset_urls.txt", "SBU_captioned_photo_da
 
 
 def sbu(source: Path, files: Files) -> Training:
-    """Writes sbu.jsonl; without a list of links, of the captions beside the pictures."""
+    """Writes sbu.jsonl; without a list of links, of the captions beside the images."""
     folder = shards_folder(source, "sbu")
     urls, together = search(source, URLS), search(source, "sbu-captions-all.json")
     if urls:

@@ -40,7 +40,7 @@ SETS: dict[str, Callable[[Path, Files], Training]] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written, how many pictures are missing (listed in missing.txt), what else to know, what to type next."""
+    """What was written, how many images are missing (listed in missing.txt), what else to know, what to type next."""
 
     files: list[Written]
     missing: int
@@ -49,10 +49,10 @@ class Prepared:
 
 
 def prepare(name: str, source: Path, out: Path) -> Prepared:
-    """Writes the set's rows into `out`, whole or not at all; the pictures stay below `source`.
+    """Writes the set's rows into `out`, whole or not at all; the images stay below `source`.
 
     Raises `UserError` for a file or folder that is missing (naming the download) or cannot be read, a row that is
-    none, if no picture is where it should be, and if the disk is full.
+    none, if no image is where it should be, and if the disk is full.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; correct --from.")

@@ -1,4 +1,4 @@
-"""SNLI-VE: sentences that a Flickr30k picture entails, contradicts or leaves open."""
+"""SNLI-VE: sentences that a Flickr30k image entails, contradicts or leaves open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def snli_ve(source: Path, files: Files) -> Training:
 
 
 def sentence_rows(annotations: Path, folder: Path) -> Iterator[Row]:
-    """The hypotheses; the premise is the picture, whose name goes without .jpg as published."""
+    """The hypotheses; the premise is the image, whose name goes without .jpg as published."""
     for where, row in objects(annotations):
         number = text_at(row, OLD_KEY if OLD_KEY in row else "Flickr30K_ID", where).removesuffix(".jpg")
         yield (

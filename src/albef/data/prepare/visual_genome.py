@@ -34,12 +34,12 @@ def visual_genome(source: Path, files: Files) -> Training:
 
 
 def caption_rows(annotations: Path, folders: list[Path], source: Path) -> Iterator[Row]:
-    """A row per picture with the phrases of all of its regions, of which training draws one each time."""
+    """A row per image with the phrases of all of its regions, of which training draws one each time."""
     for where, row in objects(annotations):
         phrases = [text_at(region, "phrase", where).strip() for region in objects_at(row, "regions", where)]
-        if phrases:  # a few pictures have no regions
-            number = picture_number(row, where)
-            image = picture(number, folders, source)
+        if phrases:  # a few images have no regions
+            number = image_number(row, where)
+            image = image_path(number, folders, source)
             yield where, {"image": image, "caption": phrases, "image_id": f"vg_{number}"}
 
 
@@ -51,7 +51,7 @@ def question_rows(annotations: Path, folders: list[Path], source: Path) -> Itera
                 where,
                 {
                     "dataset": "vg",
-                    "image": picture(picture_number(row, where), folders, source),
+                    "image": image_path(image_number(row, where), folders, source),
                     "question": text_at(qa, "question", where),
                     # VQA's answers are in lower case without a full stop.
                     "answer": text_at(qa, "answer", where).strip().removesuffix(".").lower(),
@@ -60,12 +60,12 @@ def question_rows(annotations: Path, folders: list[Path], source: Path) -> Itera
             )
 
 
-def picture_number(row: dict[str, Any], where: str) -> int:
-    """The id of a row's picture, which the files call "id" and the documentation "image_id"."""
+def image_number(row: dict[str, Any], where: str) -> int:
+    """The id of a row's image, which the files call "id" and the documentation "image_id"."""
     return number_at(row, "id" if "id" in row else "image_id", where)
 
 
-def picture(number: int, folders: list[Path], source: Path) -> str:
-    """The path of a picture, which is in one of the two folders."""
+def image_path(number: int, folders: list[Path], source: Path) -> str:
+    """The path of an image, which is in one of the two folders."""
     paths = [folder / f"{number}.jpg" for folder in folders]
     return str(next((path for path in paths if path.exists()), paths[0]).relative_to(source))

@@ -63,15 +63,15 @@ def read_answers(annotations: Path, listed: Counter[str]) -> dict[int, list[str]
 
 
 def question_rows(
-    questions: Path, pictures: str, source: Path, answers: dict[int, list[str]] | None
+    questions: Path, images: str, source: Path, answers: dict[int, list[str]] | None
 ) -> Iterator[Row]:
     """A row per question, with what people answered unless it is a test question."""
-    folder = find(source, pictures, origin=f"COCO, {pictures}.zip").relative_to(source)
+    folder = find(source, images, origin=f"COCO, {images}.zip").relative_to(source)
     for where, row in objects(questions, "questions"):
         number = number_at(row, "question_id", where)
         question = {
             "dataset": "vqa",
-            "image": str(folder / f"COCO_{pictures}_{number_at(row, 'image_id', where):012d}.jpg"),
+            "image": str(folder / f"COCO_{images}_{number_at(row, 'image_id', where):012d}.jpg"),
             "question": text_at(row, "question", where),
             "question_id": number,
         }

@@ -1,4 +1,4 @@
-"""The files of a prepared set: rows whose pictures are there, missing pictures listed, all or nothing."""
+"""The files of a prepared set: rows whose images are there, missing images listed, all or nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from albef.data.rows import columns
 
 MISSING_FILE = "missing.txt"
 FROM_RANDOM_WEIGHTS = ("own-data", "easy-vqa")  # recipes of prepared sets that need no model to start from
-# Sets that name a picture more than once have fewer pictures than this, so that each is looked for once.
+# Sets that name an image more than once have fewer images than this, so that each is looked for once.
 REMEMBERED = 1 << 18
 
 
 @dataclass(frozen=True)
 class Written:
-    """A file of rows, and how many were left out because their picture is missing."""
+    """A file of rows, and how many were left out because their image is missing."""
 
     name: str
     rows: int
@@ -51,12 +51,12 @@ class Training:
 
 @dataclass
 class Files:
-    """Writes the files of one set into a folder; pictures are below `image_root`."""
+    """Writes the files of one set into a folder; images are below `image_root`."""
 
     image_root: Path
     folder: Path
     written: list[Written] = field(default_factory=list)
-    missing: int = 0  # different pictures
+    missing: int = 0  # different images
     notes: list[str] = field(default_factory=list)  # what a user should know besides
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Files:
     def rows(self, name: str, task: TaskName, rows: Iterable[Row]) -> None:
         """Writes a JSON list, or an object a line if the name ends in .jsonl, row by row.
 
-        Raises `UserError` for a row that the task's reader would refuse, and if no row has its picture.
+        Raises `UserError` for a row that the task's reader would refuse, and if no row has its image.
         """
         lines = name.endswith(".jsonl")
         kept, left_out, looked_for = 0, 0, ""
@@ -73,8 +73,8 @@ class Files:
         with (self.folder / name).open("w", encoding="utf-8", errors="replace") as file:
             for where, row in rows:
                 read = columns(row, task, where)
-                pictures = [read["image"], *([read["second_image"]] if read["second_image"] else [])]
-                missing = [picture for picture in pictures if not self.is_there(picture)]
+                images = [read["image"], *([read["second_image"]] if read["second_image"] else [])]
+                missing = [image for image in images if not self.is_there(image)]
                 if missing:
                     left_out, looked_for = left_out + 1, looked_for or missing[0]
                     continue
@@ -85,8 +85,8 @@ class Files:
                 file.write("\n]\n")
         if not kept:
             raise UserError(
-                f"{self.image_root / looked_for}: is not there, nor any other picture of the {left_out} rows of "
-                f"{name}; unpack the pictures there, or correct --from."
+                f"{self.image_root / looked_for}: is not there, nor any other image of the {left_out} rows of "
+                f"{name}; unpack the images there, or correct --from."
                 if left_out
                 else f"{name} would have no rows: the annotations of this split are empty."
             )
@@ -96,8 +96,8 @@ class Files:
         """Writes something that is not rows, as JSON."""
         (self.folder / name).write_text(json.dumps(value, ensure_ascii=False), "utf-8", errors="replace")
 
-    def _look_for(self, picture: str) -> bool:
-        path = self.image_root / picture
+    def _look_for(self, image: str) -> bool:
+        path = self.image_root / image
         try:
             there = path.is_file() and path.stat().st_size > 0
         except OSError:  # a folder that may not be entered
@@ -105,5 +105,5 @@ class Files:
         if not there:
             self.missing += 1
             with (self.folder / MISSING_FILE).open("a", encoding="utf-8", errors="replace") as file:
-                file.write(f"{picture}\n")
+                file.write(f"{image}\n")
         return there

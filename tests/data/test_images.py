@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from albef.config import UserError
-from albef.data import pictures
-from albef.data.pictures import BadPicture, open_picture
+from albef.data import images
+from albef.data.images import BadImage, open_image
 
 rng = np.random.default_rng(0)
 PIXELS = cv2.resize(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8), (70, 50), interpolation=cv2.INTER_CUBIC)
@@ -69,7 +69,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_picture_opens_as_pillow_has_it(kind, tmp_path):
     (tmp_path / "picture").write_bytes(KINDS[kind])
-    pixels = open_picture(tmp_path / "picture", obey_exif=True, transparent="dropped")
+    pixels = open_image(tmp_path / "picture", obey_exif=True, transparent="dropped")
     with Image.open(io.BytesIO(KINDS[kind])) as picture:
         expected = np.asarray(picture.convert("RGBA").convert("RGB"))
     if kind == "cmyk":
@@ -77,12 +77,12 @@ def test_every_kind_of_picture_opens_as_pillow_has_it(kind, tmp_path):
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert np.array_equal(pixels, expected)
-    assert np.array_equal(pixels, open_picture(KINDS[kind], obey_exif=False, transparent="dropped"))
+    assert np.array_equal(pixels, open_image(KINDS[kind], obey_exif=False, transparent="dropped"))
 
 
 def test_sixteen_bits_are_scaled_not_clipped():
     deep = rng.integers(0, 2**16, (6, 5), dtype=np.uint16)
-    pixels = open_picture(cv2.imencode(".png", deep)[1].tobytes(), obey_exif=True)
+    pixels = open_image(cv2.imencode(".png", deep)[1].tobytes(), obey_exif=True)
     assert np.array_equal(pixels, np.repeat((deep >> 8)[..., None], 3, axis=2))
 
 
@@ -95,8 +95,8 @@ def test_exif_orientation_is_obeyed_or_ignored(kind, orientation):
     with Image.open(io.BytesIO(data)) as picture:
         upright = np.asarray(ImageOps.exif_transpose(picture))
         stored = np.asarray(Image.open(io.BytesIO(data)))
-    assert np.array_equal(open_picture(data, obey_exif=True), upright)
-    assert np.array_equal(open_picture(data, obey_exif=False), stored)
+    assert np.array_equal(open_image(data, obey_exif=True), upright)
+    assert np.array_equal(open_image(data, obey_exif=False), stored)
     assert upright.shape[0] == (70 if orientation > 4 else 50)
 
 
@@ -108,10 +108,10 @@ def test_broken_exif_data_leave_the_picture_as_it_is_stored(kind):
     broken = [b"II*\0", *(whole[:length] for length in range(len(whole)))]
     broken += [chance.integers(256, size=length, dtype=np.uint8).tobytes() for length in range(40)]
     options = {"dpi": (72, 72)} if kind == "JPEG" else {}  # else Pillow looks into the EXIF data for them
-    expected = open_picture(encoded(PICTURE, kind, **options), obey_exif=False)
+    expected = open_image(encoded(PICTURE, kind, **options), obey_exif=False)
     for content in broken:
         data = encoded(PICTURE, kind, exif=b"Exif\0\0" + content, **options)
-        assert np.array_equal(open_picture(data, obey_exif=True), expected)
+        assert np.array_equal(open_image(data, obey_exif=True), expected)
 
 
 @pytest.mark.parametrize(
@@ -137,19 +137,19 @@ def test_broken_exif_data_leave_the_picture_as_it_is_stored(kind):
 def test_broken_pictures_are_named_with_the_reason(tmp_path, capfd, content, reason):
     file = tmp_path / "broken.jpg"
     file.write_bytes(content)
-    with pytest.raises(BadPicture, match=reason) as caught:
-        open_picture(file, obey_exif=True)
+    with pytest.raises(BadImage, match=reason) as caught:
+        open_image(file, obey_exif=True)
     assert str(caught.value).startswith(str(file))
     assert isinstance(caught.value, UserError)
-    with pytest.raises(BadPicture, match=r"^the picture"):
-        open_picture(content, obey_exif=True)
+    with pytest.raises(BadImage, match=r"^the image"):
+        open_image(content, obey_exif=True)
 
 
 def test_missing_files_and_folders_are_bad_pictures(tmp_path):
-    with pytest.raises(BadPicture, match="no such file"):
-        open_picture(tmp_path / "none.jpg", obey_exif=True)
-    with pytest.raises(BadPicture, match="cannot be read"):
-        open_picture(tmp_path, obey_exif=True)
+    with pytest.raises(BadImage, match="no such file"):
+        open_image(tmp_path / "none.jpg", obey_exif=True)
+    with pytest.raises(BadImage, match="cannot be read"):
+        open_image(tmp_path, obey_exif=True)
 
 
 def test_the_size_is_judged_before_anything_is_decoded(monkeypatch):
@@ -158,16 +158,16 @@ def test_the_size_is_judged_before_anything_is_decoded(monkeypatch):
 
     monkeypatch.setattr(cv2, "imdecode", decode)
     monkeypatch.setattr(Image.Image, "convert", decode)
-    with pytest.raises(BadPicture, match="megapixels"):
-        open_picture(png_header(12_000, 10_000), obey_exif=True)
+    with pytest.raises(BadImage, match="megapixels"):
+        open_image(png_header(12_000, 10_000), obey_exif=True)
 
 
 def test_a_damaged_tiff_is_a_bad_picture():
     whole = KINDS["tiff"]
     place = whole.index(struct.pack("<HH", 273, 4))  # where the pixels are: a number of four bytes
     damaged = whole[: place + 2] + struct.pack("<H", 2) + whole[place + 4 :]  # now a text
-    with pytest.raises(BadPicture, match=r"cannot be read as a picture \("):
-        open_picture(damaged, obey_exif=True)
+    with pytest.raises(BadImage, match=r"cannot be read as an image \("):
+        open_image(damaged, obey_exif=True)
 
 
 class Odd(Exception):
@@ -184,12 +184,12 @@ def test_whatever_a_decoder_raises_is_a_bad_picture(monkeypatch, error):
 
     monkeypatch.setattr(Image, "open", decode)
     with pytest.raises(
-        BadPicture, match=f"^the picture: cannot be read as a picture .{error or type(error).__name__}"
+        BadImage, match=f"^the image: cannot be read as an image .{error or type(error).__name__}"
     ):
-        open_picture(KINDS["bmp"], obey_exif=True)
+        open_image(KINDS["bmp"], obey_exif=True)
     monkeypatch.setattr(cv2, "imdecode", decode)
-    with pytest.raises(BadPicture):
-        open_picture(KINDS["jpeg"], obey_exif=True)
+    with pytest.raises(BadImage):
+        open_image(KINDS["jpeg"], obey_exif=True)
 
 
 def test_ctrl_c_while_decoding_stays_ctrl_c(monkeypatch):
@@ -198,7 +198,7 @@ def test_ctrl_c_while_decoding_stays_ctrl_c(monkeypatch):
 
     monkeypatch.setattr(cv2, "imdecode", decode)
     with pytest.raises(KeyboardInterrupt):
-        open_picture(KINDS["jpeg"], obey_exif=True)
+        open_image(KINDS["jpeg"], obey_exif=True)
 
 
 def test_warning_filters_are_as_before_whoever_decodes():
@@ -209,7 +209,7 @@ def test_warning_filters_are_as_before_whoever_decodes():
     def decode():
         try:
             for _ in range(30):
-                open_picture(exif, obey_exif=True)
+                open_image(exif, obey_exif=True)
         except BaseException as error:
             errors.append(error)
 
@@ -229,12 +229,12 @@ def test_a_chunk_that_claims_more_than_there_is_takes_no_memory(monkeypatch, len
     for name in (b"IDAT", b"IEND"):
         place = KINDS["png"].index(name) - 4
         data = KINDS["png"][:place] + struct.pack(">I", length) + KINDS["png"][place + 4 :] + bytes(100)
-        with contextlib.suppress(BadPicture):
-            open_picture(data, obey_exif=True)
+        with contextlib.suppress(BadImage):
+            open_image(data, obey_exif=True)
     whole = KINDS["png"][:-12]  # nothing is missing but the mark of the end
-    assert np.array_equal(open_picture(whole, obey_exif=True), PIXELS)
+    assert np.array_equal(open_image(whole, obey_exif=True), PIXELS)
     assert not decoded
-    open_picture(KINDS["png"], obey_exif=True)
+    open_image(KINDS["png"], obey_exif=True)
     assert decoded
 
 
@@ -251,12 +251,12 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(tmp_path / "socket.png"))
     for path in (tmp_path / "pipe.png", tmp_path / "socket.png", Path("/dev/zero")):
-        with pytest.raises(BadPicture, match="it is a pipe, socket or device"):
-            open_picture(path, obey_exif=True)
+        with pytest.raises(BadImage, match="it is a pipe, socket or device"):
+            open_image(path, obey_exif=True)
     listening.close()
     (tmp_path / "link.png").symlink_to("nowhere.png")
-    with pytest.raises(BadPicture, match=r"link\.png: is a link to nowhere\.png, where no file is"):
-        open_picture(tmp_path / "link.png", obey_exif=True)
+    with pytest.raises(BadImage, match=r"link\.png: is a link to nowhere\.png, where no file is"):
+        open_image(tmp_path / "link.png", obey_exif=True)
     (tmp_path / "circle.png").symlink_to("circle.png")
     for odd in (
         tmp_path / "circle.png",
@@ -265,49 +265,49 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         "",
         tmp_path / "link.png" / "x.png",
     ):
-        with pytest.raises(BadPicture):
-            open_picture(odd, obey_exif=True)
+        with pytest.raises(BadImage):
+            open_image(odd, obey_exif=True)
 
 
 def test_files_of_more_than_a_gigabyte_are_not_read_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_BYTES", 1000)
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
     (tmp_path / "a.jpg").write_bytes(KINDS["jpeg"] + bytes(1000))
-    with pytest.raises(BadPicture, match="megabytes; shrink it"):
-        open_picture(tmp_path / "a.jpg", obey_exif=True)
+    with pytest.raises(BadImage, match="megabytes; shrink it"):
+        open_image(tmp_path / "a.jpg", obey_exif=True)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "grey jpeg", "cmyk", "progressive"])
 def test_large_jpegs_are_decoded_at_a_part_of_their_size(monkeypatch, kind):
-    whole = open_picture(KINDS[kind], obey_exif=True)
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    whole = open_image(KINDS[kind], obey_exif=True)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
     monkeypatch.setattr(cv2, "imdecode", None)  # which would decode all of it
-    half = open_picture(KINDS[kind], obey_exif=True)
+    half = open_image(KINDS[kind], obey_exif=True)
     assert half.shape == (25, 35, 3)
     expected = cv2.resize(whole, (35, 25), interpolation=cv2.INTER_AREA)
     assert np.abs(half.astype(int) - expected).mean() < 3
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 100)
-    assert open_picture(KINDS[kind], obey_exif=True).shape == (7, 9, 3)
-    with pytest.raises(BadPicture, match="megapixels"):  # where pixels are counted
-        open_picture(KINDS[kind], obey_exif=True, shrink=False)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    assert open_image(KINDS[kind], obey_exif=True).shape == (7, 9, 3)
+    with pytest.raises(BadImage, match="megapixels"):  # where pixels are counted
+        open_image(KINDS[kind], obey_exif=True, shrink=False)
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert open_picture(encoded(PICTURE, "JPEG", exif=exif), obey_exif=True).shape == (9, 7, 3)
+    assert open_image(encoded(PICTURE, "JPEG", exif=exif), obey_exif=True).shape == (9, 7, 3)
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "gif", "bmp", "tiff"])
 def test_what_can_only_be_decoded_whole_is_refused_when_large(monkeypatch, kind):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
-    with pytest.raises(BadPicture, match="megapixels; shrink it"):
-        open_picture(KINDS[kind], obey_exif=True)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    with pytest.raises(BadImage, match="megapixels; shrink it"):
+        open_image(KINDS[kind], obey_exif=True)
 
 
 def test_jpegs_have_a_bound_too(monkeypatch):
     large = KINDS["jpeg"].replace(struct.pack(">HH", 50, 70), struct.pack(">HH", 40_000, 40_000), 1)
-    with pytest.raises(BadPicture, match="1000 megapixels"):
-        open_picture(large, obey_exif=True)
-    monkeypatch.setattr(pictures, "MAX_PROGRESSIVE_PIXELS", 3000)
-    with pytest.raises(BadPicture, match="megapixels"):
-        open_picture(KINDS["progressive"], obey_exif=True)
+    with pytest.raises(BadImage, match="1000 megapixels"):
+        open_image(large, obey_exif=True)
+    monkeypatch.setattr(images, "MAX_PROGRESSIVE_PIXELS", 3000)
+    with pytest.raises(BadImage, match="megapixels"):
+        open_image(KINDS["progressive"], obey_exif=True)
 
 
 HEIC = Path(__file__).parent / "heic"
@@ -315,18 +315,18 @@ HEIC = Path(__file__).parent / "heic"
 
 def test_heic_is_read_with_the_extra():
     pytest.importorskip("pi_heif")
-    turned = open_picture(HEIC / "turned.heic", obey_exif=True)  # 64 × 48: white above, red to the left, blue
+    turned = open_image(HEIC / "turned.heic", obey_exif=True)  # 64 × 48: white above, red to the left, blue
     assert turned.shape == (64, 48, 3)
     for place, colour in (((5, 40), (240, 240, 240)), ((10, 10), (200, 30, 30)), ((50, 10), (30, 30, 200))):
         assert np.abs(turned[place].astype(int) - colour).max() < 20
-    alpha = open_picture(HEIC / "alpha.heic", obey_exif=True)  # transparent to the left
+    alpha = open_image(HEIC / "alpha.heic", obey_exif=True)  # transparent to the left
     assert np.abs(alpha[40, 10].astype(int) - 255).max() < 5
     assert np.abs(alpha[40, 60].astype(int) - (30, 30, 200)).max() < 20
-    with pytest.raises(BadPicture, match="cannot be read"):
-        open_picture((HEIC / "turned.heic").read_bytes()[:400], obey_exif=True)
+    with pytest.raises(BadImage, match="cannot be read"):
+        open_image((HEIC / "turned.heic").read_bytes()[:400], obey_exif=True)
 
 
 def test_without_the_extra_heic_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    with pytest.raises(BadPicture, match=r"is an image in HEIC, .*albef\[heic\]"):
-        open_picture(HEIC / "turned.heic", obey_exif=True)
+    with pytest.raises(BadImage, match=r"is an image in HEIC, .*albef\[heic\]"):
+        open_image(HEIC / "turned.heic", obey_exif=True)

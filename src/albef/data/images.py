@@ -21,7 +21,7 @@ from albef.errors import reading
 from albef.manifest import plain
 
 # A file, its content, a Pillow image, or an array: uint8 [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA.
-Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 Transparent = Literal["white", "dropped"]
 
 MAX_PIXELS = 100_000_000  # that are decoded
@@ -35,7 +35,7 @@ MAX_BYTES = 1_000_000_000  # of a file
 _OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 _OPENCV_MODES = frozenset({"RGB", "L", "I;16"})
 
-# The EXIF orientation says how the stored picture lies; these bring it upright.
+# The EXIF orientation says how the stored image lies; these bring it upright.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -47,38 +47,38 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class BadPicture(UserError):
-    """Something that cannot be used as a picture; the message names the file and the reason."""
+class BadImage(UserError):
+    """Something that cannot be used as an image; the message names the file and the reason."""
 
 
-def open_picture(
-    picture: Picture, *, obey_exif: bool, transparent: Transparent = "white", shrink: bool = True
+def open_image(
+    image: ImageInput, *, obey_exif: bool, transparent: Transparent = "white", shrink: bool = True
 ) -> np.ndarray:
-    """The picture as uint8 [H, W, 3], RGB, without alpha; of an animation the first frame.
+    """The image as uint8 [H, W, 3], RGB, without alpha; of an animation the first frame.
 
-    `picture` is a file's path or its content, a Pillow image, or an array: uint8 [H, W] grey, [H, W, 3] RGB or
+    `image` is a file's path or its content, a Pillow image, or an array: uint8 [H, W] grey, [H, W, 3] RGB or
     [H, W, 4] RGBA. With `obey_exif` it is turned upright as its EXIF data say; published data sets were read without.
     `transparent`: whether what shows through is white, or alpha is dropped, as published, which leaves the colours
     that were hidden. With `shrink` a JPEG of more than 100 megapixels comes smaller; without it is refused, for what
-    is measured in its pixels. Raises `BadPicture` when it is missing, unreadable, truncated or empty, when nothing
+    is measured in its pixels. Raises `BadImage` when it is missing, unreadable, truncated or empty, when nothing
     says which of its values is white, and when its header announces too many pixels, which is found out before
     decoding.
     """
-    name = str(picture) if isinstance(picture, str | os.PathLike) else "the picture"
+    name = str(image) if isinstance(image, str | os.PathLike) else "the image"
     reading.set(name)
     try:
-        if isinstance(picture, np.ndarray):
-            return _of_array(picture, transparent)
-        if not isinstance(picture, str | os.PathLike | bytes | Image.Image):
+        if isinstance(image, np.ndarray):
+            return _of_array(image, transparent)
+        if not isinstance(image, str | os.PathLike | bytes | Image.Image):
             raise _Refused(
-                f"is a {type(picture).__name__}; give a path, a file's content as bytes, a Pillow image or an array."
+                f"is a {type(image).__name__}; give a path, a file's content as bytes, a Pillow image or an array."
             )
         with _without_warnings:
-            if isinstance(picture, Image.Image):
-                pixels = _rgb(picture, transparent)
-                orientation = _orientation(picture) if obey_exif else 1
+            if isinstance(image, Image.Image):
+                pixels = _rgb(image, transparent)
+                orientation = _orientation(image) if obey_exif else 1
             else:
-                with io.BytesIO(picture) if isinstance(picture, bytes) else _file(picture) as file:
+                with io.BytesIO(image) if isinstance(image, bytes) else _file(image) as file:
                     header = _header(file, shrink)
                     file.seek(0)
                     data = file.read()
@@ -87,13 +87,13 @@ def open_picture(
         upright = _UPRIGHT.get(orientation)
         return np.ascontiguousarray(upright(pixels) if upright else pixels)
     except _Refused as error:
-        raise BadPicture(f"{name}: {error}") from None
+        raise BadImage(f"{name}: {error}") from None
     except Exception as error:  # whatever a decoder raises on broken content: that is no closed list
-        raise BadPicture(f"{name}: cannot be read as a picture ({plain(error)}).") from None
+        raise BadImage(f"{name}: cannot be read as an image ({plain(error)}).") from None
 
 
 class _Refused(Exception):
-    """What is wrong with a picture, in a sentence without its name."""
+    """What is wrong with an image, in a sentence without its name."""
 
 
 _REFUSED_SIZE = "has more than {} megapixels; shrink it."
@@ -113,14 +113,14 @@ def _file(path: str | os.PathLike[str]) -> BinaryIO:
         ) from None
     if not stat.S_ISREG(found.st_mode):
         what = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
-        raise _Refused(f"cannot be read as a picture (it is a {what}).")
+        raise _Refused(f"cannot be read as an image (it is a {what}).")
     if found.st_size > MAX_BYTES:
         raise _Refused(f"has more than {MAX_BYTES // 1_000_000} megabytes; shrink it.")
     return open(path, "rb")
 
 
 def _header(file: BinaryIO, shrink: bool) -> Image.Image:
-    """The picture with only its header read; raises `_Refused` for other files and for huge pictures."""
+    """The image with only its header read; raises `_Refused` for other files and for huge images."""
     start = file.read(START_BYTES)
     file.seek(0)
     kind = image_format(start)
@@ -136,7 +136,7 @@ def _header(file: BinaryIO, shrink: bool) -> Image.Image:
         else:
             header = Image.open(file, formats=[kind])
     except UnidentifiedImageError:
-        raise _Refused(f"cannot be read as a picture (it begins as {kind}, but goes on otherwise).") from None
+        raise _Refused(f"cannot be read as an image (it begins as {kind}, but goes on otherwise).") from None
     except Image.DecompressionBombError:
         raise _Refused(_REFUSED_SIZE.format(MAX_PIXELS // 1_000_000)) from None
     most = MAX_PIXELS
@@ -151,12 +151,12 @@ def _why_none(start: bytes) -> str:
     if not start:
         return "is empty."
     if start.lstrip().startswith(b"<"):
-        return "holds HTML or XML, not a picture; download it again."
-    return f"is not a picture of a known format ({', '.join(FORMATS)})."
+        return "holds HTML or XML, not an image; download it again."
+    return f"is not an image of a known format ({', '.join(FORMATS)})."
 
 
 def _heif(file: BinaryIO) -> Image.Image:
-    """A HEIC or HEIF picture with only its header read."""
+    """A HEIC or HEIF image with only its header read."""
     from pi_heif import HeifImageFile  # of an extra
 
     header: Image.Image = HeifImageFile(file)
@@ -241,7 +241,7 @@ def _eight_bits(image: Image.Image, transparent: Transparent) -> np.ndarray:
 
 
 def _of_array(array: np.ndarray, transparent: Transparent) -> np.ndarray:
-    """uint8 [H, W, 3] of an array that is a picture."""
+    """uint8 [H, W, 3] of an array that is an image."""
     channels = array.shape[2] if array.ndim == 3 else 1 if array.ndim == 2 else 0
     if array.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in array.shape:
         raise _Refused(
@@ -256,14 +256,14 @@ def _of_array(array: np.ndarray, transparent: Transparent) -> np.ndarray:
 
 
 def _orientation(header: Image.Image, data: bytes | None = None) -> int:
-    """The EXIF orientation, 1 to 8; 1 = as stored. `data`: the file's content, unless the picture is decoded."""
+    """The EXIF orientation, 1 to 8; 1 = as stored. `data`: the file's content, unless the image is decoded."""
     if header.format == "TIFF":  # Pillow has turned it while decoding
         return 1
     if header.format == "PNG" and data is not None and b"eXIf" not in data:
-        return 1  # Pillow would decode the picture to be sure of it
+        return 1  # Pillow would decode the image to be sure of it
     try:
         orientation: int = header.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF data say nothing of the picture
+    except Exception:  # broken EXIF data say nothing of the image
         return 1
     return orientation
 
