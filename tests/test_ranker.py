@@ -73,7 +73,7 @@ def test_everything_is_decoded_and_encoded_once(
     monkeypatch.setattr(engine_module, "RERANKED", reranked)
     monkeypatch.setattr(
         preparing,
-        "open_picture",
+        "open_image",
         lambda path, **options: opened.append(path) or open_image(path, **options),
     )
     engine.model.image_encoder.register_forward_hook(lambda _, given, __: seen.extend(given[0]))

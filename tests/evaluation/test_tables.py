@@ -48,7 +48,7 @@ def test_recalls_stand_by_split_and_score_in_their_order() -> None:
     assert [line[-1] for line in lines if "itc" in line] == ["50.0", "11.0", "21.0"]
     heading = lines[:2]
     assert heading[0] == ["text→image", "image→text"]
-    assert heading[1] == ["%", "by", "@1", "@5", "@10", "@1", "@5", "@10", "mean"]
+    assert heading[1] == ["%", "score", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10", "mean"]
     assert not any("foils" in line for line in lines)
 
 
@@ -57,14 +57,14 @@ def test_foils_stand_below() -> None:
     lines = cells(metrics_table(RECALLED | foils | {"test/itm/foil_relation": 0.55}))
     assert ["test", "itm", "90.0", "90.0", "90.0", "90.0", "90.0", "55.0"] in lines
     assert ["foils"] in lines
-    assert ["%", "by", "noun", "count", "size", "background", "location", "relation"] in lines
+    assert ["%", "score", "noun", "count", "size", "background", "location", "relation"] in lines
 
 
 def test_figures_of_a_task_stand_beside_their_control() -> None:
     metrics = bounded("test/accuracy", 0.5) | bounded("test/blind/accuracy", 0.3) | {"test/count": 9.0}
     metrics |= bounded("unseen_vendor/blind/open_accuracy", 0.2)
     lines = cells(task_table(metrics))
-    assert lines[0] == ["%", "with", "its", "image", "blind:", "another's", "image"]
+    assert lines[0] == ["%", "with", "its", "image", "blind:", "another", "image"]
     assert ["test/accuracy", "50.0", "(46–57)", "30.0", "(26–37)"] in lines
     assert ["unseen", "vendor/open", "accuracy", "20.0", "(16–27)"] in lines
     assert len(lines) == 4
@@ -114,19 +114,19 @@ def test_what_tables_look_like() -> None:
     """Words at the left, numbers at the right, a line below the heading."""
     recalled = {f"test/itc/t2i_r{k}": value for k, value in ((1, 0.0512), (5, 0.4), (10, 1.0))}
     assert shown(metrics_table(recalled | {"test/itc/foil_noun": 0.5})) == [
-        "                     text→image               image→text",
-        " %              by             @1    @5    @10            @1  @5  @10  mean",
+        "                       text→image               image→text",
+        " %              score         R@1   R@5   R@10         R@1  R@5  R@10  mean",
         " ──────────────────────────────────────────────────────────────────────────",
         " test           itc           5.1  40.0  100.0",
-        "                     foils",
-        " %              by    noun  count  size  background  location  relation",
-        " ──────────────────────────────────────────────────────────────────────",
-        " test           itc   50.0",
+        "                       foils",
+        " %              score   noun  count  size  background  location  relation",
+        " ────────────────────────────────────────────────────────────────────────",
+        " test           itc     50.0",
     ]
     assert shown(task_table(bounded("test/accuracy", 0.5) | bounded("test/blind/accuracy", 0.05))) == [
-        "  %               with its picture   blind: another's picture",
-        " ─────────────────────────────────────────────────────────────",
-        "  test/accuracy       50.0 (46–57)                 5.0 (1–12)",
+        "  %               with its image   blind: another image",
+        " ───────────────────────────────────────────────────────",
+        "  test/accuracy     50.0 (46–57)             5.0 (1–12)",
     ]
     assert shown(confusion_table(shares("test", *[(0.1, 0.1, 0.8)] * 3), "test")) == [
         "               test: answered, out of 100",

@@ -68,9 +68,9 @@ def test_every_published_way_is_open(tmp_path: Path, name: str, task_name: str) 
             "entailment",
             r"this model \(for nlvr\) lacks fusion_encoder\.layers\.0\..* that Entailment",
         ),
-        ("nlvr", "vqa", "a model for nlvr"),
-        ("ve", "pretrain", "a model for entailment"),
-        ("pretrain_nlvr", "pretrain", "a model for contrast, text_assignment"),
+        ("nlvr", "vqa", r"this model \(for nlvr\) lacks"),
+        ("ve", "pretrain", r"this model \(for entailment\)"),
+        ("pretrain_nlvr", "pretrain", r"this model \(for contrast, text_assignment\)"),
     ],
 )
 def test_a_model_of_another_task_is_refused_by_name(

@@ -351,7 +351,7 @@ def test_chosen_layers_of_a_bert_and_no_mlm_head() -> None:
             {"text_mlp_width": 64, "max_positions": 9, "max_tokens": 9},
             "Set model.text_mlp_width to 32, model.max_positions to 12",
         ),
-        ({"text_width": 8, "text_heads": 1}, "set model.text_width to 16"),
+        ({"text_width": 8, "text_heads": 1}, "Set model.text_width to 16"),
     ],
 )
 def test_other_sizes_of_a_bert_are_told_with_the_setting(changed, message: str) -> None:
@@ -366,7 +366,7 @@ def test_other_sizes_of_a_bert_are_told_with_the_setting(changed, message: str) 
         (without(bert(), "embeddings.token_type_embeddings.weight"), "lacks .*token_type_embeddings"),
         (
             bert() | {"encoder.layer.1.attention.self.distance_embedding.weight": torch.zeros(3, 8)},
-            r"layers have parts that ours lack \(bert.encoder.layer.1.attention.self.distance",
+            r"layers have parts that albef.s layers lack \(bert.encoder.layer.1.attention.self.distance",
         ),
     ],
 )

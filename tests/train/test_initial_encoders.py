@@ -75,7 +75,7 @@ def test_misfits_name_file_and_setting(tmp_path: Path) -> None:
     train, _ = unimodal(tmp_path)
     wide = dataclasses.replace(toy.MODEL, image_mlp_width=64)
     with pytest.raises(
-        UserError, match=r"image.model.safetensors: its shapes don't fit.*image_mlp_width to 32"
+        UserError, match=r"image.model.safetensors: its shapes do not fit.*image_mlp_width to 32"
     ):
         initial_encoders(train, wide)
     (tmp_path / "text" / "config.json").write_text(json.dumps({"num_attention_heads": 4}))
@@ -107,7 +107,7 @@ def test_a_run_that_can_t_start_leaves_nothing_behind(tmp_path: Path) -> None:
     deeper = dataclasses.replace(
         toy.config(train=train), model=dataclasses.replace(toy.MODEL, fusion_depth=3)
     )
-    with pytest.raises(UserError, match=r"choose 4 of them with train\.init_text_layers"):
+    with pytest.raises(UserError, match=r"choose 4 layers with train\.init_text_layers"):
         prepare(deeper, tmp_path / "run")
     both = dataclasses.replace(train, init=str(tmp_path / "model"))
     with pytest.raises(UserError, match=r"train.init gives every encoder its weights: leave it out"):

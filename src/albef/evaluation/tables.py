@@ -30,7 +30,7 @@ def metrics_table(metrics: Metrics) -> Table:
     """Recalls (R@1 with its interval) and below them foil accuracies, by split and score."""
     recalled = {"t2i": "text→image", "i2t": "image→text"}
     headings = [
-        {f"{way}_r{k}": f"{name if k == 1 else ''}\n@{k}" for way, name in recalled.items() for k in RECALLS}
+        {f"{way}_r{k}": f"{name if k == 1 else ''}\nR@{k}" for way, name in recalled.items() for k in RECALLS}
         | {"r_mean": "\nmean"},
         {f"foil_{kind}": f"{'foils' if kind == FOILS[0] else ''}\n{kind}" for kind in FOILS},
     ]
@@ -38,7 +38,7 @@ def metrics_table(metrics: Metrics) -> Table:
     for heading in headings:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("\n%", min_width=13)
-        table.add_column("\nby")
+        table.add_column("\nscore")
         for title in heading.values():
             table.add_column(title, justify="right")
         for split in dict.fromkeys(name.rsplit("/", 2)[0] for name in metrics):
@@ -54,7 +54,7 @@ def metrics_table(metrics: Metrics) -> Table:
 def task_table(metrics: Metrics) -> Table:
     """Every figure that has an interval, beside what the same model reaches blind."""
     table = Table(box=box.SIMPLE_HEAD)
-    for title in ("%", "with its image", "blind: another's image"):
+    for title in ("%", "with its image", "blind: another image"):
         table.add_column(title, justify="left" if title == "%" else "right")
     for name in measured(metrics):
         split, metric = name.split("/", 1)
