@@ -75,10 +75,10 @@ def test_a_run_at_work_is_listed_so(tmp_path: Path, holding: Holding) -> None:
     folder = tmp_path / "run"
     prepare(toy.config(), folder)
     process, _ = holding(folder)
-    assert run_state(folder).state == "at work"
+    assert run_state(folder).state == "running"
     process.kill()
     process.wait()
-    assert run_state(folder).state == "begun"
+    assert run_state(folder).state == "started, no checkpoint"
 
 
 def test_a_run_holds_its_folder_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Whether the settings of a run go together, and what `task.compat: official` makes of them."""
+"""Whether the settings of a run are compatible, and which settings `task.compat: official` stands for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from albef.errors import UserError
 
-# What `compat: official` means, setting by setting: the published behaviour wherever our default is another one.
+# What `compat: official` sets: the published behaviour wherever our default differs.
 OFFICIAL: dict[str, object] = {
     "task.teacher_dropout": True,
     "task.random_queue": True,
@@ -26,24 +26,27 @@ def check_agreement(config: Any) -> None:
     model, data, task, layer = config.model, config.data, config.task, config.evaluate.layer
     contrast_alone = task.name == "pretrain" and task.losses == ("itc",)
     if model.fusion_depth == 0 and not contrast_alone:
-        raise UserError("model.fusion_depth is 0, which is enough for the loss itc alone: set at least 1.")
+        raise UserError(
+            "model.fusion_depth is 0, which only works with the loss itc alone: set it to at least 1."
+        )
     if layer is not None and layer >= model.fusion_depth:
         raise UserError(
-            f"evaluate.layer is {layer}, but model.fusion_depth is {model.fusion_depth}: layers count from 0."
+            f"evaluate.layer is {layer}, but model.fusion_depth is {model.fusion_depth} and layers count from 0: "
+            f"choose a lower layer, or leave it out."
         )
     if task.name == "pretrain" and task.align_first and "itc" not in task.losses:
         raise UserError(
-            f"task.align_first is {task.align_first}, steps of the loss itc alone, which task.losses has not: "
-            f"add it there, or set task.align_first to 0."
+            f"task.align_first is {task.align_first}, so training starts with the loss itc alone, but task.losses "
+            f"lacks it: add itc there, or set task.align_first to 0."
         )
     masks_nothing = not data.mlm_probability and not data.mlm_content_only
     if task.name == "pretrain" and "mlm" in task.losses and masks_nothing:
-        raise UserError("data.mlm_probability is 0, so no word is masked: take mlm out of task.losses.")
+        raise UserError("data.mlm_probability is 0, so no token is masked: remove mlm from task.losses.")
     check_training(config.train)
     if task.compat and (key := deviating(config)):
         raise UserError(
-            f"task.compat is official, but {key} is {setting(config, key)}: from Python call official(config), "
-            f"which sets all that it stands for, or leave task.compat empty."
+            f"task.compat is official, but {key} is {setting(config, key)}: in Python call official(config), which "
+            f"sets all of its settings, or leave task.compat empty."
         )
 
 
@@ -51,19 +54,22 @@ def check_training(train: Any) -> None:
     """Raises `UserError` for settings of a `TrainConfig` that contradict each other."""
     if train.init and (train.init_image or train.init_text):
         raise UserError(
-            "train.init gives every encoder its weights: leave it out, or train.init_image and train.init_text."
+            "train.init already gives all encoders their weights: leave it out, or leave out train.init_image and "
+            "train.init_text."
         )
     for name in ("init_image", "init_text"):
         if getattr(train, f"{name}_layers") and not getattr(train, name):
-            raise UserError(f"train.{name}_layers chooses from the layers of train.{name}: name that too.")
+            raise UserError(
+                f"train.{name}_layers chooses layers of train.{name}, which is not set: set it too."
+            )
     if train.linear == "onednn" and train.precision == "bf16":
         raise UserError(
-            "train.linear is onednn, whose products are fp32: set train.precision to fp32 or auto."
+            "train.linear is onednn, which computes in fp32 only: set train.precision to fp32 or auto."
         )
 
 
 def deviating(config: Any) -> str:
-    """The first setting of a `Config` that is not as published, as `section.name`; empty where all are."""
+    """The first setting of a `Config` that is not as published, as `section.name`; empty if all are."""
     return next((key for key, value in OFFICIAL.items() if setting(config, key) != value), "")
 
 

@@ -1,6 +1,7 @@
-"""Every setting of a run, as frozen dataclasses whose defaults are the paper's values and the robust behaviour.
+"""Every setting of a run, as frozen dataclasses. Defaults are the paper's values, or the robust behaviour.
 
-The comment above or beside a setting is its meaning, which `albef settings` prints.
+The comment above or beside a setting is its meaning: `albef settings` and docs/options.md show it. "Published" is the
+behaviour of the code that was published with the paper.
 """
 
 from __future__ import annotations
@@ -17,55 +18,64 @@ from albef.setting_checks import ABOVE_0, BELOW_1, check_ranges, check_types, si
 from albef.sizes import OF_SIZE
 
 TaskName = Literal["pretrain", "retrieval", "vqa", "entailment", "text_assignment", "nlvr", "grounding"]
-TEMPERATURE_RANGE = (0.001, 0.5)  # within which training keeps it, as published
-LARGEST_SEED = 2**63 - 1  # that torch's generator takes
+TEMPERATURE_RANGE = (0.001, 0.5)  # training keeps the temperature within it, as published
+LARGEST_SEED = 2**63 - 1  # the largest that torch's generator takes
 LONGEST_TIMEOUT_SECONDS = 10**9
 MOST_AT_ONCE = 1_024  # threads and processes
 
 
 def is_drawn(source: str) -> bool:
-    """Whether a `data.source` is the pictograms, of any task, and not a file or folder of the user's."""
+    """Whether a `data.source` is pictograms (of any task) rather than the user's own file or folder."""
     return source.partition(":")[0] == "pictograms"
 
 
 @sized(OF_SIZE)
 @dataclass(frozen=True)
 class ModelConfig:
-    """Widths and depths of the model, and what it expects of its input. Defaults: the published `base` model."""
+    """The model: widths, depths and inputs. Defaults: the published model, size base."""
 
-    size: Literal["tiny", "small", "base"] = "base"  # fills in widths and depths that are not given
-    image_size: int = 256  # pixels a side; a multiple of patch_size
-    patch_size: int = 16  # pixels a side of a patch, which becomes one image token
+    # fills in the widths and depths below that you do not set
+    size: Literal["tiny", "small", "base"] = "base"
+    image_size: int = 256  # side of the square image that the model sees, in pixels; a multiple of patch_size
+    patch_size: int = 16  # side of a patch, in pixels; each patch becomes one image token
     image_width: int = 768  # width of the image encoder's tokens
-    image_depth: int = 12  # layers of the image encoder
-    image_heads: int = 12  # attention heads of the image encoder
+    image_depth: int = 12  # number of layers of the image encoder
+    image_heads: int = 12  # number of attention heads in each layer of the image encoder
     image_mlp_width: int = 3072  # hidden width of the MLP in each layer of the image encoder
-    text_width: int = 768  # width of the tokens of the text and fusion encoders
-    text_depth: int = 6  # layers of the text encoder
-    fusion_depth: int = 6  # layers of the fusion encoder, in which text tokens attend to image tokens
-    text_heads: int = 12  # attention heads of the text and fusion encoders
-    text_mlp_width: int = 3072  # hidden width of the MLP in each layer of the text and fusion encoders
-    feature_width: int = 256  # width of the features by which images and texts are compared (ITC)
-    # bert: BERT's vocabulary. trained: at most vocab_size word pieces, learnt from the captions of the run.
+    text_width: int = 768  # width of the tokens of the text encoder and the fusion encoder
+    text_depth: int = 6  # number of layers of the text encoder
+    fusion_depth: int = 6  # number of layers of the fusion encoder, where text tokens attend to image tokens
+    text_heads: int = 12  # number of attention heads in each layer of the text encoder and the fusion encoder
+    # hidden width of the MLP in each layer of the text encoder and the fusion encoder
+    text_mlp_width: int = 3072
+    feature_width: int = 256  # length of the features by which ITC compares images and texts
+    # bert: the vocabulary of BERT. trained: a vocabulary learnt from the captions of the run, of at most vocab_size
+    # word pieces
     vocabulary: Literal["bert", "trained"] = "bert"
-    vocab_size: int = 30522  # word pieces in the vocabulary
-    max_positions: int = 512  # position embeddings of the text encoder: tokens of the longest text
-    dropout: float = 0.1  # of hidden states and attention probabilities in the text and fusion encoders
-    initial_temperature: float = 0.07  # what similarities are divided by at the start; it is learnt
-    # Standard deviation of the initial linear and embedding weights. Narrow models need more to pass a signal on.
+    vocab_size: int = 30522  # number of word pieces in the vocabulary
+    # number of position embeddings of the text encoder; no text can have more tokens
+    max_positions: int = 512
+    # dropout rate in the text encoder and the fusion encoder, of hidden states and attention
+    dropout: float = 0.1
+    # temperature that similarities are divided by at the start; training learns it
+    initial_temperature: float = 0.07
+    # standard deviation of random initial weights (linear layers and embeddings); narrow models need more
     initial_std: float = 0.02
-    # Image position embeddings start as 2-D sines and cosines instead of noise (published: noise). They are learnt.
+    # start the position embeddings of the image encoder as sines and cosines instead of noise; training learns them;
+    # published: false
     sine_positions: bool = False
-    # The fusion encoder sees the image patches without the class token, and each patch with its position added again.
-    # Published: all tokens. The class token tells what is in the image, so fusion need not look at the patches.
+    # the fusion encoder sees the patches with their positions added once more, and no class token. So it must look at
+    # the patches: the class token alone would tell what the image shows. Published: false (all tokens)
     fuse_placed_patches: bool = False
-    max_tokens: int = 25  # longest text in tokens, [CLS] included; the rest is cut off
-    max_words: int = 30  # longest text in words; the rest is cut off before tokenising
-    # Texts end in [SEP]. Published texts don't; those of LAVIS's models do.
-    append_sep: bool = False
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # of pixels, per channel (CLIP's)
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)  # of pixels, per channel (CLIP's)
-    # Transparent parts of an image become white, as people see them, or (published) show the colours that alpha hid.
+    max_tokens: int = 25  # longest text in tokens, [CLS] included; the rest of a longer text is cut off
+    max_words: int = 30  # longest text in words; the rest of a longer text is cut off before tokenising
+    append_sep: bool = False  # end texts with the token [SEP], as LAVIS does; published: false
+    # mean of the pixels of each channel, subtracted from images; red, green, blue (from CLIP)
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    # standard deviation of the pixels of each channel, which divides images (from CLIP)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    # what becomes of transparent pixels. white: they become white. dropped: transparency is ignored, so hidden
+    # colours appear (published)
     transparent: Literal["white", "dropped"] = "white"
 
     def __post_init__(self) -> None:
@@ -84,18 +94,18 @@ class ModelConfig:
                 ("initial_temperature",): TEMPERATURE_RANGE,
                 ("dropout",): (0, BELOW_1),
                 ("max_tokens",): (2 + self.append_sep, self.max_positions),
-                # Far beyond what anybody builds; a number that slipped would take the memory of a machine.
+                # Far above any real model: a mistyped number would use up the memory of the machine.
                 ("image_size", "patch_size"): (-math.inf, 100_000),
                 ("image_depth", "text_depth", "fusion_depth"): (-math.inf, 1_000),
                 (*encoders, "feature_width", "max_positions", "max_words"): (-math.inf, 1_000_000),
-                ("vocab_size",): (6, 10_000_000),  # five special tokens and a piece
+                ("vocab_size",): (6, 10_000_000),  # five special tokens and one word piece
             },
         )
         if self.image_size % self.patch_size:
             raise UserError(
                 f"model.image_size {self.image_size} is not divisible by model.patch_size {self.patch_size}: "
                 f"choose {self.image_size // self.patch_size * self.patch_size or self.patch_size} "
-                f"or another multiple of the patch."
+                f"or another multiple of the patch size."
             )
         for encoder, width, heads in (
             ("image", self.image_width, self.image_heads),
@@ -104,12 +114,12 @@ class ModelConfig:
             if width % heads:
                 raise UserError(
                     f"model.{encoder}_width {width} is not divisible by model.{encoder}_heads {heads}: "
-                    f"every head needs the same width, so change one of the two."
+                    f"all heads have the same width, so change one of the two."
                 )
 
     @property
     def grid(self) -> int:
-        """Patches along one side of the picture."""
+        """Number of patches along one side of the image."""
         return self.image_size // self.patch_size
 
 
@@ -122,29 +132,32 @@ SIZES: dict[str, ModelConfig] = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where image–text pairs come from and what is drawn from them. Defaults: the published pre-training."""
+    """The data: where images and texts come from, and how they are augmented. Defaults: the published pre-training."""
 
-    # An annotation file, a folder of images with a .txt beside each, or the generated images "pictograms"
-    # ("pictograms:vqa" and so on for other tasks).
+    # training data: an annotation file, a folder of images with a .txt file beside each, or pictograms (generated
+    # images; other tasks: pictograms:vqa, pictograms:retrieval, …)
     source: str = "pictograms"
-    image_root: str = ""  # folder that image paths begin at (default: the folder of the annotation file)
-    # Beginning that is removed from image paths first, such as the folder of the machine that they come from.
+    # folder that the image paths start from (default: the folder of the annotation file)
+    image_root: str = ""
+    # text to remove from the beginning of every image path, such as a folder of another machine
     strip_prefix: str = ""
-    count: int = 20_000  # pictograms: image-text pairs in an epoch; every epoch draws new ones
-    num_nouns: int = 24  # pictograms: how many different things are drawn, the easiest first
-    # Annotation file or folder on which the finished model is evaluated. Pictograms need none.
-    validation: str = ""
-    # vqa: JSON list of the answers that the model chooses from (default: the most frequent training answers; of
-    # pictograms: those of the first 20,000 questions).
+    count: int = 20_000  # pictograms: number of image–text pairs in an epoch; every epoch has new ones
+    num_nouns: int = 24  # pictograms: number of different things in the images, the easiest first
+    validation: str = ""  # annotation file or folder to measure the trained model on; pictograms need none
+    # vqa: JSON list of the answers that the model chooses from (default: the 3,192 most frequent training answers, of
+    # pictograms those of the first 20,000 questions)
     answer_list: str = ""
-    # grounding: JSON file of proposed boxes, {"image number": [[x, y, w, h], …]}
+    # grounding: JSON file of proposed boxes in pixels, {"image number": [[x, y, width, height], …]}
     detections: str = ""
-    caption_noise: float = 0.2  # pictograms: share of training captions that are as noisy as web text
-    # pictograms: weights of the kinds of training image: single, pair, group, mixed (default: docs/pictograms.md)
+    # pictograms: share of training captions that are as wrong as captions on the web
+    caption_noise: float = 0.2
+    # pictograms: weight of each kind of training image, such as {single: 1, pair: 2}; kinds are single, pair, group
+    # and mixed (default: docs/pictograms.md)
     mix: dict[str, float] = field(default_factory=dict)
-    twin_share: float = 0.5  # pictograms: share of neighbouring images that differ in one thing only
-    twins_from_epoch: int = 0  # pictograms: first epoch that has such neighbours
-    # pictograms: what neighbouring images may differ in
+    # pictograms: share of training images that come in twins, two images that differ in one thing
+    twin_share: float = 0.5
+    twins_from_epoch: int = 0  # pictograms: first epoch with twins
+    # pictograms: what twins may differ in
     twin_aspects: tuple[Literal["noun", "count", "size", "background", "location", "relation"], ...] = (
         "noun",
         "count",
@@ -153,24 +166,24 @@ class DataConfig:
         "location",
         "relation",
     )
-    # Smallest and largest area of the random crop, as shares of the image; (1, 1) takes the whole image.
+    # smallest and largest area of the random crop, as shares of the image; [1, 1]: no crop
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    flip: bool = True  # mirror half of the training images; turn off where captions say left and right
-    randaugment: bool = True  # two random changes of colours or geometry to each training image
-    mlm_probability: float = 0.15  # share of tokens that are masked (MLM)
-    # Never mask words such as "a" and "on", and mask at least one other word in every caption.
+    flip: bool = True  # mirror half of the training images; set false if captions say left and right
+    randaugment: bool = True  # change every training image by two random operations on colour or geometry
+    mlm_probability: float = 0.15  # share of tokens that are masked for MLM
+    # mask at least one word per caption, and never words such as "a" and "on"; published: false
     mlm_content_only: bool = False
-    # Training turns images as their EXIF says (published: False). Models in use always do, and so does evaluation,
-    # except for grounding, whose boxes are those of the stored image.
+    # turn training images as their EXIF data say; published: false. Evaluation and use always turn them, except
+    # grounding, whose boxes belong to the stored image
     obey_exif: bool = True
-    max_bad_fraction: float = 0.01  # share of unreadable images and empty captions at which training stops
-    workers: int = 0  # data-loading processes for each training process; 0: load in the training process
+    max_bad_fraction: float = 0.01  # stop the run if more than this share of images and captions is unusable
+    workers: int = 0  # number of data-loading processes per training process; 0: load in the training process
 
     def __post_init__(self) -> None:
         check_types("data.", self)
         if not self.source:
             raise UserError(
-                "data.source is empty: name an annotation file, a folder of pictures or pictograms."
+                "data.source is empty: name an annotation file, a folder of images, or pictograms."
             )
         ranges = {
             ("caption_noise", "twin_share", "mlm_probability", "max_bad_fraction"): (0, 1),
@@ -181,9 +194,11 @@ class DataConfig:
         }
         check_ranges("data", self, ranges)
         if self.crop_scale[0] > self.crop_scale[1]:
-            raise UserError(f"data.crop_scale is {self.crop_scale}, but it must have the smaller one first.")
+            raise UserError(f"data.crop_scale is {self.crop_scale}, but the smaller share must come first.")
         if not self.twin_aspects:
-            raise UserError("data.twin_aspects is empty: name at least one, or set data.twin_share to 0.")
+            raise UserError(
+                "data.twin_aspects is empty: name at least one aspect, or set data.twin_share to 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -191,26 +206,33 @@ class TaskConfig:
     """What is learnt: the losses, the teacher and the queue."""
 
     name: TaskName = "pretrain"  # what the model is trained for
-    # pretrain: the losses that are summed. Search and recall need itc. Other tasks have losses of their own.
+    # pretrain: the losses that are added up. Search needs itc. Other tasks have their own losses
     losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
-    alpha: float = 0.4  # weight of the teacher's soft targets (momentum distillation)
-    # Steps over which alpha grows from 0; -1: the first epoch, as published.
+    alpha: float = 0.4  # weight of the teacher's soft targets against the true ones, from 0 to 1
+    # number of steps over which alpha grows from 0 to its value; -1: the first epoch, as published
     alpha_ramp_steps: int = -1
-    # The teacher gives soft targets. Its features are contrasted with in any case.
+    # learn from the teacher's soft targets; if false, ITC still uses the teacher's features
     distill: bool = True
-    momentum: float = 0.995  # of the teacher: share of its weights that it keeps at each step
-    queue_size: int = 65_536  # teacher features of past pairs that ITC contrasts with, besides the batch
-    # pretrain, retrieval, grounding: share of the steps, at the beginning, that train with ITC alone
+    # share of its weights that the teacher keeps at each step; the rest comes from the student
+    momentum: float = 0.995
+    queue_size: int = 65_536  # number of past pairs whose teacher features ITC uses as further negatives
+    # pretrain, retrieval, grounding: share of the steps at the start that train ITC alone
     align_first: float = 0.0
-    # pretrain, retrieval, grounding: share of the later steps over which ITM negatives go from random to hard
+    # pretrain, retrieval, grounding: share of the remaining steps over which the negatives of ITM change from random
+    # ones to hard ones
     hardness_ramp: float = 0.0
-    teacher_dropout: bool = False  # the teacher keeps dropout on (published: True)
-    random_queue: bool = False  # the queue starts full of random unit vectors as negatives (published: True)
-    mask_same_pairs: bool = True  # the same image or the same caption is never a negative (published: False)
-    count_first_token_twice: bool = False  # in ranking answers (published: True)
-    # ITC contrasts with the pairs of all processes and the queue (published: of the own process and the queue).
+    teacher_dropout: bool = False  # use dropout in the teacher; published: true
+    # start with a queue full of random features, which count as negatives; published: true
+    random_queue: bool = False
+    # never use the same image or the same caption as a negative; published: false
+    mask_same_pairs: bool = True
+    # vqa: score answers with their first token counted twice; published: true
+    count_first_token_twice: bool = False
+    # ITC compares with the pairs of all processes and the queue. Published: false (the pairs of its own process and
+    # the queue)
     gather_batch: bool = True
-    # official: everything as published (docs/published.md); empty again where a recipe sets one of these by itself.
+    # official: compute everything as published (docs/published.md). It becomes empty if you set one of those settings
+    # yourself
     compat: Literal["", "official"] = ""
 
     def __post_init__(self) -> None:
@@ -223,66 +245,72 @@ class TaskConfig:
         }
         check_ranges("task", self, ranges)
         if not self.losses:
-            raise UserError("task.losses is empty: name at least one of itc, itm, mlm.")
+            raise UserError("task.losses is empty: name at least one of itc, itm and mlm.")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is learnt: optimizer, schedule, machine, records of the run."""
+    """How it is learnt: initial weights, optimizer, schedule, device, log and checkpoints."""
 
-    seed: int = 42  # of everything random
-    # Run or model directory whose weights training starts from (default: random weights).
-    init: str = ""
-    # Instead of init: file or folder with a ViT's weights (DeiT, DINOv2), for the image encoder.
+    seed: int = 42  # random seed of the training: initial weights, data, dropout, negatives
+    init: str = ""  # run or model to start from (default: random weights)
+    # weights of a ViT (DeiT, DINOv2) for the image encoder, a file or folder, instead of init
+    # (docs/initial-weights.md)
     init_image: str = ""
-    # Layers to take from init_image, in this order (default: all).
+    # layers of init_image to take, in this order, counted from 0 (default: all)
     init_image_layers: tuple[int, ...] = ()
-    # Instead of init: file or folder with a BERT's weights, for the text and fusion encoders. A tokenizer.json or
-    # vocab.txt in the folder becomes the vocabulary; otherwise model.vocabulary decides.
+    # weights of a BERT for the text encoder and the fusion encoder, a file or folder, instead of init. A
+    # tokenizer.json or vocab.txt in the folder becomes the vocabulary
     init_text: str = ""
-    # Layers to take from init_text, in this order (default: all). The first model.text_depth go to the text encoder,
-    # the next model.fusion_depth to the fusion encoder.
+    # layers of init_text to take, in this order, counted from 0 (default: all). The first model.text_depth go to the
+    # text encoder, the next model.fusion_depth to the fusion encoder
     init_text_layers: tuple[int, ...] = ()
-    steps: int = 100_000  # optimizer steps of the whole run
-    batch_size: int = 512  # pairs in an optimizer step, over all processes
-    # Pairs that a process computes at once; fewer need less memory (gradient accumulation). 0: its whole share.
+    steps: int = 100_000  # number of optimizer steps of the whole training
+    batch_size: int = 512  # number of pairs in an optimizer step, over all processes
+    # number of pairs that a process computes at once (gradient accumulation); fewer need less memory; 0: its whole
+    # share of the batch
     micro_batch_size: int = 0
     lr: float = 1e-4  # highest learning rate, reached after warmup_steps
-    min_lr: float = 1e-5  # learning rate at the end of the cosine
+    min_lr: float = 1e-5  # learning rate at the last step
     warmup_lr: float = 1e-5  # learning rate at the first step
-    warmup_steps: int = 2000  # steps in which the learning rate rises from warmup_lr to lr
-    # cosine: the learning rate changes at every step. published: once an epoch, after the warm-up.
+    warmup_steps: int = 2000  # number of steps over which the learning rate rises from warmup_lr to lr
+    # cosine: the learning rate changes at every step. published: it changes once per epoch
     schedule: Literal["cosine", "published"] = "cosine"
-    # muon learns more from few steps, and costs the same time whatever the batch size (docs/performance.md).
+    # adamw, or muon: learns more in few steps, but each step takes longer (docs/performance.md)
     optimizer: Literal["adamw", "muon"] = "adamw"
-    weight_decay: float = 0.02  # of AdamW and Muon, on matrices
-    betas: tuple[float, float] = (0.9, 0.999)  # of AdamW
-    decay_embeddings: bool = False  # weight decay on embeddings and the temperature too (published: True)
-    temperature_lr_scale: float = 1.0  # learning rate of the temperature, as a multiple of the others'
-    clip_norm: float = 1.0  # largest norm of the gradient; 0: no clipping, as published
-    device: str = "auto"  # auto: a GPU if there is one; or as torch names it: cpu, cuda, cuda:1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: measured when the run begins, and kept
-    # fused: torch's attention. plain: two matrix products. auto: measured when the run begins, and kept.
+    weight_decay: float = 0.02  # weight decay of weight matrices, for both optimizers
+    betas: tuple[float, float] = (0.9, 0.999)  # the two betas of AdamW
+    # apply weight decay to embeddings and the temperature too; published: true
+    decay_embeddings: bool = False
+    temperature_lr_scale: float = 1.0  # learning rate of the temperature, as a multiple of lr
+    # largest norm of the gradient, which is scaled down to it; 0: no clipping, as published
+    clip_norm: float = 1.0
+    # device to train on, as torch names it: cpu, cuda, cuda:1; auto: a GPU if there is one
+    device: str = "auto"
+    # fp32 or bf16; auto: the faster one, measured when the run begins and then kept
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # fused: torch's own attention. plain: two matrix products. auto: the faster one, measured when the run begins and
+    # then kept
     attention: Literal["auto", "fused", "plain"] = "auto"
-    # Library for fp32 matrix products on a CPU. auto: measured when the run begins, and kept.
+    # library for fp32 matrix products on a CPU; auto: the faster one, measured when the run begins and then kept
     linear: Literal["auto", "torch", "onednn"] = "auto"
-    # Encoders whose activations are computed again in the backward pass: less memory, more time.
+    # encoders that recompute their activations in the backward pass, which needs less memory and more time
     checkpointing: tuple[Literal["image", "text", "fusion"], ...] = ()
-    # Training processes on the CPU of this machine. Under torchrun its number of processes counts instead.
+    # number of training processes on the CPU of this machine; torchrun sets its own number
     processes: int = 1
-    # Share weights, teacher and optimizer among the processes (FSDP2): each holds a slice of every tensor.
+    # split weights, teacher and optimizer among the processes (FSDP2), so that each needs less memory
     shard: bool = False
-    timeout_seconds: int = 600  # how long a process waits for another one that doesn't answer
-    threads: int = 0  # CPU threads of each process; 0: its share of the cores
-    log_every_steps: int = 20  # steps between two lines of the log
-    checkpoint_every_steps: int = 1000  # steps between two checkpoints; there is one after the last step too
-    keep_checkpoints: int = 2  # how many of the newest checkpoints are kept
-    keep_every_steps: int = 0  # keep also each checkpoint whose step is a multiple of this; 0: no others
+    timeout_seconds: int = 600  # seconds that a process waits for another one before the run fails
+    threads: int = 0  # number of CPU threads of each process; 0: its share of the cores
+    log_every_steps: int = 20  # number of steps between two lines of the log
+    checkpoint_every_steps: int = 1000  # number of steps between two checkpoints; the last step has one too
+    keep_checkpoints: int = 2  # number of newest checkpoints to keep
+    keep_every_steps: int = 0  # also keep every checkpoint whose step is a multiple of this; 0: none
 
     def __post_init__(self) -> None:
         check_types("train.", self)
         if not self.device:
-            raise UserError("train.device is empty: name one as torch does, or auto.")
+            raise UserError("train.device is empty: name a device, such as cpu or cuda, or auto.")
         from_1 = ("steps", "batch_size", "processes", "log_every_steps")
         from_0 = ("seed", "micro_batch_size", "warmup_steps", "threads", "keep_every_steps")
         layers = ("init_image_layers", "init_text_layers")
@@ -298,26 +326,27 @@ class TrainConfig:
         check_ranges("train", self, ranges)
         if self.optimizer == "muon" and self.shard:
             raise UserError(
-                "train.shard cuts matrices into slices, but Muon needs them whole: set train.optimizer to adamw."
+                "train.shard splits matrices, but Muon needs them whole: set train.optimizer to adamw."
             )
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What a run measures of its model at its end."""
+    """What is measured at the end of the training."""
 
-    splits: tuple[str, ...] = ("test", "unseen_vendor")  # of pictograms (docs/pictograms.md)
-    count: int = 500  # pictograms: test images
+    splits: tuple[str, ...] = ("test", "unseen_vendor")  # pictograms: splits to measure (docs/pictograms.md)
+    count: int = 500  # pictograms: number of test images
     seed: int = 1  # pictograms: random seed of the test images
-    top_k: int = 64  # candidates that ITM re-ranks; for vqa: answers that are scored whole
+    # number of candidates that ITM re-ranks, the best by ITC; vqa: number of answers that are scored in full
+    top_k: int = 64
     beams: int = 1  # vqa: beam width for free-form answers; 1: greedy
-    # grounding: fusion layer of the published maps, from 0 (default: the third of six)
+    # grounding: fusion layer of the published maps, counted from 0 (default: the third of six)
     layer: int | None = None
 
     def __post_init__(self) -> None:
         check_types("evaluate.", self)
         if not self.splits:
-            raise UserError("evaluate.splits is empty: name at least one, such as test.")
+            raise UserError("evaluate.splits is empty: name at least one split, such as test.")
         ranges = {
             ("count", "top_k", "beams"): (1, math.inf),
             ("layer",): (0, math.inf),
@@ -328,7 +357,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run. A recipe is this in YAML, with only what differs from the defaults."""
+    """All settings of a run. A recipe is a YAML file with those that differ from the defaults."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -341,13 +370,13 @@ class Config:
         check_agreement(self)
 
 
-# Of the model's settings those that are younger than the first models: what older models and runs were made with.
+# Model settings that the first releases did not have, with the values that models and runs of then were made with.
 LATER: dict[str, object] = {"fuse_placed_patches": False, "transparent": "dropped"}
 SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
 
 
 def official(config: Config) -> Config:
-    """The configuration with `task.compat` and all that it stands for (docs/published.md)."""
+    """The configuration with the published behaviour: `task.compat` and its settings (docs/published.md)."""
     sections = {name: getattr(config, name) for name in SECTIONS}
     for key, value in {**OFFICIAL, "task.compat": "official"}.items():
         section, name = key.split(".")

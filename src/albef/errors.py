@@ -1,15 +1,15 @@
-"""The one exception that users are meant to see, and what is noted for those that nobody foresaw."""
+"""The exception for mistakes of the user, and what unexpected errors report."""
 
 from contextvars import ContextVar
 
-# The file or folder that is being read: named when something fails that should not.
+# The file or folder that is being read. The message of an unexpected error names it.
 reading: ContextVar[object] = ContextVar("reading", default="")
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: the message names the file or setting, the problem and the remedy."""
+    """A mistake that the user can correct: the message names the file or setting, the problem and the remedy."""
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what can't be seen (new lines, control characters of a terminal) as escapes."""
+    """The text on one line. New lines and other invisible characters become escapes such as \\n."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""How things are shown: progress on terminals only, tables unfolded elsewhere."""
+"""Output for people: progress bars and tables."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import track as rich_track
 
 T = TypeVar("T")
-UNFOLDED = 10_000  # letters of a line that no terminal shows
+UNFOLDED = 10_000  # characters in a line that is not for a terminal
 
 
 def console() -> Console:
-    """Where tables are printed. Only a terminal has a width: into a pipe or a file nothing is folded or cut."""
-    shown = Console(markup=False)  # in a path brackets are brackets
+    """Where tables are printed. A terminal folds long lines; a pipe or file gets them whole."""
+    shown = Console(markup=False)  # brackets in a path are not markup
     return shown if shown.is_terminal else Console(markup=False, width=UNFOLDED)
 
 
@@ -30,7 +30,7 @@ def track(items: Iterable[T], label: str, total: int, quiet: bool = False) -> It
 
 
 def say(text: str) -> None:
-    """Prints a line at once. What can no longer be printed, to a closed terminal or pipe or a full disk, is no error."""
+    """Prints a line at once. A closed terminal, a closed pipe or a full disk is no error."""
     try:
         print(text, flush=True)
     except OSError:
@@ -38,7 +38,7 @@ def say(text: str) -> None:
 
 
 def show(*what: object) -> None:
-    """Prints tables and texts as `console` does; what can no longer be printed is no error."""
+    """Prints tables and texts on `console`. A closed terminal, a closed pipe or a full disk is no error."""
     try:
         console().print(*what)
         sys.stdout.flush()
@@ -47,7 +47,7 @@ def show(*what: object) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two largest units that it needs."""
+    """A time in its two largest units, such as "1 h 5 min"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -56,11 +56,11 @@ def duration(seconds: float) -> str:
 
 
 def discard_what_is_gone() -> None:
-    """Sends output to nowhere from now on where its terminal or the reader of its pipe has gone."""
+    """From now on discards the output whose terminal, or whose pipe's reader, is gone."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(
             OSError, ValueError, AttributeError
-        ):  # of streams that are none of the system's
+        ):  # the stream may be no file of the system
             number = stream.fileno()
             watch = select.poll()
             watch.register(number, 0)

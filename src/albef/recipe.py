@@ -1,4 +1,4 @@
-"""Recipes: a YAML file and `--section.key=value` overrides, made into a checked `Config`."""
+"""Recipes: a YAML file with `--section.key=value` overrides becomes a checked `Config`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Settings = dict[str, dict[str, Any]]  # values by section and setting
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The run that a recipe describes, with `overrides` such as `--train.steps=100` over it.
+    """The configuration of a recipe, with `overrides` such as `--train.steps=100`.
 
-    Sizes come from `model.size`, then what the recipe says, then the overrides; what `task.compat` stands for gives way
-    to both. Raises `UserError` for a missing file, a key that doesn't exist (with the nearest one that does) or is there
-    twice, and a value of the wrong type.
+    Overrides come before the recipe, and the recipe before `model.size` and `task.compat`. Raises `UserError` for a
+    missing file, an unknown key (and names the nearest known one), a key that is there twice, and a value of the wrong
+    type.
     """
     settings = read_recipe(path)
     for override in overrides:
@@ -46,10 +46,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_recipe(path: Path) -> Settings:
-    """What the file says, as it stands there: the type of a setting is known before its value is read."""
+    """The settings in the file. The type of a setting decides how its value is read."""
     reading.set(path)
     if not os.path.isfile(path):
-        raise UserError(f"{path}: no such recipe. Recipes are in the folder `recipes`, or write your own.")
+        raise UserError(
+            f"{path}: no such recipe. The folder recipes of the project holds some; or write your own."
+        )
     try:
         node = yaml.compose(path.read_text("utf-8-sig"), Loader=yaml.SafeLoader)
         check_tags(node)
@@ -57,7 +59,7 @@ def read_recipe(path: Path) -> Settings:
     except UserError:
         raise
     except Exception as error:  # whatever broken content may raise
-        raise UserError(f"{path}: not readable as YAML ({plain(str(error))}); correct it.") from error
+        raise UserError(f"{path}: is not valid YAML ({plain(str(error))}); correct the file.") from error
 
 
 def settings_in(node: yaml.Node | None, where: str) -> Settings:
@@ -67,74 +69,80 @@ def settings_in(node: yaml.Node | None, where: str) -> Settings:
         check_key(section, where)
         if section in found or section not in KINDS:
             raise UserError(
-                f"{where}: a recipe has the sections {SECTIONS}, each once, with keys and values."
+                f"{where}: a recipe consists of the sections {SECTIONS}, each once and with keys and values."
             )
         found[section] = {}
         for name, value in entries(body, where):
             check_key(f"{section}.{name}", where)
             if name in found[section]:
-                raise UserError(f"{where}: {section}.{name} is there twice; take one out.")
+                raise UserError(f"{where}: {section}.{name} is there twice; remove one.")
             kind = KINDS[section][name]
             if kind is str and not isinstance(value, yaml.ScalarNode):
-                raise UserError(f"{where}: {section}.{name} must be a text; put it into quotation marks.")
+                raise UserError(f"{where}: {section}.{name} must be a text; put it in quotation marks.")
             found[section][name] = value_of(value, kind)
     return found
 
 
 def entries(node: yaml.Node | None, where: str) -> Iterator[tuple[str, yaml.Node]]:
-    """The keys and values of a mapping; none of an empty place."""
+    """The keys and values of a mapping; nothing for an empty one."""
     if node is None or is_null(node):
         return
     if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{where}: a recipe has the sections {SECTIONS}, each once, with keys and values.")
+        raise UserError(
+            f"{where}: a recipe consists of the sections {SECTIONS}, each once and with keys and values."
+        )
     for key, value in node.value:
         yield str(key.value), value
 
 
 def later(model: dict[str, Any]) -> None:
-    """Adds what the configuration of an older run lacks of the model's settings, as that run was made."""
+    """Adds model settings that the configuration of an older run lacks, with the values it was trained with."""
     others = {field.name for field in dataclasses.fields(ModelConfig)} - LATER.keys()
     if others <= model.keys():
         model |= {name: value for name, value in LATER.items() if name not in model}
 
 
 def split_override(override: str) -> tuple[str, str, Any]:
-    """Section, name and value of `--section.name=value`; a text is taken as it stands, another value is YAML."""
+    """Section, name and value of `--section.name=value`. A text is taken as typed; other values are YAML."""
     key, equals, value = override.removeprefix("--").partition("=")
     if not override.startswith("--") or not equals:
         raise UserError(
-            f"{override!r} is no setting: write it as --section.key=value, such as --train.steps=100."
+            f"{override!r} is not a setting: write --section.key=value, such as --train.steps=100."
         )
     check_key(key, "command line")
     section, _, name = key.partition(".")
     if not name:
-        raise UserError(f"{override!r} names a whole section: write it as --section.key=value.")
+        raise UserError(
+            f"{override!r} names a whole section: write --section.key=value, such as --train.steps=100."
+        )
     try:
         return section, name, typed_value(value, KINDS[section][name])
     except Exception as error:  # whatever broken content may raise
-        raise UserError(f"{override!r}: the value is not readable as YAML ({plain(str(error))}).") from error
+        raise UserError(
+            f"{override!r}: the value is not valid YAML ({plain(str(error))}); correct it."
+        ) from error
 
 
 def check_key(key: str, where: str) -> None:
-    """Raises `UserError`, with the nearest known name, for a key that doesn't exist."""
+    """Raises `UserError` for an unknown key, and names the nearest known one."""
     known = [f"{section}.{name}" for section, names in KINDS.items() for name in names]
     if key not in known and key not in KINDS:
         near = difflib.get_close_matches(key, [*known, *KINDS], 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"sections are {SECTIONS}."
+        hint = f"did you mean {near[0]}?" if near else f"the sections are {SECTIONS}."
         raise UserError(f"{where}: unknown setting {key}; {hint}")
 
 
 def plain(message: str) -> str:
-    """A parser's message on one line."""
+    """The message of a parser, on one line."""
     return " ".join(message.split())
 
 
 def dump_config(config: Config) -> str:
-    """The whole configuration as YAML; `load_recipe` reads it back as it was."""
+    """The whole configuration as YAML. `load_recipe` reads it back unchanged."""
     sections = {name: to_yaml(dataclasses.asdict(getattr(config, name))) for name in KINDS}
     return yaml.safe_dump(sections, sort_keys=False)
 
 
 def to_yaml(section: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, which is what YAML has."""
+    """The section with lists instead of tuples, which YAML lacks."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in section.items()}

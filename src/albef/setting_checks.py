@@ -1,4 +1,4 @@
-"""Whether a setting's value is of its type and within its range, and the sentence where it is not."""
+"""Checks the type and the range of a setting's value; the errors say what it must be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from albef.errors import UserError
 
 Made = TypeVar("Made")
-Range = tuple[float, float]  # the least and the most
+Range = tuple[float, float]  # lowest and highest value
 ABOVE_0 = math.ulp(0.0)
 BELOW_1 = math.nextafter(1.0, 0.0)
 
@@ -34,7 +34,7 @@ def check_types(section: str, config: object) -> None:
 
 
 def check_ranges(section: str, config: object, ranges: Mapping[tuple[str, ...], Range]) -> None:
-    """Raises `UserError` for a setting, or a number in one, that is out of its range; None is in every one."""
+    """Raises `UserError` for a setting out of its range, or one of its numbers. None is in every range."""
     for names, (least, most) in ranges.items():
         for name in names:
             value = getattr(config, name)
@@ -50,7 +50,7 @@ def hints(kind: type[Any]) -> dict[str, Any]:
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Whether a value is of a type as settings have them."""
+    """Whether a value has the type of a setting."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         return isinstance(value, str) and value in inner
@@ -65,7 +65,7 @@ def fits(value: object, kind: Any) -> bool:
         return isinstance(value, dict) and all(
             fits(key, inner[0]) and fits(one, inner[1]) for key, one in value.items()
         )
-    if kind is float:  # compared, since a whole number may be too large to become a float
+    if kind is float:  # compared, not converted: a whole number may be too large for a float
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and -sys.float_info.max <= value <= sys.float_info.max  # type: ignore[operator]
     return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
@@ -96,11 +96,11 @@ def bounds(least: float, most: float) -> str:
         return f"at most {most:,}"
     left_out = [end for end, given in ((0, least == ABOVE_0), (1, most == BELOW_1)) if given]
     ends = f"from {0 if 0 in left_out else least} to {1 if 1 in left_out else most}"
-    return f"{ends}, {left_out[0]} itself not" if left_out else ends
+    return f"{ends}, but not {left_out[0]}" if left_out else ends
 
 
 def sized(of_size: Mapping[str, Mapping[str, Any]]) -> Callable[[type[Made]], type[Made]]:
-    """A decorator of a dataclass: made with a `size`, it has that size's values wherever others are not given."""
+    """A decorator for a dataclass: `size` gives the fields that are not set the values of that size."""
 
     def decorate(kind: type[Made]) -> type[Made]:
         init = kind.__init__

@@ -1,6 +1,6 @@
-"""Values of settings out of YAML, read by the setting's type: a text stays what was typed, letter by letter.
+"""Reads the values of settings from YAML by the setting's type, so that a text stays exactly as typed.
 
-YAML by itself takes `2024-05-01` for a date, `12:30` for the number 750 and `2024` for one as well.
+YAML alone would read `2024-05-01` as a date, and `12:30` as the number 750.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, 
 
 
 def typed_value(text: str, kind: Any) -> Any:
-    """The value that was typed for a setting of this type."""
+    """The value of a setting of this type, from what the user typed."""
     if is_text(kind):
         return text
     node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -28,7 +28,7 @@ def typed_value(text: str, kind: Any) -> Any:
 
 
 def value_of(node: yaml.Node, kind: Any) -> Any:
-    """The value of a setting of this type; what is none stays a text (or an empty list or dict), which is refused."""
+    """The value of a setting of this type; of another type, a text or an empty list or dict, which checks refuse."""
     origin, inner = get_origin(kind), get_args(kind)
     if isinstance(node, yaml.SequenceNode):
         return tuple(value_of(one, inner[0]) for one in node.value) if origin is tuple else []
@@ -55,12 +55,12 @@ def is_text(kind: Any) -> bool:
 
 
 def is_null(node: yaml.Node) -> bool:
-    """Whether nothing stands there, or what YAML writes for nothing."""
+    """Whether the value is empty or null."""
     return bool(node.tag == f"{STANDARD}null")
 
 
 def check_tags(node: yaml.Node | None) -> None:
-    """Raises `yaml.YAMLError` for tags, which say of a value that it is something else than it looks like."""
+    """Raises `yaml.YAMLError` for tags, which could turn a value into something else than it looks like."""
     seen: set[int] = set()
     nodes = [node]
     while nodes:
@@ -69,7 +69,7 @@ def check_tags(node: yaml.Node | None) -> None:
             continue
         seen.add(id(one))
         if one.tag not in TAGS:
-            raise yaml.YAMLError(f"the tag {one.tag} is not taken")
+            raise yaml.YAMLError(f"the tag {one.tag} is not allowed")
         if isinstance(one, yaml.SequenceNode):
             nodes += one.value
         if isinstance(one, yaml.MappingNode):

@@ -9,21 +9,30 @@ import pytest
 
 import toy
 from albef.cli import build_parser, main
-from albef.cli.arguments import leaves
+from albef.cli.arguments import leaves, meaning_of
 from albef.model_directory import save_model
 
 PARSERS = {parser.prog: parser for parser in leaves(build_parser())}
 
 
 @pytest.mark.parametrize("prog", PARSERS)
-def test_help_says_what_every_argument_is_and_its_default(prog: str) -> None:
+def test_help_says_what_every_argument_is_and_its_default(prog: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     parser = PARSERS[prog]
     text = " ".join(parser.format_help().split())
     for action in parser._actions:
         assert action.help, f"{prog} says nothing of {action.dest}"
-        if action.option_strings and action.default not in (None, False, "", [], argparse.SUPPRESS):
-            assert "default" in text[text.index(action.help[:20]) :]
-            assert f"(default: {action.default})" in text
+        if action.option_strings and not action.required and action.default is not argparse.SUPPRESS:
+            said = meaning_of(action)
+            assert " ".join(said.split()) in text
+            assert "(default: " in said
+            if action.default not in (None, False, True, "", []):
+                assert str(action.default) in said
+    assert max(map(len, parser.format_help().splitlines())) <= 80
+
+
+def test_a_default_of_0_is_shown() -> None:
+    assert "random seed of the images (default: 0)" in PARSERS["albef data export"].format_help()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +65,7 @@ def test_numbers_out_of_range_are_refused_by_name(words: str, capsys: pytest.Cap
     option = [word for word in words.split() if word.startswith("-") and not word[1:].isdigit()][-1]
     said = capsys.readouterr().err
     assert f"{option}" in said
-    assert "is less than" in said or "is more than" in said or "is no whole number" in said
+    assert "is less than" in said or "is more than" in said or "is not a whole number" in said
 
 
 @pytest.fixture
@@ -70,13 +79,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--data D --split test", r"--split has no effect on .*pairs\.json, which is measured whole"),
+        ("--data D --split test", r"--split has no effect on .*pairs\.json, all of which is measured"),
         ("--data D --count 5", "--count has no effect"),
         ("--data D --seed 3", "--seed has no effect"),
         ("--data D --num-nouns 3", "--num-nouns has no effect"),
-        ("--image-root .", "--image-root has no effect on generated images"),
-        ("--strip-prefix a", "--strip-prefix has no effect on generated images"),
-        ("--data D --beams 3", "--beams is for the task vqa, but retrieval is measured"),
+        ("--image-root .", "--image-root has no effect on pictograms"),
+        ("--strip-prefix a", "--strip-prefix has no effect on pictograms"),
+        ("--data D --beams 3", "--beams is for the task vqa, but the task here is retrieval"),
         ("--answers a.json", "--answers is for the task vqa"),
         ("--count-first-token-twice", "--count-first-token-twice is for the task vqa"),
         ("--layer 1", "--layer is for the task grounding"),

@@ -103,7 +103,7 @@ def test_a_stroke_at_the_end_means_a_folder(
     with pytest.raises(SystemExit) as end:
         main([part.format(**known) for part in COMMANDS[name]])
     assert end.value.code == 2
-    assert f"'{tmp_path}/new/' is a folder, where a file is to be written" in capsys.readouterr().err
+    assert f"'{tmp_path}/new/' is a folder, but a file is written here" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -318,7 +318,10 @@ def test_a_dash_is_no_file(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     known = {"model": "m", "index": "i", "photo": "p", "out": "-"}
     with pytest.raises(SystemExit):
         main([part.format(**known) for part in COMMANDS[name]])
-    assert "'-' stands for standard output, where this can't go; name a file" in capsys.readouterr().err
+    assert (
+        "'-' means standard output, but this can only be written to a file; name one"
+        in capsys.readouterr().err
+    )
 
 
 def test_nothing_is_folded_into_a_pipe(

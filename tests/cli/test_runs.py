@@ -45,7 +45,7 @@ def test_the_state_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "e" / "config.yaml").write_text("no: recipe")
     found = {state.folder.name: state[1:] for state in runs_in(tmp_path)}
     assert found == {
-        "a": ("begun", 0, 6, ""),
+        "a": ("started, no checkpoint", 0, 6, ""),
         "b": ("stopped", 4, 6, "loss 0.750 at step 4"),
         "c": ("trained, not evaluated", 6, 6, ""),
         "d": ("finished", 6, 6, "test/both/t2i_r1 0.250"),
@@ -103,8 +103,8 @@ def test_a_model_and_an_index_are_verified_and_not_loaded_when_damaged(
 
 def test_the_doctor_finds_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {name: value for name, value, _ in findings(tmp_path / "not" / "yet")}
-    assert {"torch", "device", "open files", f"disk left at {tmp_path}"} <= found.keys()
-    assert found[f"disk left at {tmp_path}"].endswith(" GB")
+    assert {"torch", "device", "open files", f"free disk at {tmp_path}"} <= found.keys()
+    assert found[f"free disk at {tmp_path}"].endswith(" GB")
     main(["doctor", str(tmp_path)])
     assert "open files" in capsys.readouterr().out
 

@@ -53,7 +53,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_moved_model_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "model").rename(home / "my-model")
     said = refused(capsys, "search", str(home / "idx"), "a fox")
-    assert f"{home / 'idx'}: the model that made it is not at {home / 'model'} any more" in said
+    assert f"{home / 'idx'}: the model that made it is no longer at {home / 'model'}" in said
     assert "--model MODEL" in said
     paths, _ = found(home, capsys, "--model", str(home / "my-model"))
     assert len(paths) == 4
@@ -80,7 +80,7 @@ def test_moved_photographs_are_counted_and_found_again(
 ) -> None:
     (home / "photos").rename(home / "photographs")
     main(["search", str(home / "idx"), "a fox"])
-    counted = "3 of 4 hits are not where they were; --moved OLD=NEW says where they are now."
+    counted = "3 of 4 hits are no longer where they were indexed. If you moved them, add --moved OLD=NEW."
     assert counted in capsys.readouterr().out
     assert found(home, capsys)[1].strip() == counted
     monkeypatch.chdir(home)
@@ -156,7 +156,11 @@ def test_hits_for_a_script(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     ("query", "words", "message"),
     [
         ("a fox", ["--json", "-", "--paths"], "--json - and --paths both print"),
-        ("{home}/other/e.png", ["--batch-size", "2"], "--batch-size is of matching with a text"),
+        (
+            "{home}/other/e.png",
+            ["--batch-size", "2"],
+            "--batch-size has no effect when the query is an image",
+        ),
     ],
 )
 def test_arguments_that_mean_nothing_are_refused(
@@ -207,14 +211,14 @@ def test_a_sheet_that_can_not_be_written_does_not_cost_the_hits(
     shown = capsys.readouterr()
     assert "e.png" in shown.out
     assert f"{home / 'idx-search.png'}: is a folder" in shown.out
-    assert "--out PNG" in shown.out
+    assert "--out FILE.png" in shown.out
 
 
 def test_grounding_writes_nothing_unasked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(home.rglob("*"))
     command = ["predict", "grounding", str(home / "model"), str(home / "other" / "e.png"), "a fox"]
     main(command)
-    assert "--out PNG" in capsys.readouterr().out
+    assert "--out FILE.png" in capsys.readouterr().out
     assert sorted(home.rglob("*")) == before
     main([*command, "--out", str(home / "map.png")])
     assert str(home / "map.png") in capsys.readouterr().out
@@ -227,7 +231,7 @@ def test_room_is_said_and_compared_before_the_work(
     before = (home / "idx" / "manifest.json").read_bytes()
     main(["index", str(home / "model"), str(home / "photos"), "--out", str(home / "idx2")])
     taken = (home / "idx2" / "tokens.npy").stat().st_size + (home / "idx2" / "features.npy").stat().st_size
-    assert capsys.readouterr().out.startswith(f"3 files, whose index takes {taken - 256} bytes (")
+    assert capsys.readouterr().out.startswith(f"3 image files. Their index will take {taken - 256} bytes (")
     monkeypatch.setattr("albef.disk.free_bytes", lambda place: 500)
     monkeypatch.setattr(LoadedModel, "image_encodings", lambda *_: pytest.fail("the work has begun"))
     said = refused(capsys, "index", str(home / "model"), str(home / "photos"), "--out", str(home / "idx"))

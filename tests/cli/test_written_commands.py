@@ -154,7 +154,7 @@ def test_the_pages_do_hold_commands() -> None:
         ("```\n.venv/bin/albef evaluate RUN --no-such-flag   explained\n```", "--no-such-flag"),
         ("```bash\nalbef evaluate \\\n  --split test\n```", "required: RUN_OR_MODEL"),
         ("```\ntorchrun --nproc-per-node=8 -m albef tarin RECIPE.yaml  # for 8\n```", "tarin"),
-        ("```\nalbef search pictures.idx fox -k many\n```", "no whole number"),
+        ("```\nalbef search pictures.idx fox -k many\n```", "not a whole number"),
         ("```\nalbef train recipes/nowhere.yaml\n```", "no such recipe"),
         ("see `albef train RECIPE --train.no_such=3`", "unknown setting train.no_such"),
         ("see `albef train RECIPE --train.steps=soon`", "steps"),

@@ -153,8 +153,8 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
         (["train", "{run}/config.yaml", "--out", "{run}", "--train.seed=5"], "train.seed: 42 → 5"),
         (["train", "--resume", "{run}", "--data.count=25"], "data.count: 24 → 25"),
         (["train", "--resume", "{tmp}"], "holds no run"),
-        (["train", "--resume", "{run}", "--out", "{tmp}"], "leave --out away"),
-        (["train"], "either a recipe or --resume"),
+        (["train", "--resume", "{run}", "--out", "{tmp}"], "leave out --out"),
+        (["train"], "a recipe or --resume RUN"),
         (["train", "{run}/config.yaml", "--out", "{tmp}"], "not empty and holds no run"),
         (
             ["train", "{run}/config.yaml", "--out", "{tmp}/new", "--data.source={tmp}/none.json"],

@@ -142,5 +142,5 @@ def test_names_that_are_not_utf8_are_indexed_found_and_printed(
     main(["search", str(tmp_path / "idx"), "a fox"])
     sys.stdout.flush()
     assert odd in load_index(tmp_path / "idx").paths
-    assert b"3 pictures indexed" in printed.getvalue()
+    assert b"3 images indexed" in printed.getvalue()
     assert rb"caf\udce9.png" in b"".join(printed.getvalue().split())

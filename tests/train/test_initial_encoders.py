@@ -110,7 +110,7 @@ def test_a_run_that_can_t_start_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"choose 4 layers with train\.init_text_layers"):
         prepare(deeper, tmp_path / "run")
     both = dataclasses.replace(train, init=str(tmp_path / "model"))
-    with pytest.raises(UserError, match=r"train.init gives every encoder its weights: leave it out"):
+    with pytest.raises(UserError, match=r"train.init already gives all encoders their weights: leave it out"):
         prepare(toy.config(train=both), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -81,5 +81,5 @@ def test_layers_without_a_gradient_rest() -> None:
 
 
 def test_slices_are_refused() -> None:
-    with pytest.raises(UserError, match=r"train\.shard cuts matrices"):
+    with pytest.raises(UserError, match=r"train\.shard splits matrices"):
         TrainConfig(optimizer="muon", shard=True)

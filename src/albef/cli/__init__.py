@@ -1,6 +1,6 @@
-"""The command `albef`: one module for each group of commands, which says their arguments and what they do.
+"""The command `albef`. Each module here holds a group of commands: their arguments and what they do.
 
-Heavy modules are imported inside the commands, so that help is quick.
+Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,24 @@ from albef.cli.versions import Version
 from albef.errors import UserError, printable
 
 UNEXPECTED, INTERRUPTED = 1, 130
+DESCRIPTION = "Train ALBEF vision–language models, search images with them, and ask them about images."
+FIRST_STEPS = """\
+first steps:
+  albef train recipes/quickstart.yaml
+  albef index runs/quickstart ~/Pictures --out photos.idx
+  albef search photos.idx "two foxes"
+
+albef COMMAND --help shows the options of a command and an example."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command.
 
-    Exits with 0; 2 for a mistake that the user can mend; 1 for an error that nobody foresaw, and for what `albef verify`
-    finds damaged; 130 after Ctrl-C; 143 after SIGTERM.
+    Exit status: 0; 2 for a mistake that the user can correct; 1 for an unexpected error, and for damage that
+    `albef verify` finds; 130 after Ctrl-C; 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # of file names any bytes are allowed, of a terminal not
+        if isinstance(stream, io.TextIOWrapper):  # file names may hold bytes that a terminal can't show
             stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     typed = list(sys.argv[1:] if arguments is None else arguments)
@@ -47,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"albef: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.filename is None or error.errno is None:  # not of a file that the user named
+        if error.filename is None or error.errno is None:  # not about a file that the user named
             fail(error, typed, given)
         print(f"albef: {error.filename}: {os.strerror(error.errno)}; choose another path.", file=sys.stderr)
         sys.exit(2)
@@ -59,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def fail(error: Exception, typed: Sequence[str], given: argparse.Namespace) -> NoReturn:
-    """Ends with the sentence of an error that nobody foresaw, or with the error itself where that is asked for."""
+    """Ends the command with one sentence about an unexpected error, or with its traceback after `--traceback`."""
     if given.traceback:
         raise error
     print(f"albef: {sentence(error, typed, output_of(given))}", file=sys.stderr)
@@ -75,10 +83,10 @@ def output_of(given: argparse.Namespace) -> Path | None:
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their arguments."""
     parser = argparse.ArgumentParser(
-        prog="albef", description="Align before fuse: vision and language together."
+        prog="albef", description=DESCRIPTION, epilog=FIRST_STEPS, formatter_class=Help
     )
     parser.add_argument("--version", action=Version)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, title="commands", metavar="COMMAND")
     for group in (training, measuring, predicting, models, data, searching, upkeep):
         group.add(commands)
     for command in leaves(parser):
@@ -87,6 +95,6 @@ def build_parser() -> argparse.ArgumentParser:
             "--traceback",
             action="store_true",
             default=bool(os.environ.get("ALBEF_TRACEBACK")),
-            help="show where an error that nobody foresaw comes from",
+            help="show the traceback of an unexpected error (default: off)",
         )
     return parser

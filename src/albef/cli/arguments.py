@@ -1,4 +1,4 @@
-"""What the arguments of the commands have in common: ranges, places to write to, the machine, help with defaults."""
+"""What the arguments of the commands have in common: ranges, output files, the device, and help with defaults."""
 
 from __future__ import annotations
 
@@ -14,27 +14,48 @@ if TYPE_CHECKING:
     from albef.engine import Engine
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-MOST = 10**9  # of whatever is counted; more is a slip
+MOST = 10**9  # upper limit of every count; a larger number is a slip
 LARGEST_SEED = 2**63 - 1
 
 
 class Help(argparse.HelpFormatter):
-    """Help that shows the default of every option that has one."""
+    """Help that shows the default of every option, and keeps the lines of a command's examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        text, default = action.help, action.default
-        silent = not action.option_strings or default is argparse.SUPPRESS or default in (None, False, "", [])
-        return text if silent or (text and "default" in text) else f"{text} (default: %(default)s)"
+        return meaning_of(action).replace("%", "%%")
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(
+            line if line.startswith(" ") else fill(line, width, indent) for line in text.splitlines()
+        )
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Adds an argument; the names of commands are indented, for which argparse leaves no room."""
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += 2
+
+
+def meaning_of(action: argparse.Action) -> str:
+    """What help says of an argument: its meaning, and of an option that need not be given its default."""
+    text, default = action.help or "", action.default
+    needs_none = action.required or not action.option_strings or default is argparse.SUPPRESS
+    if needs_none or "(default: " in text:
+        return text
+    if default is None or default is False:
+        default = "none" if default is None else "off"
+    return f"{text} (default: {default})"
 
 
 def whole(least: int, most: int = MOST) -> Callable[[str], int]:
-    """Reads a whole number from `least` to `most`."""
+    """A reader of whole numbers from `least` to `most`."""
 
     def read(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if not least <= number <= most:
             bound = f"less than {least}" if number < least else f"more than {most}"
             raise argparse.ArgumentTypeError(f"{number} is {bound}")
@@ -44,12 +65,14 @@ def whole(least: int, most: int = MOST) -> Callable[[str], int]:
 
 
 def output_file(text: str) -> Path:
-    """A file to write; refuses what can only be a folder."""
+    """The file to write; refuses what can only be a folder."""
     if text == str(STANDARD_OUTPUT):
-        raise argparse.ArgumentTypeError("'-' stands for standard output, where this can't go; name a file")
+        raise argparse.ArgumentTypeError(
+            "'-' means standard output, but this can only be written to a file; name one"
+        )
     if text.endswith(("/", "/.", "/..")):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is a folder, where a file is to be written; name a file in it"
+            f"{text!r} is a folder, but a file is written here; name a file in it"
         )
     return Path(text)
 
@@ -60,34 +83,49 @@ def json_file(text: str) -> Path:
 
 
 def names_a_file(text: str) -> bool:
-    """Whether a query is a file that there is, or is named like an image, and not a sentence."""
+    """Whether a query is an existing file or is named like an image file, rather than a sentence."""
     from albef.data.formats import SUFFIXES
 
     try:
         return os.path.isfile(text) or Path(text).suffix.lower() in SUFFIXES
-    except ValueError:  # of characters that no path has
+    except ValueError:  # no path can have these characters
         return False
 
 
 def add_machine(command: argparse.ArgumentParser) -> None:
-    """Options that say where and in which precision a model computes."""
+    """Adds the options that say on which device and in which precision a model computes."""
     command.add_argument(
         "--device",
         default="auto",
-        help="where to compute: auto (a GPU if there is one), cpu, cuda, cuda:1, …",
+        metavar="DEVICE",
+        help="device to compute on: cpu, cuda, cuda:1, …; auto: a GPU if there is one",
     )
-    command.add_argument("--bf16", action="store_true", help="faster on many machines; moves scores a little")
+    command.add_argument(
+        "--bf16",
+        action="store_true",
+        help="compute in bfloat16: faster on many machines, changes scores a little",
+    )
+
+
+def add_json(command: argparse.ArgumentParser, what: str) -> None:
+    """Adds `--json`, which writes `what` to a file or prints it."""
+    command.add_argument(
+        "--json",
+        type=json_file,
+        metavar="FILE",
+        help=f"also write {what} to this JSON file; -: print the JSON and nothing else (default: no file)",
+    )
 
 
 def load_engine(given: argparse.Namespace, quiet: bool = False) -> Engine:
-    """The model that was named, where `add_machine`'s options say."""
+    """The model that the command names, on the device and in the precision of `add_machine`'s options."""
     from albef.engine import Engine
 
     return Engine.load(given.model, given.device, quiet, given.bf16)
 
 
 def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """The parsers below one that take a whole command."""
+    """The parsers of whole commands, such as `data export`; `data` by itself is none."""
     below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     for action in below:
         for one in dict.fromkeys(action.choices.values()):

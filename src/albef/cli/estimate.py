@@ -1,4 +1,4 @@
-"""What a recipe will cost on this machine: parameters, memory, time, and the largest batch that fits."""
+"""What training a recipe will cost on this machine: memory, time, and the largest batch that fits."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from albef.train.kernel_choice import choose
 from albef.train.optim import build_optimizer, stage_at
 from albef.train.start import choose_tokenizer, initial_model
 
-MAX_ROWS = 16  # of the steps that are timed
+MAX_ROWS = 16  # pairs in a timed step
 TIMED_STEPS = 2
-FREE_SHARE = 0.8  # of the memory that training may fill
+FREE_SHARE = 0.8  # share of the memory that training may fill
 
 
 class Estimate(NamedTuple):
-    """Memory in bytes, of one process; time in seconds."""
+    """Memory of one process in bytes; time of all processes together in seconds."""
 
     parameters: int
     weights_bytes: int  # student and its gradients
-    teacher_bytes: int  # and queue
+    teacher_bytes: int  # teacher and queue
     optimizer_bytes: int
     activation_bytes_per_pair: float
-    memory_bytes: int  # of the machine or GPU, for each process
+    memory_bytes: int  # what the machine or GPU has for each process
     largest_micro_batch: int
     seconds_per_pair: float
     seconds_per_epoch: float
@@ -45,7 +45,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(config: Config) -> Estimate:
-    """Figures from a few steps on the recipe's own data; nothing is written."""
+    """Runs a few steps on the recipe's own data, and extrapolates. Writes nothing."""
     device = choose_device(config.train.device)
     processes = config.train.processes
     torch.set_num_threads(config.train.threads or max(1, distributed.cores() // processes))
@@ -80,9 +80,9 @@ def estimate(config: Config) -> Estimate:
     whole = sum(nbytes(tensor) for tensor in [*task.parameters(), *task.buffers()])
     weights = sum(nbytes(parameter) for parameter in task.student.parameters())
     moments = sum(nbytes(kept) for quantities in optimizer.state.values() for kept in quantities.values())
-    fixed = whole + weights + moments  # and gradients
+    fixed = whole + weights + moments  # `weights` once more: the gradients
     memory = memory_bytes(device) // processes
-    # Among processes every one computes its own share of the pairs, at the same time, and moves all weights.
+    # Processes share the pairs and compute them at the same time, but each updates all weights.
     per_pair = min(computing[1:]) / rows / processes + min(moving[1:]) / config.train.batch_size
     pairs_per_epoch = len(source) // config.train.batch_size * config.train.batch_size or len(source)
     return Estimate(
@@ -102,9 +102,9 @@ def estimate(config: Config) -> Estimate:
 def step(
     task: Task, batch: Batch, config: Config, optimizer: torch.optim.Optimizer, bf16: bool
 ) -> tuple[float, float]:
-    """Seconds of a step's losses and gradients, and of its moves (student and teacher), which any batch needs once.
+    """Seconds of a step's losses and gradients, and seconds of its updates of student and teacher.
 
-    As late in the run as there is one, when every loss takes part.
+    The updates cost the same for every batch size. The step is the last of the run, in which every loss takes part.
     """
     started = time.perf_counter()
     last = stage_at(config.train.steps - 1, config, 1)
@@ -119,14 +119,14 @@ def step(
 
 
 def now(device: torch.device) -> float:
-    """The time in seconds, when the device has done what it was given."""
+    """The time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def kept_bytes(task: Task, batch: Batch, config: Config, bf16: bool) -> int:
-    """What autograd keeps for the backward pass of a batch, weights left out."""
+    """Bytes that autograd keeps for the backward pass of a batch, without the weights."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in [*task.parameters(), *task.buffers()]}
     kept: dict[int, int] = {}
 
@@ -143,7 +143,7 @@ def kept_bytes(task: Task, batch: Batch, config: Config, bf16: bool) -> int:
     ):
         output = task(batch, task.prepare(batch, last), last)
     total = sum(kept.values())
-    del output  # alive until here, so that no storage was given out twice
+    del output  # it lived until here, so that no memory was reused and counted once for two tensors
     return total
 
 
@@ -153,7 +153,7 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Memory of the device."""
+    """Memory of the device in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""What there is to know about a model without running it."""
+"""Facts about a model, without running it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from albef.tasks.retrieval import Retrieval
 
 
 def model_facts(name: str) -> dict[str, int | str]:
-    """Heads, parameters, names under which its weights are published, and sizes of a model directory.
+    """Heads, number of parameters, number of published state-dict keys, and sizes of a model directory.
 
-    Of the name of a size: of the whole pre-training task of that size, whose state has a teacher and a queue as well.
+    `name` may also be a size, such as "base". Then the state dict is that of pre-training, with teacher and queue.
     """
     if name in SIZES:
         task = build_on_meta(SIZES[name])
@@ -41,13 +41,13 @@ def model_facts(name: str) -> dict[str, int | str]:
 
 
 def build_on_meta(config: ModelConfig, task: TaskName = "pretrain") -> Task:
-    """A whole task without memory for its weights."""
+    """A task whose weights take no memory."""
     with torch.device("meta"):
         return build_task(Config(model=config, task=TaskConfig(name=task)))
 
 
 def published_state(task: Task) -> dict[str, torch.Tensor]:
-    """The published state dict of a task: student, teacher and queues."""
+    """The state dict of a task under the published names: student, teacher and queues."""
     config = task.student.config
     state = checkpoints.to_published(task.student.state_dict(), config)
     if task.teacher is not None:

@@ -10,8 +10,8 @@ from typing import get_args
 from albef.cli.arguments import (
     LARGEST_SEED,
     Commands,
+    add_json,
     add_machine,
-    json_file,
     load_engine,
     output_file,
     whole,
@@ -21,7 +21,7 @@ from albef.progress import console
 from albef.writing import STANDARD_OUTPUT, check_file
 
 WANTED = EvaluateConfig()
-# Options that mean something for some data or some tasks alone.
+# Options that apply only to some data or some tasks.
 OF_PICTOGRAMS = ("split", "seed", "count", "num_nouns")
 OF_OWN_DATA = ("image_root", "strip_prefix", "detections")
 OF_TASK: dict[TaskName, tuple[str, ...]] = {
@@ -31,37 +31,47 @@ OF_TASK: dict[TaskName, tuple[str, ...]] = {
 
 
 def add(commands: Commands) -> None:
-    """The command's arguments."""
+    """Adds the command and its arguments."""
     command = commands.add_parser(
-        "evaluate", help="measure a run or model in the task that it was trained for"
+        "evaluate",
+        help="measure a model on test data",
+        description="Measures a model on the task that it was trained for. Prints its figures with 95 % intervals, "
+        "beside those of the blind control: the same texts with the images of others.",
+        usage="albef evaluate RUN_OR_MODEL [--data FILE] [OPTIONS]",
+        epilog="examples:\n  albef evaluate runs/quickstart --split test\n"
+        "  albef evaluate runs/quickstart --data my-test/test.json",
     )
-    command.add_argument("model", metavar="RUN_OR_MODEL", help="what to measure")
+    command.add_argument(
+        "model", metavar="RUN_OR_MODEL", help="run, model directory or model of the Hugging Face hub"
+    )
     command.add_argument(
         "--data",
         default="",
-        help="annotation file or folder of images (default: data.validation of the run, else pictograms)",
+        metavar="FILE",
+        help="annotation file or folder of images; pictograms: generated images (default: data.validation of the "
+        "run, else pictograms)",
     )
+    tasks = get_args(TaskName)
     command.add_argument(
-        "--task", choices=get_args(TaskName), help="task to measure (default: what the model was trained for)"
+        "--task",
+        choices=tasks,
+        metavar="TASK",
+        help=f"task to measure: {', '.join(tasks)} (default: the one that the model was trained for)",
     )
     command.add_argument(
         "--top-k",
         "--k-test",
         type=whole(1),
         default=WANTED.top_k,
-        help="candidates that ITM re-ranks; for vqa: answers that are scored whole",
+        metavar="N",
+        help="number of candidates that ITM re-ranks, the best by ITC; vqa: number of answers that are scored in full",
     )
     command.add_argument(
         "--shuffle-images",
         action="store_true",
-        help="measure the blind control alone: every image is replaced by another one's",
+        help="measure only the blind control: every text gets the image of another one",
     )
-    command.add_argument(
-        "--json",
-        type=json_file,
-        metavar="FILE",
-        help="write the figures here too; -: print them, and nothing else",
-    )
+    add_json(command, "the figures")
     add_machine(command)
     add_data(command)
     add_tasks(command)
@@ -69,65 +79,96 @@ def add(commands: Commands) -> None:
 
 
 def add_data(command: argparse.ArgumentParser) -> None:
-    """Options of some data alone."""
-    drawn = command.add_argument_group("pictograms")
+    """Adds the options that apply only to pictograms, or only to own data."""
+    drawn = command.add_argument_group("pictograms (generated images)")
     splits = ", ".join(WANTED.splits)
-    drawn.add_argument("--split", action="append", help=f"split to measure, repeatable (default: {splits})")
     drawn.add_argument(
-        "--seed", type=whole(0, LARGEST_SEED), help=f"random seed of the test images (default: {WANTED.seed})"
+        "--split",
+        action="append",
+        metavar="SPLIT",
+        help=f"split to measure; repeat the option for several (default: {splits})",
     )
-    drawn.add_argument("--count", type=whole(1), help=f"number of test images (default: {WANTED.count})")
+    drawn.add_argument(
+        "--seed",
+        type=whole(0, LARGEST_SEED),
+        metavar="N",
+        help=f"random seed of the test images (default: {WANTED.seed})",
+    )
+    drawn.add_argument(
+        "--count", type=whole(1), metavar="N", help=f"number of test images (default: {WANTED.count})"
+    )
     drawn.add_argument(
         "--num-nouns",
         type=whole(1),
-        help="different things that are drawn (default: as in training, else 24)",
+        metavar="N",
+        help="number of different things in the images (default: as in training, else 24)",
     )
-    own = command.add_argument_group("own data")
-    own.add_argument("--image-root", help="folder that image paths begin at (default: that of --data)")
-    own.add_argument("--strip-prefix", help="beginning that is removed from image paths first")
+    own = command.add_argument_group("your own data")
+    own.add_argument(
+        "--image-root",
+        metavar="DIR",
+        help="folder that the file's image paths start from (default: the folder of the file)",
+    )
+    own.add_argument(
+        "--strip-prefix", metavar="TEXT", help="text to remove from the beginning of every image path"
+    )
 
 
 def add_tasks(command: argparse.ArgumentParser) -> None:
-    """Options of some tasks alone."""
-    asked = command.add_argument_group("vqa")
+    """Adds the options that apply only to some tasks."""
+    asked = command.add_argument_group("task vqa")
     asked.add_argument(
-        "--answers", type=Path, metavar="FILE", help="JSON list of answers (default: those of the model)"
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="JSON list of the answers to choose from (default: the list of the model)",
     )
     asked.add_argument(
-        "--beams", type=whole(1), help="beam width for free-form answers (default: 1 = greedy)"
+        "--beams", type=whole(1), metavar="N", help="beam width for free-form answers (default: 1 = greedy)"
     )
     asked.add_argument(
         "--count-first-token-twice",
         action="store_true",
         default=None,
-        help="rank answers by the published score (default: as in training)",
+        help="score answers as the published code did, which counts their first token twice "
+        "(default: as in training)",
     )
     asked.add_argument(
-        "--results", type=output_file, metavar="FILE", help="write the answers as the VQA server takes them"
+        "--results",
+        type=output_file,
+        metavar="FILE",
+        help="also write the answers to this file, in the format of the VQA server (default: no file)",
     )
-    grounded = command.add_argument_group("grounding")
-    grounded.add_argument("--detections", help="JSON file of proposed boxes")
+    grounded = command.add_argument_group("task grounding")
+    grounded.add_argument(
+        "--detections",
+        metavar="FILE",
+        help="JSON file of proposed boxes (default: data.detections of the run, if --data is not given)",
+    )
     grounded.add_argument(
         "--layer",
         type=whole(0),
-        help="fusion layer of the published maps, from 0 (default: the third of six)",
+        metavar="N",
+        help="fusion layer of the published maps, counted from 0 (default: the third of six)",
     )
 
 
 def check_meaning(given: argparse.Namespace, task: TaskName, source: str) -> None:
-    """Raises `UserError` for an option that has no effect on this task and these data."""
+    """Raises `UserError` for an option that has no effect on this task or this data."""
     idle = OF_OWN_DATA if is_drawn(source) else OF_PICTOGRAMS
-    measured = "generated images" if is_drawn(source) else f"{source}, which is measured whole"
+    measured = "pictograms" if is_drawn(source) else f"{source}, all of which is measured"
     for name in (name for name in idle if getattr(given, name) is not None):
         raise UserError(f"{flag(name)} has no effect on {measured}: leave it out.")
     for own, names in OF_TASK.items():
         for name in names:
             if own != task and getattr(given, name) is not None:
-                raise UserError(f"{flag(name)} is for the task {own}, but {task} is measured: leave it out.")
+                raise UserError(
+                    f"{flag(name)} is for the task {own}, but the task here is {task}: leave it out."
+                )
 
 
 def flag(name: str) -> str:
-    """An option as it is typed."""
+    """An option as the user types it."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -169,7 +210,7 @@ def evaluate(given: argparse.Namespace) -> None:
         if distributed.rank() > 0:
             return
     found = protocol_of(engine, task, data.source)
-    if given.json:  # first: nobody may be reading what is printed
+    if given.json:  # before printing, which fails when the reader has gone
         write_metrics(given.json, metrics, facts_of(found))
     if given.json == STANDARD_OUTPUT:
         return

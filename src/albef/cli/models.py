@@ -1,4 +1,4 @@
-"""`albef info`, `albef import`, `albef export`: models, and published checkpoints."""
+"""`albef info`, `albef import`, `albef export`: facts about models, and published checkpoints."""
 
 from __future__ import annotations
 
@@ -12,22 +12,49 @@ from albef.progress import console
 
 
 def add(commands: Commands) -> None:
-    """The commands' arguments."""
-    command = commands.add_parser("info", help="what a model is: heads, parameters, sizes")
+    """Adds the commands and their arguments."""
+    command = commands.add_parser(
+        "info",
+        help="show the heads, parameters and sizes of a model",
+        description="Shows what a model is, without running it: heads, number of parameters, vocabulary, image size.",
+        epilog="example:\n  albef info runs/quickstart/model",
+    )
     command.add_argument(
-        "model", metavar="SIZE_OR_MODEL", help=f"{', '.join(SIZES)}, or a run or model directory"
+        "model", metavar="SIZE_OR_MODEL", help=f"size ({', '.join(SIZES)}), run or model directory"
     )
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.set_defaults(command=info)
+    add_import(commands)
 
-    command = commands.add_parser("import", help="make a model directory from a published checkpoint")
-    command.add_argument("file", type=Path, metavar="FILE.pth", help="the published checkpoint")
-    command.add_argument("--out", type=Path, required=True, metavar="MODEL", help="folder to write")
+    command = commands.add_parser(
+        "export",
+        help="write a model as a published checkpoint",
+        description="Writes a model as a checkpoint that the published ALBEF scripts read.",
+        epilog="example:\n  albef export runs/nlvr --official nlvr.pth",
+    )
+    command.add_argument("model", metavar="RUN_OR_MODEL", help="run or model directory to export")
+    command.add_argument(
+        "--official", type=output_file, required=True, metavar="FILE.pth", help="checkpoint to write"
+    )
+    command.set_defaults(command=export_published)
+
+
+def add_import(commands: Commands) -> None:
+    """Adds `albef import` and its arguments."""
+    command = commands.add_parser(
+        "import",
+        help="turn a published checkpoint into a model directory",
+        description="Turns a published ALBEF checkpoint (.pth) into a model directory. Prints which tensors were "
+        "loaded, ignored and missing.",
+        epilog="example:\n  albef import ALBEF.pth --out models/albef-14m",
+    )
+    command.add_argument("file", type=Path, metavar="FILE.pth", help="published checkpoint")
+    command.add_argument("--out", type=Path, required=True, metavar="MODEL", help="model directory to write")
     command.add_argument(
         "--image-size",
         type=whole(1, 100_000),
         metavar="PIXELS",
-        help="resize the position embeddings to this image size (default: as published)",
+        help="side of the images; resizes the position embeddings (default: that of the checkpoint)",
     )
     command.add_argument(
         "--heads",
@@ -35,25 +62,24 @@ def add(commands: Commands) -> None:
         nargs="+",
         default=[],
         metavar="N",
-        help="attention heads of the image and the text encoder (default: width / 64)",
+        help="attention heads of the image encoder and of the text encoder; one number: of both "
+        "(default: width / 64)",
     )
     command.add_argument(
         "--append-sep",
         action=argparse.BooleanOptionalAction,
-        help="texts end in [SEP] (default: only if the file is named …lavis…)",
+        help="end every text with [SEP], as LAVIS does (default: only if the file's name contains lavis)",
     )
-    command.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json (default: BERT's)")
     command.add_argument(
-        "--answers", type=Path, metavar="FILE", help="vqa: JSON list of the answers to choose from"
+        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json of the model (default: BERT's)"
+    )
+    command.add_argument(
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="task vqa: JSON list of the answers to choose from (default: none; the model writes its answers)",
     )
     command.set_defaults(command=import_published)
-
-    command = commands.add_parser("export", help="write a model as the published scripts read it")
-    command.add_argument("model", metavar="RUN_OR_MODEL", help="what to write")
-    command.add_argument(
-        "--official", type=output_file, required=True, metavar="FILE.pth", help="file to write"
-    )
-    command.set_defaults(command=export_published)
 
 
 def info(given: argparse.Namespace) -> None:

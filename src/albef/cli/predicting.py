@@ -1,4 +1,4 @@
-"""`albef predict`: one verb for each thing that a model can be asked."""
+"""`albef predict`: one verb for each question that a model can answer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from albef.cli.arguments import (
     Commands,
+    Help,
+    add_json,
     add_machine,
-    json_file,
     load_engine,
     names_a_file,
     output_file,
@@ -25,20 +26,21 @@ if TYPE_CHECKING:
 
 
 class Verb(NamedTuple):
-    """What a model is asked, the arguments of the question, and who answers: a number by name."""
+    """A question to a model: what it prints, its arguments, the function that answers it, and an example of them."""
 
     help: str
     arguments: dict[str, dict[str, Any]]
     answer: Callable[[Engine, argparse.Namespace], dict[str, float]]
+    example: str  # what follows MODEL
 
 
 def match(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
-    """The probability of a match."""
+    """The probability that image and text match."""
     return {"match": float(engine.match([given.picture], [given.text])[0])}
 
 
 def retrieval(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
-    """The score of each hit."""
+    """The score of each hit, by its file or text; the best first."""
     from albef.engine import IMAGES_AT_ONCE, TEXTS_AT_ONCE
 
     size = given.batch_size
@@ -65,15 +67,15 @@ def nlvr(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
 
 
 def grounding(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
-    """The sides of the box, in pixels."""
+    """The box, in pixels of the image."""
     from albef.report.plots import grounding_image
 
     found = engine.ground(given.picture, given.text, given.score, given.layer)
     if given.out:
         grounding_image(given.picture, given.text, found, given.out)
-        said = f"Picture with map and box: {given.out}"
+        said = f"Image with map and box: {given.out}"
     else:
-        said = "With --out PNG the map and the box are drawn into a picture."
+        said = "To see map and box in the image, add --out FILE.png."
     print(said, file=sys.stderr if given.json == STANDARD_OUTPUT else sys.stdout)
     return dict(zip(("left", "top", "width", "height"), found.box, strict=True))
 
@@ -81,77 +83,111 @@ def grounding(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
 IMAGE: dict[str, Any] = {"type": Path, "metavar": "IMAGE", "help": "image file"}
 VERBS: dict[str, Verb] = {
     "match": Verb(
-        "how well a text fits an image",
-        {"picture": IMAGE, "text": {"metavar": "TEXT", "help": "what the image may show"}},
+        "the probability that a text describes an image",
+        {"picture": IMAGE, "text": {"metavar": "TEXT", "help": "text that may describe the image"}},
         match,
+        'a.jpg "a fox on the left"',
     ),
     "retrieval": Verb(
-        "which images fit a text best, or which texts fit an image",
+        "the images that fit a text best, or the texts that fit an image best",
         {
-            "text": {"metavar": "QUERY", "help": "text, or image file"},
+            "text": {"metavar": "QUERY", "help": "a text, or an image file"},
             "gallery": {
                 "nargs": "+",
                 "metavar": "GALLERY",
-                "help": "images for a text, texts for an image",
+                "help": "what to rank: image files if QUERY is a text, texts if it is an image",
             },
-            "-k": {"type": whole(1), "default": 10, "help": "hits to show"},
-            "--batch-size": {"type": whole(1), "metavar": "N", "help": "images or texts in a pass"},
+            "-k": {"type": whole(1), "default": 10, "metavar": "N", "help": "number of results"},
+            "--batch-size": {
+                "type": whole(1),
+                "metavar": "N",
+                "help": "images or texts to encode at once; fewer need less memory (default: 64 images, 256 texts)",
+            },
         },
         retrieval,
+        '"two foxes" a.jpg b.jpg c.jpg',
     ),
     "vqa": Verb(
-        "answer a question about an image",
+        "the answer to a question about an image",
         {
             "picture": IMAGE,
-            "text": {"metavar": "QUESTION", "help": "about the image"},
+            "text": {"metavar": "QUESTION", "help": "question about the image"},
             "--candidates": {
                 "nargs": "+",
                 "metavar": "ANSWER",
-                "help": "answers to choose from (default: the model's own)",
+                "help": "answers to choose from (default: the list of the model)",
             },
-            "-k": {"type": whole(1), "default": 5, "help": "answers to show"},
+            "-k": {"type": whole(1), "default": 5, "metavar": "N", "help": "number of answers"},
         },
         vqa,
+        'a.jpg "how many foxes are there?"',
     ),
     "entailment": Verb(
-        "whether an image entails a sentence",
-        {"picture": IMAGE, "text": {"metavar": "SENTENCE", "help": "about the image"}},
+        "whether a sentence follows from an image, contradicts it, or neither",
+        {"picture": IMAGE, "text": {"metavar": "SENTENCE", "help": "sentence about the image"}},
         entailment,
+        'a.jpg "there are two foxes"',
     ),
     "nlvr": Verb(
-        "whether a statement is true of two images",
-        {"picture": IMAGE, "second": IMAGE, "text": {"metavar": "STATEMENT", "help": "about both images"}},
-        nlvr,
-    ),
-    "grounding": Verb(
-        "where in an image is what a phrase means",
+        "the probability that a statement about two images is true",
         {
             "picture": IMAGE,
-            "text": {"metavar": "PHRASE", "help": "what to find in the image"},
-            "--score": {"choices": ["itc", "itm"], "default": "itc", "help": "score whose map is drawn"},
-            "--layer": {"type": whole(0), "help": "draw the published map of this fusion layer, from 0"},
-            "--out": {"type": output_file, "metavar": "PNG", "help": "image to write, with map and box"},
+            "second": IMAGE,
+            "text": {"metavar": "STATEMENT", "help": "statement about both images"},
+        },
+        nlvr,
+        'left.jpg right.jpg "both images show a fox"',
+    ),
+    "grounding": Verb(
+        "the box in an image that a phrase describes",
+        {
+            "picture": IMAGE,
+            "text": {"metavar": "PHRASE", "help": "phrase for what to find in the image"},
+            "--score": {
+                "choices": ["itc", "itm"],
+                "default": "itc",
+                "metavar": "SCORE",
+                "help": "score whose map is used: itc or itm",
+            },
+            "--layer": {
+                "type": whole(0),
+                "metavar": "N",
+                "help": "use the published map of this fusion layer, counted from 0 (default: the map of --score)",
+            },
+            "--out": {
+                "type": output_file,
+                "metavar": "PNG",
+                "help": "also draw map and box into the image and write it here (default: no file)",
+            },
         },
         grounding,
+        'a.jpg "the fox on the left" --out found.png',
     ),
 }
 
 
 def add(commands: Commands) -> None:
-    """The verbs' arguments."""
-    command = commands.add_parser("predict", help="ask a model about images and texts")
-    verbs = command.add_subparsers(required=True, metavar="TASK")
+    """Adds a command for each verb."""
+    command = commands.add_parser(
+        "predict",
+        help="ask a model about your images and texts",
+        description="Asks a model about your images and texts. Prints a table of numbers.",
+    )
+    command.formatter_class = Help
+    verbs = command.add_subparsers(required=True, title="tasks", metavar="TASK")
     for name, verb in VERBS.items():
-        command = verbs.add_parser(name, help=verb.help)
-        command.add_argument("model", metavar="MODEL", help="run, model directory or hub id")
+        command = verbs.add_parser(
+            name,
+            help=verb.help,
+            description=f"Prints {verb.help}.",
+            epilog=f"example:\n  albef predict {name} MODEL {verb.example}",
+        )
+        command.add_argument(
+            "model", metavar="MODEL", help="run, model directory or model of the Hugging Face hub"
+        )
         for argument, settings in verb.arguments.items():
             command.add_argument(argument, **settings)
-        command.add_argument(
-            "--json",
-            type=json_file,
-            metavar="FILE",
-            help="write the result here too; -: print it, and nothing else",
-        )
+        add_json(command, "the result")
         add_machine(command)
         command.set_defaults(command=predict, answer=verb.answer, out=None)
 

@@ -1,4 +1,4 @@
-"""What is printed: readable whatever is in it, and quietly given up where nobody reads on."""
+"""What happens when the output can no longer be printed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from albef.config import UserError
 from albef.disk import REASONS
 
-CLOSED_PIPE = 141  # as of a program that the signal of a closed pipe ends
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
-    """Exits quietly when the reader of a pipe has gone, as `head` goes.
+    """Exits quietly when the reader of a pipe is gone, such as `head`.
 
     Raises `UserError` when standard output is a file on a full disk.
     """
@@ -36,6 +36,6 @@ def printing() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """What is still to be printed goes nowhere, so that nothing fails once more when Python ends."""
+    """Discards what is still to be printed, so that it does not fail again when Python exits."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

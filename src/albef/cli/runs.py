@@ -1,4 +1,4 @@
-"""Runs on disk: what became of each, and whether what they hold is what was written."""
+"""Runs on disk: the state of each, and whether their files are undamaged."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from albef.recipe import load_recipe
 from albef.train.checkpoint import checkpoints_in, step_of
 from albef.train.resume import CONFIG_FILE
 
-HEADLINES = ("t2i_r1", "accuracy")  # endings of the figures that stand for a run in the list
+HEADLINES = ("t2i_r1", "accuracy")  # a figure with such an ending is shown for the run
 
 
 class RunState(NamedTuple):
     """A run at a glance."""
 
     folder: Path
-    state: str  # at work, finished, trained (not evaluated), begun (no checkpoint), or stopped
+    state: str  # running, finished, trained but not evaluated, stopped, or started (no checkpoint yet)
     step: int  # of the newest checkpoint
     steps: int
-    figure: str  # the first headline of metrics.json, else the last logged losses
+    figure: str  # the first headline of metrics.json, else the last logged loss
 
 
 def runs_in(folder: Path) -> list[RunState]:
     """The runs in a folder and in the folders below it, by name; raises `UserError` when there is no such folder."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give one that holds runs.")
+        raise UserError(f"{folder}: no such folder; name one that holds runs.")
     return [run_state(file.parent) for file in sorted(folder.rglob(CONFIG_FILE))]
 
 
 def run_state(run: Path) -> RunState:
-    """What became of a run, or that a process is at work on it."""
+    """The state of a run, its newest step and its result."""
     checkpoints = checkpoints_in(run / "checkpoints")
     step = step_of(checkpoints[-1]) if checkpoints else 0
     try:
@@ -45,18 +45,18 @@ def run_state(run: Path) -> RunState:
         return RunState(run, f"unreadable {CONFIG_FILE}", step, 0, "")
     metrics = read_object(run / "metrics.json")
     if is_held(run):
-        state = "at work"
+        state = "running"
     elif metrics and step == steps:
         state = "finished"
     elif step == steps:
         state = "trained, not evaluated"
     else:
-        state = "stopped" if checkpoints else "begun"
+        state = "stopped" if checkpoints else "started, no checkpoint"
     return RunState(run, state, step, steps, figure(metrics) or last_losses(run / "log.jsonl"))
 
 
 def figure(metrics: dict[str, Any]) -> str:
-    """The first headline among the metrics, with its name."""
+    """The first headline among the metrics, with its name; empty without one."""
     for ending in HEADLINES:
         for name, value in metrics.items():
             if name.endswith(ending):
@@ -65,13 +65,13 @@ def figure(metrics: dict[str, Any]) -> str:
 
 
 def last_losses(log: Path) -> str:
-    """The sum of the losses of the last logged step."""
+    """The sum of the losses at the last logged step; empty without a log."""
     last: dict[str, Any] = {}
     try:
         for line in log.read_text("utf-8").splitlines():
             last = json.loads(line)
     except (OSError, ValueError):
-        pass  # the log is for people; what can be read of it is shown
+        pass  # show what can be read of the log
     known = [last[name] for name in LOSSES if name in last]
     return f"loss {sum(known):.3f} at step {last['step']}" if known else ""
 
@@ -86,12 +86,12 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def verified(place: Path) -> Iterator[tuple[Path, str]]:
-    """Every folder with a manifest in and below a run, model directory or index, and what is wrong with it.
+    """Every folder with a manifest in a run, model directory or index, and what is wrong with it.
 
-    The text is empty where every file is as it was written. Raises `UserError` where there is no manifest at all.
+    The text is empty for an undamaged folder. Raises `UserError` if there is no manifest at all.
     """
     if not place.is_dir():
-        raise UserError(f"{place}: no such folder; give a run, a model directory or an index.")
+        raise UserError(f"{place}: no such folder; name a run, a model directory or an index.")
     manifests = [
         file
         for file in sorted(place.rglob(MANIFEST_FILE))
@@ -101,7 +101,9 @@ def verified(place: Path) -> Iterator[tuple[Path, str]]:
         path for path in checkpoints_in(place / "checkpoints") if path / MANIFEST_FILE not in manifests
     ]
     if not manifests and not unproved:
-        raise UserError(f"{place}: holds no {MANIFEST_FILE}, so nothing in it can be verified.")
+        raise UserError(
+            f"{place}: has no {MANIFEST_FILE}, so nothing in it can be verified; name a run, a model or an index."
+        )
     for folder in [*(file.parent for file in manifests), *unproved]:
         try:
             verify(folder)

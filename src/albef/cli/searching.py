@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from albef.cli.arguments import (
     Commands,
+    add_json,
     add_machine,
-    json_file,
     load_engine,
     names_a_file,
     output_file,
@@ -30,47 +30,87 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    """The commands' arguments."""
-    command = commands.add_parser("index", help="make pictures searchable")
-    command.add_argument("model", metavar="MODEL", help="run, model directory or hub id")
-    command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURES", help="files and folders")
-    command.add_argument("--out", type=Path, required=True, metavar="IDX", help="folder to write")
-    command.add_argument("--batch-size", type=whole(1), default=64, metavar="N", help="images in a pass")
+    """Adds the commands and their arguments."""
+    command = commands.add_parser(
+        "index",
+        help="make a folder of images searchable",
+        description="Encodes images with a model and writes an index, which albef search searches. The index holds "
+        "paths and features, not the images.",
+        epilog="example:\n  albef index runs/quickstart ~/Pictures --out photos.idx",
+    )
+    command.add_argument(
+        "model", metavar="MODEL", help="run, model directory or model of the Hugging Face hub"
+    )
+    command.add_argument(
+        "pictures", nargs="+", type=Path, metavar="IMAGES", help="image files, and folders with images"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="IDX",
+        help="folder of the index; an older index is replaced",
+    )
+    command.add_argument(
+        "--batch-size",
+        type=whole(1),
+        default=64,
+        metavar="N",
+        help="images to encode at once; fewer need less memory",
+    )
     add_machine(command)
     command.set_defaults(command=index)
+    add_search(commands)
 
-    command = commands.add_parser("search", help="find pictures by a sentence, or by a picture")
-    command.add_argument("index", type=Path, metavar="IDX", help="folder of the index")
-    command.add_argument("query", help='a sentence such as "two foxes", or an image file')
-    command.add_argument("-k", type=whole(1), default=12, help="hits to show")
-    command.add_argument(
-        "--out", type=output_file, metavar="PNG", help="contact sheet (default: IDX-search.png)"
+
+def add_search(commands: Commands) -> None:
+    """Adds `albef search` and its arguments."""
+    command = commands.add_parser(
+        "search",
+        help="find images with a sentence or an image",
+        description="Finds the images of an index that fit a sentence, or that are similar to an image. Prints the "
+        "hits and draws them on one sheet.",
+        epilog='examples:\n  albef search photos.idx "two foxes"\n  albef search photos.idx holiday.jpg -k 20',
     )
-    command.add_argument("--model", metavar="MODEL", help="where the model is now (default: where it was)")
+    command.add_argument("index", type=Path, metavar="IDX", help="folder of the index")
+    command.add_argument("query", metavar="QUERY", help='a sentence such as "two foxes", or an image file')
+    command.add_argument("-k", type=whole(1), default=12, metavar="N", help="number of hits")
+    command.add_argument(
+        "--out",
+        type=output_file,
+        metavar="PNG",
+        help="image file for the sheet of hits (default: IDX-search.png, beside the index)",
+    )
+    command.add_argument(
+        "--model", metavar="MODEL", help="where the model is now, if it was moved (default: as when indexing)"
+    )
     command.add_argument(
         "--moved",
         action="append",
         default=[],
         metavar="OLD=NEW",
-        help="where a folder of pictures was and is now (repeatable)",
+        help="old and new folder of images that were moved; repeat the option for several (default: none)",
     )
+    add_json(command, "the hits")
     command.add_argument(
-        "--json",
-        type=json_file,
-        metavar="FILE",
-        help="write the hits here as well; -: print them, and nothing else",
-    )
-    command.add_argument(
-        "--paths", action="store_const", const=b"\n", help="print the paths of the hits, and nothing else"
+        "--paths",
+        action="store_const",
+        const=b"\n",
+        help="print only the paths of the hits, one per line (default: off)",
     )
     command.add_argument(
         "--paths0",
         dest="paths",
         action="store_const",
         const=b"\0",
-        help="as --paths, with a zero byte after each, for xargs -0",
+        help="like --paths, but with a zero byte after each path, for xargs -0 (default: off)",
     )
-    command.add_argument("--batch-size", type=whole(1), metavar="N", help="pictures matched in a pass")
+    command.add_argument(
+        "--batch-size",
+        type=whole(1),
+        metavar="N",
+        help="images that ITM scores at once; fewer need less memory (default: as many as fit into 256 MB)",
+    )
     add_machine(command)
     command.set_defaults(command=search)
 
@@ -84,20 +124,17 @@ def index(given: argparse.Namespace) -> None:
     files, left_out = find_images(given.pictures)
     engine = load_engine(given)
     free = free_bytes(given.out)
-    room = "" if free is None else f" ({size(free)} are free there)"
+    room = "" if free is None else f" ({size(free)} are free)"
     print(
-        f"{len(files):,} files, whose index takes {size(index_bytes(engine.config, len(files)))}{room}",
+        f"{len(files):,} image files. Their index will take {size(index_bytes(engine.config, len(files)))}{room}.",
         flush=True,
     )
     built = build_index(engine, files, given.out, left_out, given.batch_size)
-    skipped = (
-        f"; {built.num_skipped} unreadable ones are listed in skipped.jsonl there"
-        if built.num_skipped
-        else ""
-    )
-    print(f"{len(built)} pictures indexed in {given.out}{skipped}")
+    print(f"{len(built):,} images indexed in {given.out}")
+    if built.num_skipped:
+        print(f"{built.num_skipped:,} unreadable images skipped; {given.out}/skipped.jsonl lists them.")
     if left_out:
-        print(f"{summary(left_out)} Listed there too.")
+        print(f"{summary(left_out)} {given.out}/skipped.jsonl lists them.")
 
 
 def search(given: argparse.Namespace) -> None:
@@ -111,12 +148,14 @@ def search(given: argparse.Namespace) -> None:
     for_programs = in_json or given.paths
     check_file(given.out, given.json, inputs=[given.query])
     if in_json and given.paths:
-        raise UserError("--json - and --paths both print: name a file for --json.")
+        raise UserError("--json - and --paths both print their result: name a file for --json.")
     found = load_index(given.index)
     moves = read_moves(given.moved, found)
     query = Path(given.query) if names_a_file(given.query) else given.query
     if given.batch_size and isinstance(query, Path):
-        raise UserError("--batch-size is of matching with a text, and the query is an image: leave it out.")
+        raise UserError(
+            "--batch-size has no effect when the query is an image, since ITM scores nothing then: leave it out."
+        )
     hits = find(found, model_of(found, given), query, given.k, batch_size=given.batch_size)
     hits = [hit._replace(path=moved(hit.path, moves)) for hit in hits if hit.path is not None]
     if given.json:
@@ -131,24 +170,25 @@ def search(given: argparse.Namespace) -> None:
     missing = sum(not os.path.isfile(hit.path or "") for hit in hits)
     if missing:
         print(
-            f"{missing} of {len(hits)} hits are not where they were; --moved OLD=NEW says where they are now.",
+            f"{missing} of {len(hits)} hits are no longer where they were indexed. If you moved them, add "
+            f"--moved OLD=NEW.",
             file=beside,
         )
 
 
 def model_of(index: Index, given: argparse.Namespace) -> Engine:
-    """The model that made an index, from where the user says that it is, else from where it was."""
+    """The model that made an index: from `--model`, else from where it was then."""
     from albef.engine import Engine
 
     source = given.model or index.model
     if not given.model and (not source or (os.path.isabs(source) and not os.path.isdir(source))):
-        was = f"is not at {source} any more" if source else "was in memory only"
-        raise UserError(f"{given.index}: the model that made it {was}; say where it is: --model MODEL.")
+        was = f"is no longer at {source}" if source else "was only in memory"
+        raise UserError(f"{given.index}: the model that made it {was}; name it with --model MODEL.")
     return Engine.load(source, given.device, bf16=given.bf16)
 
 
 def sheet_of(hits: Sequence[Hit], query: Path | str, given: argparse.Namespace) -> str:
-    """Where the contact sheet is, which is now drawn; why there is none, if nobody asked for it."""
+    """Draws the contact sheet and says where it is; if it can't be written and `--out` was not given, says why."""
     from albef.search.search import contact_sheet
 
     place = Path(os.path.realpath(given.index))
@@ -158,12 +198,12 @@ def sheet_of(hits: Sequence[Hit], query: Path | str, given: argparse.Namespace) 
     except UserError as error:
         if given.out:
             raise
-        return f"No contact sheet: {error} With --out PNG it goes to another place."
+        return f"No contact sheet: {error} Add --out FILE.png to write it elsewhere."
     return f"Contact sheet: {sheet}"
 
 
 def for_json(hits: Sequence[Hit]) -> list[dict[str, object]]:
-    """The hits for programs: `match` is the probability of a match, null where only features were compared."""
+    """The hits as JSON: `match` is the probability of a match, null where only features were compared."""
     from albef.search.search import chance
 
     return [
@@ -178,7 +218,7 @@ def for_json(hits: Sequence[Hit]) -> list[dict[str, object]]:
 
 
 def print_paths(hits: Sequence[Hit], end: bytes) -> None:
-    """Prints the paths, each with the bytes that its name has."""
+    """Prints the paths, each as the bytes that the file system holds."""
     sys.stdout.flush()
     for hit in hits:
         sys.stdout.buffer.write(os.fsencode(hit.path or "") + end)

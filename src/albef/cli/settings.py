@@ -1,10 +1,11 @@
-"""Every setting of a recipe, with its default and its meaning, as `config.py` has them."""
+"""Every setting of a recipe with its type, default and meaning, read from `config.py`."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import inspect
+import re
 from typing import Any, NamedTuple
 
 from albef import config
@@ -13,10 +14,10 @@ from albef.setting_checks import described, hints
 
 
 class Setting(NamedTuple):
-    """A setting as a reader needs it."""
+    """A setting as help shows it."""
 
     name: str
-    kind: str  # its type, in words
+    kind: str  # type, in words
     default: object
     meaning: str
 
@@ -37,7 +38,7 @@ def settings() -> dict[str, list[Setting]]:
 
 
 def meanings(section: ast.ClassDef, lines: list[str]) -> dict[str, str]:
-    """What the comments above and beside each field of a section say."""
+    """The comment of each field of a section, from the lines above and beside it."""
     found = {}
     for node in section.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -50,8 +51,13 @@ def meanings(section: ast.ClassDef, lines: list[str]) -> dict[str, str]:
     return found
 
 
+def short_kind(kind: str) -> str:
+    """A type in few words: "whole number", or the values to choose from."""
+    return re.sub("^(a |one of )|finite ", "", kind)
+
+
 def shown(value: Any) -> str:
-    """A default as one would type it."""
+    """A default as the user would type it."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list | tuple):

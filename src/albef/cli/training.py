@@ -1,4 +1,4 @@
-"""`albef train` and `albef estimate`: what takes a recipe."""
+"""The commands that take a recipe (`albef train`, `albef estimate`), and `albef settings`."""
 
 from __future__ import annotations
 
@@ -15,41 +15,90 @@ from albef.config import SECTIONS, UserError
 from albef.progress import console
 
 SETTING = re.compile(r"--\w+\.\w+=")
+OVERRIDES = (
+    "--section.key=value changes a setting of the recipe. A list is written [a, b]; a text needs no quotation "
+    "marks but those of your shell. albef settings lists every setting."
+)
 
 
 def add(commands: Commands) -> None:
-    """The commands' arguments."""
+    """Adds the commands and their arguments."""
+    add_train(commands)
+    add_estimate(commands)
+    add_settings(commands)
+
+
+def add_train(commands: Commands) -> None:
+    """Adds `albef train` and its arguments."""
     command = commands.add_parser(
         "train",
-        help="train a recipe, evaluate it and write its report",
-        description="Any setting of the recipe can be overridden: --section.key=value. A text is taken as it is typed, "
-        "lists are written [a, b].",
+        help="train a model, evaluate it and write a report",
+        description="Trains the model that a recipe describes, evaluates it and writes a report. A recipe is a YAML "
+        "file; the folder recipes holds examples.\n\n" + OVERRIDES,
+        usage="albef train RECIPE.yaml [--section.key=value ...] [OPTIONS]\n       "
+        "albef train --resume RUN [OPTIONS]",
+        epilog="example:\n  albef train recipes/quickstart.yaml --train.steps=500 --out runs/short",
     )
-    command.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.yaml", help="the recipe")
-    command.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/NAME_OF_RECIPE)")
-    command.add_argument("--resume", type=Path, metavar="RUN", help="continue this run; needs no recipe")
+    command.add_argument(
+        "recipe", type=Path, nargs="?", metavar="RECIPE.yaml", help="recipe; leave it out with --resume"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="RUN",
+        help="folder of the run: checkpoints, model, report (default: runs/ and the name of the recipe)",
+    )
+    command.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="continue the run in this folder from its last checkpoint (default: the recipe's run)",
+    )
     command.add_argument(
         "--allow-changes",
         action="store_true",
-        help="continue although settings or data have changed, and note it in RUN/changes.jsonl",
+        help="continue a run although settings or data have changed; RUN/changes.jsonl records the changes",
     )
-    command.add_argument("--init", metavar="MODEL", help="model to start from, like --train.init=MODEL")
     command.add_argument(
-        "--print_config", action="store_true", help="print all settings of this run and stop"
+        "--init",
+        metavar="MODEL",
+        help="run or model to start from, the same as --train.init=MODEL (default: that of the recipe)",
+    )
+    command.add_argument(
+        "--print_config", action="store_true", help="print every setting of this training as YAML and stop"
     )
     command.set_defaults(command=train)
 
+
+def add_estimate(commands: Commands) -> None:
+    """Adds `albef estimate` and its arguments."""
     command = commands.add_parser(
         "estimate",
-        help="parameters, memory and time of a recipe, from a few steps",
-        description="Any setting of the recipe can be overridden: --section.key=value. A text is taken as it is typed, "
-        "lists are written [a, b].",
+        help="estimate the memory and time of a training",
+        description="Runs a few training steps of a recipe. Prints the number of parameters, the memory, the "
+        "largest batch that fits and the time of the whole training. Writes nothing.\n\n" + OVERRIDES,
+        usage="albef estimate RECIPE.yaml [--section.key=value ...] [OPTIONS]",
+        epilog="example:\n  albef estimate recipes/pretrain-4m.yaml --train.precision=bf16",
     )
-    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="the recipe")
+    command.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="recipe to estimate")
     command.set_defaults(command=estimate)
 
-    command = commands.add_parser("settings", help="every setting of a recipe, with default and meaning")
-    command.add_argument("section", nargs="?", choices=SECTIONS, help="one section (default: all)")
+
+def add_settings(commands: Commands) -> None:
+    """Adds `albef settings` and its arguments."""
+    command = commands.add_parser(
+        "settings",
+        help="list every setting of a recipe",
+        description="Lists the settings of a recipe with their defaults and meanings.",
+        epilog="example:\n  albef settings train",
+    )
+    command.add_argument(
+        "section",
+        nargs="?",
+        choices=SECTIONS,
+        metavar="SECTION",
+        help=f"section to list: {', '.join(SECTIONS)} (default: all)",
+    )
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.set_defaults(command=settings)
 
@@ -61,11 +110,11 @@ def train(given: argparse.Namespace, settings: list[str]) -> None:
     if given.init:
         settings = [*settings, f"--train.init={given.init}"]
     if (given.recipe is None) == (given.resume is None):
-        raise UserError("albef train takes either a recipe or --resume RUN.")
+        raise UserError("albef train takes a recipe or --resume RUN, and not both.")
     if given.resume and given.out:
-        raise UserError("--resume RUN goes on in that folder: leave --out away.")
+        raise UserError("--resume RUN continues in that folder: leave out --out.")
     if given.resume and not (given.resume / "config.yaml").is_file():
-        raise UserError(f"{given.resume}: holds no run (there is no config.yaml).")
+        raise UserError(f"{given.resume}: holds no run (it has no config.yaml); name the folder of a run.")
     config = load_recipe(given.resume / "config.yaml" if given.resume else given.recipe, settings)
     if given.print_config:
         print(dump_config(config), end="")
@@ -77,7 +126,7 @@ def train(given: argparse.Namespace, settings: list[str]) -> None:
     try:
         run(config, out, given.allow_changes)
     except Interrupted as stop:
-        print(f"albef: {stop} Go on with albef train --resume {shlex.quote(str(out))}", file=sys.stderr)
+        print(f"albef: {stop} To continue: albef train --resume {shlex.quote(str(out))}", file=sys.stderr)
         sys.exit(stop.exit_code)
 
 
@@ -86,54 +135,57 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
     from rich.table import Table
 
     from albef.cli.estimate import estimate as measure
+    from albef.disk import size
     from albef.recipe import load_recipe
 
     found = measure(load_recipe(given.recipe, settings))
-    table = Table(show_header=False, title=f"{given.recipe}, each process")
+    table = Table(show_header=False, title=f"{given.recipe}: memory of each process, and time")
     table.add_row("parameters", f"{found.parameters:,}")
-    for name in ("weights", "teacher", "optimizer", "memory"):
-        table.add_row(
-            {
-                "weights": "weights and gradients",
-                "teacher": "teacher and queue",
-                "memory": "memory there is",
-            }.get(name, name),
-            f"{getattr(found, f'{name}_bytes') / 2**20:,.1f} MB",
-        )
-    table.add_row("activations a pair", f"{found.activation_bytes_per_pair / 2**20:,.2f} MB")
-    table.add_row("largest train.micro_batch_size that fits", f"{found.largest_micro_batch:,}")
-    table.add_row("pairs a second, all processes", f"{1 / found.seconds_per_pair:,.0f}")
-    table.add_row("an epoch", f"{found.seconds_per_epoch / 60:,.1f} minutes")
-    table.add_row("the whole run, at the pace of its end", f"{found.seconds_in_all / 3600:,.2f} hours")
+    for name, taken in (
+        ("weights and gradients", found.weights_bytes),
+        ("teacher and queue", found.teacher_bytes),
+        ("optimizer", found.optimizer_bytes),
+        ("activations per pair", found.activation_bytes_per_pair),
+        ("available memory", found.memory_bytes),
+    ):
+        table.add_row(name, size(taken))
+    table.add_row("largest train.micro_batch_size that fits", f"{found.largest_micro_batch:,} pairs")
+    table.add_row("speed, all processes together", f"{1 / found.seconds_per_pair:,.0f} pairs per second")
+    table.add_row("one epoch", f"{found.seconds_per_epoch / 60:,.1f} minutes")
+    table.add_row(
+        "whole training, at the speed of its last steps", f"{found.seconds_in_all / 3600:,.2f} hours"
+    )
     console().print(table)
 
 
 def settings(given: argparse.Namespace) -> None:
     """`albef settings`"""
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
     from albef.cli.settings import settings as every
-    from albef.cli.settings import shown
+    from albef.cli.settings import short_kind, shown
 
     found = {name: ones for name, ones in every().items() if given.section in (None, name)}
     if given.json:
         rows = {f"{name}.{one.name}": one._asdict() for name, ones in found.items() for one in ones}
         print(json.dumps(rows, indent=1))
         return
+    out = console()
     for name, ones in found.items():
-        table = Table("setting", "default", "meaning", title=name, title_justify="left")
         for one in ones:
-            table.add_row(f"{name}.{one.name}", shown(one.default), one.meaning)
-        console().print(table)
+            default = "" if "(default: " in one.meaning else f" (default: {shown(one.default)})"
+            out.print(Text(f"{name}.{one.name}:", "bold"), f"{short_kind(one.kind)}{default}")
+            out.print(Padding(one.meaning, (0, 0, 0, 4), expand=False))
 
 
 TAKE_SETTINGS = (train, estimate)
 
 
 def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What was typed without any `--section.key=value`, and those: a recipe's, which knows its keys and their types.
+    """The words of a command without its settings `--section.key=value`, and the settings, which the recipe checks.
 
-    argparse would take one with a space in it for the name of a file.
+    argparse would take a setting with a space in it for a file name.
     """
     if list(words[:1]) not in [[command.__name__] for command in TAKE_SETTINGS]:
         return list(words), []

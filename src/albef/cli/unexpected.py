@@ -1,4 +1,4 @@
-"""What a user is told of an error that nobody foresaw: one sentence, and where the traceback is."""
+"""What a user sees of an unexpected error: one sentence, and the file with the traceback."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ FILE = "albef-error.txt"
 
 
 def sentence(error: BaseException, command: Sequence[str], output: Path | None) -> str:
-    """The sentence to print; the traceback is in `FILE` beside the output, else in the temporary folder."""
+    """The sentence to print. The traceback goes to `FILE` beside the output, else to the temporary folder."""
     lines = str(error).splitlines()
     what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    at = f" The file that was being read is {reading.get()}." if reading.get() else ""
+    at = f" albef was reading {reading.get()}." if reading.get() else ""
     return (
-        f"albef has failed with an error that should not happen ({what}).{at} {kept(error, command, output)}"
-        " Please report it. --traceback shows it here."
+        f"unexpected error ({what}).{at} This is a fault of albef: please report it. "
+        f"{kept(error, command, output)} To see the traceback here, add --traceback."
     )
 
 
 def kept(error: BaseException, command: Sequence[str], output: Path | None) -> str:
-    """Writes command, versions and traceback into a file; a sentence that says which."""
+    """Writes command, versions and traceback to a file; returns a sentence that names it."""
     text = "\n".join(["albef " + " ".join(command), versions_line(), *traceback.format_exception(error)])
     try:
-        return f"What is needed to find the cause is in {written(text, output)}."
+        return f"Add this file to the report: {written(text, output)}."
     except OSError as refused:
         print(text, file=sys.stderr)
-        return f"What is needed to find the cause stands above, since no file could be written ({refused})."
+        return f"Add the text above to the report (no file could be written: {refused})."
 
 
 def written(text: str, output: Path | None) -> Path:
-    """The file that the text is written to."""
+    """Writes the text; returns the file."""
     if output is not None:
         folder = output if output.is_dir() else output.parent
         try:
             (folder / FILE).write_text(text, "utf-8", errors="backslashreplace")
             return folder / FILE
         except OSError:
-            pass  # the output may be what is wrong
+            pass  # the output may be the problem
     with tempfile.NamedTemporaryFile(
         "w", prefix="albef-error-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
     ) as file:

@@ -1,4 +1,4 @@
-"""`albef runs`, `albef verify`, `albef doctor`: what is there, whether it is whole, and what the machine has."""
+"""`albef runs`, `albef verify`, `albef doctor`: the state of runs, of files, and of the machine."""
 
 from __future__ import annotations
 
@@ -11,19 +11,12 @@ from albef.progress import console
 
 
 def add(commands: Commands) -> None:
-    """The commands' arguments."""
-    command = commands.add_parser("runs", help="list the runs in a folder, with state, step and figures")
-    command.add_argument(
-        "folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="folder (default: runs)"
-    )
-    command.set_defaults(command=runs)
-
-    command = commands.add_parser("verify", help="check that every file is as it was written")
-    command.add_argument("place", type=Path, metavar="RUN_OR_MODEL_OR_IDX", help="folder to check")
-    command.set_defaults(command=verify)
-
+    """Adds the commands and their arguments."""
     command = commands.add_parser(
-        "doctor", help="what this machine has for training: versions, devices, limits, room"
+        "runs",
+        help="list runs with their state and figures",
+        description="Lists the runs in a folder and below it: finished or not, at which step, with which result.",
+        epilog="example:\n  albef runs runs",
     )
     command.add_argument(
         "folder",
@@ -31,7 +24,36 @@ def add(commands: Commands) -> None:
         nargs="?",
         default=Path("runs"),
         metavar="DIR",
-        help="where runs would be (default: runs)",
+        help="folder to look in (default: runs)",
+    )
+    command.set_defaults(command=runs)
+
+    command = commands.add_parser(
+        "verify",
+        help="check files for damage",
+        description="Compares every file of a run, model directory or index with the hash that was stored when it "
+        "was written. Exit status 1: something is damaged.",
+        epilog="example:\n  albef verify runs/quickstart",
+    )
+    command.add_argument(
+        "place", type=Path, metavar="RUN_OR_MODEL_OR_IDX", help="run, model directory or index to check"
+    )
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser(
+        "doctor",
+        help="check this machine: versions, devices, memory, disk",
+        description="Shows what this machine offers for training: versions, devices, memory, limits and disk space. "
+        "Gives advice where something may run short.",
+        epilog="example:\n  albef doctor",
+    )
+    command.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder that runs will be written to, for the disk space (default: runs)",
     )
     command.set_defaults(command=doctor)
 
@@ -42,7 +64,7 @@ def runs(given: argparse.Namespace) -> None:
 
     from albef.cli.runs import runs_in
 
-    table = Table("run", "state", "step", "of", "figure", title=str(given.folder))
+    table = Table("run", "state", "step", "of steps", "result", title=str(given.folder))
     for run in runs_in(given.folder):
         name = run.folder.relative_to(given.folder)
         table.add_row(str(name), run.state, f"{run.step:,}", f"{run.steps:,}", run.figure)
@@ -50,12 +72,12 @@ def runs(given: argparse.Namespace) -> None:
 
 
 def verify(given: argparse.Namespace) -> None:
-    """`albef verify`; exits with 1 when something is damaged."""
+    """`albef verify`; exit status 1 when something is damaged."""
     from albef.cli.runs import verified
 
     found = list(verified(given.place))
     for folder, problem in found:
-        print(problem or f"{folder}: as it was written")
+        print(problem or f"{folder}: undamaged")
     if any(problem for _, problem in found):
         sys.exit(1)
 

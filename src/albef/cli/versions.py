@@ -1,4 +1,4 @@
-"""The versions and the machine, in the one line that a bug report needs."""
+"""Versions and hardware in one line, for bug reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from albef import __version__
 
 
 def versions_line() -> str:
-    """albef, Python and torch with their versions, and the GPUs or the CPU."""
+    """One line: the versions of albef, Python and torch, and the GPUs or the CPU."""
     import torch  # slow to load, and not needed for help
 
     count = torch.cuda.device_count()
@@ -21,7 +21,7 @@ def versions_line() -> str:
 
 
 def cpu() -> str:
-    """The CPU's name, and the widest instructions that torch uses of it."""
+    """The name of the CPU, and the widest instruction set of it that torch uses."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -29,16 +29,20 @@ def cpu() -> str:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
         name = found[1] if found else name
     except OSError:
-        pass  # other systems say it above
+        pass  # only Linux has this file
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 class Version(argparse.Action):
-    """Prints the line of versions and stops."""
+    """The option `--version`: prints the line and stops."""
 
     def __init__(self, option_strings: list[str], dest: str, **named: Any) -> None:
         super().__init__(
-            option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="versions, and the machine"
+            option_strings,
+            dest,
+            nargs=0,
+            default=argparse.SUPPRESS,
+            help="show the versions of albef, Python and torch, and the GPU or CPU",
         )
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
