@@ -128,6 +128,7 @@ def run_cells(
 ) -> None:
     """Runs each cell that has no row yet and adds its row; a cell that lacks what it needs is left out and named."""
     of = commit() if not quick else "quick"
+    rows.parent.mkdir(parents=True, exist_ok=True)
     done = {row["key"] for row in read_rows(rows)}
     wanted = [cell for cell in cells if cell.key(quick) not in done]
     left = sum(cell.minutes for cell in wanted)

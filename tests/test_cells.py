@@ -40,8 +40,8 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def run(cells_: list[Cell], folder: Path) -> list[cells.Row]:
     """Runs cells, silently; all rows after it."""
-    run_cells(cells_, folder / "rows.jsonl", folder / "runs", say=lambda line: None)
-    return read_rows(folder / "rows.jsonl")
+    run_cells(cells_, folder / "kept" / "rows.jsonl", folder / "runs", say=lambda line: None)
+    return read_rows(folder / "kept" / "rows.jsonl")
 
 
 def test_a_row_names_its_cell_commit_code_machine_and_figures(
@@ -84,7 +84,7 @@ def test_a_stopped_training_is_resumed_and_a_finished_one_only_measured(
     monkeypatch.setattr(cells, "call", finishing)
     run([CELL], tmp_path)
     assert "--resume" in called[0]
-    (tmp_path / "rows.jsonl").unlink()
+    (tmp_path / "kept" / "rows.jsonl").unlink()
     (tmp_path / "runs" / "one.more.json").unlink()
     called.clear()
     run([CELL], tmp_path)
@@ -93,7 +93,7 @@ def test_a_stopped_training_is_resumed_and_a_finished_one_only_measured(
 
 def test_a_run_of_other_settings_in_the_place_is_not_taken(called: list[list[str]], tmp_path: Path) -> None:
     run([CELL], tmp_path)
-    (tmp_path / "rows.jsonl").unlink()
+    (tmp_path / "kept" / "rows.jsonl").unlink()
     (tmp_path / "runs" / "one" / "checkpoints").mkdir()
     called.clear()
     run([Cell("one", CELL.recipe, 1, ("--train.seed=7",))], tmp_path)
