@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := runs/quickstart
 
 .PHONY: install quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
-	results mutants check audit format bench clean
+	results options mutants check audit format bench clean
 
 install: .venv/installed  ## albef and all that its tests need, in .venv
 
@@ -26,6 +26,9 @@ test-faults: .venv/installed  ## the same with every kill and signal of the long
 
 results: weights  ## every figure of README and docs (2 hours on 2 cores, can be stopped); rewrites docs/results.md
 	$(BIN)/python scripts/results.py
+
+options: .venv/installed  ## docs/options.md: every option and setting, from the code
+	$(BIN)/python scripts/options_page.py
 
 mutants: .venv/installed  ## 400 slips put into the code, one at a time: which of them no test notices (45 minutes on 2 cores)
 	$(BIN)/python scripts/mutants.py $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
