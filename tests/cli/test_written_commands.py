@@ -33,10 +33,10 @@ class Written(NamedTuple):
 
 
 def code_of(text: str) -> Iterator[Written]:
-    """The code of a page, but for blocks of Python."""
+    """The code of a page, but for blocks of Python and of what a command says (`text`)."""
     fence = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
     for language, block in fence.findall(text):
-        if language != "python":
+        if language not in ("python", "text"):
             for line in block.replace("\\\n", " ").splitlines():
                 # What follows explains, or is another program's.
                 yield Written(re.split(r"\s+#|\s{3,}|\s\|\s", line.strip())[0], True)
@@ -47,7 +47,8 @@ def code_of(text: str) -> Iterator[Written]:
 def wrong_with(written: Written) -> str | None:
     """What is wrong with a command `albef …`, a `make` target, an option or a setting; None: nothing, or it is none."""
     if command := ALBEF.search(written.code):
-        words = shlex.split(re.sub(r"[][]", " ", command[1]))
+        # In a sentence brackets stand round what may be left out; in a block they are the shell's.
+        words = shlex.split(command[1] if written.whole else re.sub(r"[][]", " ", command[1]))
         pairs = zip(["", *words], words, strict=False)  # "…" may stand for a value, or for more words
         return wrong_command(
             [word for before, word in pairs if word != "…" or re.fullmatch("-[^=]+", before)], written.whole
@@ -185,6 +186,7 @@ def test_a_slip_in_a_page_is_noticed(page: str, said: str) -> None:
         "`model.safetensors`, `data.json`, `--train.steps=3`, `albef --version`, `the albef package`",
         "```python\nalbef no-such\n```",
         '```\nalbef search pictures.idx "a fox" --paths0 | xargs -0 ls -l\n```',
+        "```\nalbef train recipes/own-data.yaml '--data.crop_scale=[1, 1]'\n```",
     ],
 )
 def test_what_may_be_written_is(page: str) -> None:
