@@ -8,7 +8,9 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and t
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook(["albef.objectives", "albef.momentum", "albef.model", "albef.tasks"], "beartype.beartype")
+install_import_hook(
+    ["albef.objectives", "albef.momentum", "albef.model", "albef.peers", "albef.tasks"], "beartype.beartype"
+)
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

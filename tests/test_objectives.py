@@ -117,3 +117,16 @@ def test_bounds_are_0_for_a_guess_and_log_k_for_certainty() -> None:
 def test_disagreement_counts_rows_whose_best_candidate_is_another() -> None:
     teacher = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
     assert objectives.disagreement(teacher, torch.eye(2).bool()).item() == pytest.approx(0.5)
+
+
+@given(seeds, sizes, st.integers(0, 3))
+def test_contrastive_loss_is_itc_without_teacher_and_its_parts_add_up(seed: int, rows: int, cut: int) -> None:
+    logits, count = logits_of(seed, rows, rows), torch.tensor(float(rows))
+    every, hard = torch.arange(rows), torch.eye(rows)
+    whole = objectives.contrastive_loss(logits, logits.T, every, count)
+    torch.testing.assert_close(whole, objectives.itc_loss(logits, logits.T, hard, hard, count))
+    parts = [
+        objectives.contrastive_loss(logits[part], logits.T[part], every[part], count)
+        for part in (slice(0, cut), slice(cut, None))
+    ]
+    torch.testing.assert_close(sum(parts), whole)

@@ -73,6 +73,21 @@ def itc_loss(
     return losses.sum() / (2 * count)
 
 
+def contrastive_loss(
+    i2t_logits: Float[Tensor, "rows bank"],
+    t2i_logits: Float[Tensor, "rows bank"],
+    own: Int[Tensor, " rows"],
+    count: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """CLIP's symmetric loss, −½·Σ[log p_i2t(own) + log p_t2i(own)] / count (Radford et al., ICML 2021, §2.3).
+
+    The bank is the whole batch, gathered with its gradient. `own` is the place of each row's pair in it. All other
+    pairs are negatives, unless `similarity` has excluded them.
+    """
+    losses = [F.cross_entropy(logits, own, reduction="sum") for logits in (i2t_logits, t2i_logits)]
+    return (losses[0] + losses[1]) / (2 * count)
+
+
 def negative_probabilities(
     logits: Float[Tensor, "rows candidates"], allowed: Bool[Tensor, "rows candidates"], hardness: float
 ) -> Float[Tensor, "rows candidates"]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import replay_albef as albef
+import replay_clip as clip
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +30,10 @@ REPLAYS: dict[str, Callable[[Golden], Iterator[Comparison]]] = {
     "vqa": albef.replay_vqa,
     "gradcam": albef.replay_gradcam,
     "position_resize": albef.replay_position_resize,
+    "clip_vit": clip.replay_vit,
+    "clip_trajectory": clip.replay_trajectory,
+    "clip_position_resize": clip.replay_position_resize,
+    "clip_pixels": clip.replay_pixels,
 }
 
 

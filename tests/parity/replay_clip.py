@@ -1,0 +1,155 @@
+"""CLIP's golden files: what our classes compute for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from albef import objectives
+from albef.config import ModelConfig, TrainConfig
+from albef.model.albef import Encoding
+from albef.peers import clip_names
+from albef.peers.clip import CLIP, ClipConfig, learning_rate, resize_positions
+from albef.peers.clip_pixels import clip_transform
+from albef.peers.zero_shot import class_features
+from albef.train.optim import build_optimizer
+from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
+
+
+def load_model(golden: Golden) -> CLIP:
+    """The model with the file's weights, and with as many heads as the file says."""
+    dims, weights = golden.case["dims"], golden.group("weights.")
+    config = ClipConfig(
+        image_size=dims["image_res"],
+        patch_size=dims["patch"],
+        image_width=dims["vision_width"],
+        image_depth=dims["vision_depth"],
+        image_heads=dims["vision_heads"],
+        image_mlp_width=len(weights["visual.transformer.resblocks.0.mlp.c_fc.bias"]),
+        text_width=dims["text_width"],
+        text_depth=dims["text_depth"],
+        text_heads=dims["text_heads"],
+        text_mlp_width=len(weights["transformer.resblocks.0.mlp.c_fc.bias"]),
+        feature_width=dims["embed_dim"],
+        vocab_size=dims["vocab"],
+        max_positions=dims["context"],
+        activation=golden.case.get("activation", "quick_gelu"),
+    )
+    model = CLIP(config)
+    model.load_state_dict(clip_names.from_published(weights, model.state_dict()))
+    return model
+
+
+def logits_of(model: CLIP, image: Encoding, text: Encoding) -> tuple[Tensor, Tensor]:
+    """Similarities of all images with all texts, and of all texts with all images."""
+    i2t = objectives.similarity(image.feature, (text.feature,), model.temperature)
+    t2i = objectives.similarity(text.feature, (image.feature,), model.temperature)
+    return i2t, t2i
+
+
+def loss_of(i2t: Tensor, t2i: Tensor) -> Tensor:
+    """The loss of a whole batch, in which pair n is row n and column n."""
+    return objectives.contrastive_loss(i2t, t2i, torch.arange(len(i2t)), i2t.new_tensor(len(i2t)))
+
+
+def replay_vit(golden: Golden) -> Iterator[Comparison]:
+    """One forward and backward: tokens, features, logits, loss, gradients, and classes by their names."""
+    model, inputs, expected = load_model(golden), golden.group("input."), golden.group("expect.")
+    image, text = model.encode_image(inputs["image"]), model.encode_text(inputs["input_ids"])
+    i2t, t2i = logits_of(model, image, text)
+    loss = loss_of(i2t, t2i)
+    loss.backward()
+    assert text.mask is not None
+    got = {
+        "image_tokens": image.tokens,
+        "text_tokens": text.tokens,
+        "image_features": model.image_features(image.tokens),
+        "text_features": model.text_features(text.tokens, text.mask),
+        "logits_per_image": i2t,
+        "logits_per_text": t2i,
+        "loss": loss,
+        "loss_i2t": loss_of(i2t, i2t),
+        "loss_t2i": loss_of(t2i, t2i),
+    }
+    if "class_ids" in inputs:
+        ids = inputs["class_ids"]
+        features = class_features(model.encode_text(ids.flatten(0, 1)).feature.unflatten(0, ids.shape[:2]))
+        got |= {"class_weights": features.T, "class_logits": 100 * image.feature @ features.T}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    got |= {f"grad.{name}": value for name, value in clip_names.to_published(gradients).items()}
+    yield from compare(got, expected, TIGHT)
+
+
+def number(text: str, pattern: str) -> float:
+    """The number that follows the pattern in a sentence of the file."""
+    found = re.search(pattern + r"\s*([\d.e+-]+)", text)
+    assert found, pattern
+    return float(found[1].rstrip("."))
+
+
+def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
+    """Five optimizer steps: loss, learning rate and scale of each, and everything at the end."""
+    model, expected, how = load_model(golden), golden.group("expect."), golden.case["optimizer"]
+    peak, warmup = number(how, "AdamW lr="), int(number(how, "warm-up over"))
+    train = TrainConfig(
+        lr=peak,
+        weight_decay=number(how, "weight_decay"),
+        betas=(number(how, r"betas=\("), number(how, r"betas=\([\d.]+,")),
+        decay_embeddings=True,
+    )
+    optimizer = build_optimizer(model, train)
+    for group in optimizer.param_groups:
+        group["eps"] = number(how, "eps=")
+    for step in range(golden.case["steps"]):
+        inputs = golden.group(f"input.{step}.")
+        rate = learning_rate(step, peak, warmup, int(number(how, "cosine to 0 at step")))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        image, text = model.encode_image(inputs["image"]), model.encode_text(inputs["input_ids"])
+        loss = loss_of(*logits_of(model, image, text))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.clamp_temperature()
+        got = {"loss": loss, "lr": torch.tensor(rate), "logit_scale": model.logit_scale[0]}
+        yield from compare(got, of_step(expected, step), TIGHT, prefix=f"{step}.")
+    final = clip_names.to_published(model.state_dict())
+    yield from compare(final, golden.group("expect.final."), AFTER_ADAM, prefix="final.")
+
+
+def of_step(expected: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+    """What a file expects of one step."""
+    start = f"{step}."
+    return {
+        name.removeprefix(start): value
+        for name, value in expected.items()
+        if name.startswith(start) and "." not in name.removeprefix(start)
+    }
+
+
+def replay_position_resize(golden: Golden) -> Iterator[Comparison]:
+    """Position embeddings resized to other grids."""
+    for number, (_, grid) in enumerate(golden.case["grids"]):
+        got = resize_positions(golden.tensors[f"input.{number}.positional_embedding"], grid)
+        yield from compare(
+            {"positional_embedding": got}, golden.group(f"expect.{number}."), TIGHT, f"{number}."
+        )
+
+
+def replay_pixels(golden: Golden) -> Iterator[Comparison]:
+    """The published transform of images of several modes. One rounding step of 1/255 apart is fine."""
+    config = ModelConfig()
+    one_step = (0.0, 1.001 / 255 / min(config.std))
+    for number, (mode, _, _) in enumerate(golden.case["images"]):
+        inputs = golden.group(f"input.{number}.")
+        image = Image.fromarray(inputs["image"].numpy())
+        if mode == "P":
+            image.putpalette(inputs["palette"].numpy().tobytes())
+        assert image.mode == mode
+        pixels = clip_transform(image, golden.case["image_res"], config.mean, config.std)
+        got = {"pixels": torch.from_numpy(pixels)}
+        yield from compare(got, golden.group(f"expect.{number}."), one_step, f"{number}.")

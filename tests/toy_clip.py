@@ -1,0 +1,49 @@
+"""A toy CLIP, and texts for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from albef.peers.clip import CLIP, ClipConfig
+
+CONFIG = ClipConfig(
+    image_size=16,
+    patch_size=8,
+    image_width=16,
+    image_depth=2,
+    image_heads=2,
+    image_mlp_width=32,
+    text_width=12,
+    text_depth=2,
+    text_heads=2,
+    text_mlp_width=24,
+    feature_width=8,
+    vocab_size=40,
+    max_positions=10,
+)
+START, END = CONFIG.vocab_size - 2, CONFIG.vocab_size - 1
+
+
+def model(seed: int = 0, config: ClipConfig = CONFIG) -> CLIP:
+    """A model whose parameters are all random: no bias is 0, no norm is 1."""
+    torch.manual_seed(seed)
+    found = CLIP(config)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return found
+
+
+def pixels(count: int, seed: int = 0) -> Tensor:
+    """Random images."""
+    shape = (count, 3, CONFIG.image_size, CONFIG.image_size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def texts(*words: list[int]) -> Tensor:
+    """Texts of these words, with start and end, padded with 0."""
+    rows = [[START, *text, END] for text in words]
+    length = max(map(len, rows))
+    return torch.tensor([row + [0] * (length - len(row)) for row in rows])
