@@ -1,6 +1,5 @@
 """On a GPU the host waits for the device once in a step."""
 
-import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import torch
 
 import toy
 from albef.config import TaskConfig
-from albef.model import kernels
 from albef.tasks.base import Stage
 from albef.tasks.build import build_task
 from albef.train.checkpoint import CheckpointWriter
@@ -17,15 +15,6 @@ from albef.train.optim import build_optimizer
 from albef.train.steps import Loop
 
 META = torch.device("meta")
-
-
-@pytest.fixture
-def no_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything on the meta device, which has shapes and no values: whoever asks for one fails."""
-    monkeypatch.setattr(
-        torch, "autocast", lambda *_, **__: contextlib.nullcontext()
-    )  # unknown to this device
-    monkeypatch.setattr(kernels, "_used", kernels.Kernels("plain", "torch"))
 
 
 def loop_for(settings: TaskConfig) -> Loop:

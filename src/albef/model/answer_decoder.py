@@ -50,8 +50,8 @@ class AnswerDecoder(nn.Module):
         Answer a attends to row `question_index[a]` of the memory.
         """
         packing = Packing.causal(mask)
-        words = self.words(ids.flatten()[packing.places])
-        states = words + self.positions(packing.places % ids.shape[1]) + self.types.weight[0]
+        words = self.words(packing.pack(ids))
+        states = words + packing.at_positions(self.positions.weight) + self.types.weight[0]
         states = self.dropout(self.norm(states))
         asking, _, memory = memory.asked_by(packing, question_index)
         for layer, layer_memory in zip(self.stack(), memory.layers, strict=True):

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -50,28 +50,35 @@ def split_heads(states: Float[Tensor, "batch length joined"], heads: int, parts:
     return tuple(part.transpose(1, 2) for part in states.view(batch, length, parts, heads, -1).unbind(2))
 
 
+def packs(device: torch.device) -> bool:
+    """Whether padding is removed on this device: on a CPU only.
+
+    On a GPU the host would have to wait for the number of real tokens.
+    """
+    return device.type == "cpu"
+
+
 class Packing(NamedTuple):
     """Where the real tokens of padded texts are. Linear layers see them without padding, attention with padding.
 
-    Padding is removed on a CPU only. On a GPU the host would have to wait for the number of real tokens. There,
-    padding passes through the layers like real tokens, and only the attention mask leaves it out.
+    On a GPU padding passes through the layers like real tokens, and only the attention mask leaves it out. Then
+    nothing is moved: the methods give the same memory in another shape.
     """
 
-    places: Int[Tensor, " real"]  # flat indices into batch × length
-    first: Int[Tensor, " batch"]  # index of each text's first token among the real ones
     mask: Bool[Tensor, "batch length"]
     visible: (
         Bool[Tensor, "batch length"] | Bool[Tensor, "batch length length"]
     )  # what self-attention may attend to
+    places: Int[Tensor, " real"] | None = None  # flat indices into batch × length; None: all of them
+    first: Int[Tensor, " batch"] | None = None  # index of each text's first token among the real ones
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
         """The packing for bidirectional attention. Padding follows each text."""
-        if mask.device.type == "cpu":
-            lengths = mask.sum(1)
-            return cls(mask.flatten().nonzero().squeeze(1), lengths.cumsum(0) - lengths, mask, mask)
-        every = torch.arange(mask.numel(), device=mask.device)
-        return cls(every, every[:: mask.shape[1]], mask, mask)
+        if not packs(mask.device):
+            return cls(mask, mask)
+        lengths = mask.sum(1)
+        return cls(mask, mask, mask.flatten().nonzero().squeeze(1), lengths.cumsum(0) - lengths)
 
     @classmethod
     def causal(cls, mask: Bool[Tensor, "batch length"]) -> Packing:
@@ -81,16 +88,18 @@ class Packing(NamedTuple):
         return cls.of(mask)._replace(visible=mask[:, None] & before)
 
     @classmethod
-    def first_tokens(cls, texts: int, device: torch.device) -> Packing:
-        """The packing of one token of each text."""
-        return cls.of(torch.ones(texts, 1, dtype=torch.bool, device=device))
+    def whole(cls, texts: int, length: int, device: torch.device) -> Packing:
+        """The packing of texts that have no padding."""
+        mask = torch.ones(texts, length, dtype=torch.bool, device=device)
+        return cls(mask, mask)
 
     def gathered(self, row: Int[Tensor, " batch"], rows: int) -> Packing:
         """The same tokens, with all texts of a row joined. Only for queries, which do not attend to each other.
 
         Only on a CPU: on a GPU the host would have to wait for the length of the longest row.
         """
-        row_of_token = row[self.places // self.mask.shape[1]]
+        length = self.mask.shape[1]
+        row_of_token = row.repeat_interleave(length) if self.places is None else row[self.places // length]
         counts = row_of_token.bincount(minlength=rows)
         first = counts.cumsum(0) - counts
         order = row_of_token.argsort(stable=True)
@@ -98,23 +107,36 @@ class Packing(NamedTuple):
         place[order] = torch.arange(len(order)) - first[row_of_token[order]]
         length = int(counts.max())
         mask = torch.arange(length) < counts[:, None]
-        return Packing(row_of_token * length + place, first, mask, mask)
+        return Packing(mask, mask, row_of_token * length + place, first)
 
     def in_one_row(self) -> Packing:
         """The same tokens one after the other, as if they were one text."""
-        every = torch.arange(len(self.places), device=self.places.device)
-        mask = torch.ones(1, len(every), dtype=torch.bool, device=every.device)
-        return Packing(every, every[:1], mask, mask)
+        tokens = self.mask.numel() if self.places is None else len(self.places)
+        return Packing.whole(1, tokens, self.mask.device)
 
-    def pack(self, padded: Float[Tensor, "batch length width"]) -> Float[Tensor, "real width"]:
+    def pack(self, padded: Shaped[Tensor, "batch length *width"]) -> Shaped[Tensor, "real *width"]:
         """The real tokens of all texts, one after the other."""
-        return padded.flatten(0, 1)[self.places]
+        every = padded.flatten(0, 1)
+        return every if self.places is None else every[self.places]
 
     def pad(self, packed: Float[Tensor, "real width"]) -> Float[Tensor, "batch length width"]:
         """The tokens in their padded places, zeros elsewhere."""
         batch, length = self.mask.shape
-        flat = packed.new_zeros(batch * length, packed.shape[-1]).index_copy(0, self.places, packed)
-        return flat.view(batch, length, -1)
+        if self.places is not None:
+            places = packed.new_zeros(batch * length, packed.shape[-1])
+            packed = places.index_copy(0, self.places, packed)
+        return packed.view(batch, length, -1)
+
+    def firsts(self, packed: Float[Tensor, "real width"]) -> Float[Tensor, "batch width"]:
+        """The first token ([CLS]) of each text."""
+        return self.pad(packed)[:, 0] if self.first is None else packed[self.first]
+
+    def at_positions(self, table: Float[Tensor, "positions width"]) -> Float[Tensor, "real width"]:
+        """For each real token the row of a table at its position in its text, such as position embeddings."""
+        batch, length = self.mask.shape
+        if self.places is not None:
+            return F.embedding(self.places % length, table)
+        return table[:length].expand(batch, -1, -1).flatten(0, 1)
 
 
 class SelfAttention(nn.Module):
@@ -152,7 +174,7 @@ class SelfAttention(nn.Module):
         width = states.shape[-1]
         query_weight, pair_weight = self.qkv.weight.split([width, 2 * width])
         query_bias, pair_bias = self.qkv.bias.split([width, 2 * width])
-        asked = linear(states[packing.first], query_weight, query_bias)[:, None]
+        asked = linear(packing.firsts(states), query_weight, query_bias)[:, None]
         (query,) = split_heads(asked, self.heads, 1)
         key, value = split_heads(packing.pad(linear(states, pair_weight, pair_bias)), self.heads, 2)
         dropout = self.dropout if self.training else 0.0

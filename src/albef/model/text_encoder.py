@@ -39,13 +39,13 @@ class Memory(NamedTuple):
         On a CPU, or with a single image, the queries of all texts about an image form one row, so that its keys and
         values are not copied. This is possible since queries do not attend to each other. Kept attention is by text.
         """
-        images, device = len(self.layers[0]), packing.first.device
-        firsts = Packing.first_tokens(len(packing.first), device)
+        images = len(self.layers[0])
+        firsts = Packing.whole(len(packing.mask), 1, packing.mask.device)
         if images == 1 and not keep_attention:
             return Asked(packing.in_one_row(), firsts.in_one_row(), self)
         if image_index is None:
             return Asked(packing, firsts, self)
-        if keep_attention or device.type != "cpu":
+        if keep_attention or packing.places is None:
             return Asked(packing, firsts, self.select(image_index))
         return Asked(packing.gathered(image_index, images), firsts.gathered(image_index, images), self)
 
@@ -112,7 +112,7 @@ class FusionLayer(TextLayer):
     ) -> Float[Tensor, "read width"]:
         """The tokens (or [CLS] alone) after self-attention. This part needs no image."""
         if first_only:
-            read, gathered = tokens[packing.first], self.attention.first(tokens, packing)
+            read, gathered = packing.firsts(tokens), self.attention.first(tokens, packing)
         else:
             read, gathered = tokens, self.attention.packed(tokens, packing)
         return self.attention_norm(read + self.dropout(gathered))
@@ -151,8 +151,8 @@ class TextEncoder(nn.Module):
     ) -> Float[Tensor, "batch length width"]:
         """Text tokens before fusion. Values at padding are meaningless."""
         packing = Packing.of(mask)
-        words = self.words(ids.flatten()[packing.places])
-        positions = self.positions(packing.places % ids.shape[1])
+        words = self.words(packing.pack(ids))
+        positions = packing.at_positions(self.positions.weight)
         tokens = self.dropout(self.norm(words + positions + self.types.weight[0]))
         for layer in self.layers:
             tokens = kept_or_computed_again(layer, self.checkpointing, tokens, packing)
@@ -233,7 +233,7 @@ class FusionEncoder(nn.Module):
             if depth:
                 read = layer.gather(read, packing, first_only=depth == last)
             elif last == 0:
-                read = read[packing.first]
+                read = packing.firsts(read)
             read, _ = layer.look(read, firsts if depth == last else every, layer_memory, memory.mask)
         return read
 
@@ -257,7 +257,7 @@ class PairedFusionLayer(nn.Module):
         """The tokens (or [CLS] alone) after seeing the first images and then the second images."""
         first, second = memory.chunk(2)
         first_mask, second_mask = (None, None) if memory_mask is None else memory_mask.chunk(2)
-        asking = Packing.first_tokens(len(first), tokens.device) if first_only else packing
+        asking = Packing.whole(len(first), 1, tokens.device) if first_only else packing
         tokens, _ = self.first.fuse(tokens, packing, packing, first, first_mask)
         tokens, _ = self.second.fuse(tokens, packing, asking, second, second_mask, first_only)
         return tokens
