@@ -7,6 +7,7 @@ Exit status 1 if a deviation is beyond the tolerances of `golden/README.md`, or 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,8 @@ REPLAYS: dict[str, Callable[[Golden], Iterator[Comparison]]] = {
 def replay(path: Path) -> Iterator[Comparison]:
     """Every comparison that a golden file asks for."""
     if path.suffix == ".json":
-        yield from albef.replay_learning_rates(path)
+        content = json.loads(path.read_text("utf-8"))
+        yield from (clip.replay_text if "vocab_sha256" in content else albef.replay_learning_rates)(content)
         return
     golden = Golden(path)
     if golden.case["task"] not in REPLAYS:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -317,9 +315,9 @@ def replay_position_resize(golden: Golden) -> Iterator[Comparison]:
     yield from compare(got, golden.group("expect."), TIGHT)
 
 
-def replay_learning_rates(path: Path) -> Iterator[Comparison]:
+def replay_learning_rates(content: Mapping[str, Any]) -> Iterator[Comparison]:
     """The published schedule, in its first epoch and at the start of each epoch."""
-    for name, case in json.loads(path.read_text()).items():
+    for name, case in content.items():
         schedule, per_epoch = case["schedule"], case["steps_per_epoch"]
         config = TrainConfig(
             lr=schedule["lr"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from PIL import Image
@@ -12,12 +13,15 @@ from torch import Tensor
 from albef import objectives
 from albef.config import ModelConfig, TrainConfig
 from albef.model.albef import Encoding
-from albef.peers import clip_names
+from albef.peers import clip_names, clip_text
 from albef.peers.clip import CLIP, ClipConfig, learning_rate, resize_positions
 from albef.peers.clip_pixels import clip_transform
+from albef.peers.clip_text import ClipTokenizer
 from albef.peers.zero_shot import class_features
 from albef.train.optim import build_optimizer
 from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
+
+EXACTLY = (0.0, 0.0)
 
 
 def load_model(golden: Golden) -> CLIP:
@@ -153,3 +157,29 @@ def replay_pixels(golden: Golden) -> Iterator[Comparison]:
         pixels = clip_transform(image, golden.case["image_res"], config.mean, config.std)
         got = {"pixels": torch.from_numpy(pixels)}
         yield from compare(got, golden.group(f"expect.{number}."), one_step, f"{number}.")
+
+
+def replay_text(content: Mapping[str, Any]) -> Iterator[Comparison]:
+    """Cleaned captions and their ids: published, cut to the context, and by open_clip where they differ."""
+    published = ClipTokenizer.published(clip_text.SPECIALS)
+    open_clip = ClipTokenizer.published(clip_text.OPEN_CLIP_SPECIALS)
+    sizes = published.vocab_size, published.start_id, published.end_id, published.pad_id
+    expected = [content[name] for name in ("vocab_size", "sot", "eot", "pad")]
+    yield "vocabulary", torch.tensor(sizes), torch.tensor(expected), EXACTLY
+    for number, case in enumerate(content["cases"]):
+        cleaned, whole = clip_text.clean_text(case["text"]), len(case["ids"])
+        got = {
+            "cleaned": letters(cleaned),
+            "ids": published.encode(cleaned, max_tokens=whole).ids,
+            "ids_truncated": published.encode(cleaned, content["context"]).ids,
+            "ids_open_clip": open_clip.encode(cleaned, max_tokens=10_000).ids,
+        }
+        expected = case | {"cleaned": letters(case["cleaned"])}
+        for name in [name for name in got if name in case]:
+            found, wanted = torch.tensor(got[name]), torch.tensor(expected[name])
+            yield f"{number} {name} {case['text'][:20]!r}", found, wanted, EXACTLY
+
+
+def letters(text: str) -> list[int]:
+    """The text as numbers: its length, and each letter."""
+    return [len(text), *map(ord, text)]
