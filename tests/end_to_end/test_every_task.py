@@ -122,7 +122,7 @@ def test_every_task_ends_with_a_report(tmp_path: Path, task: TaskName) -> None:
         return
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert any("/blind/" in name for name in metrics)
-    expected = {"grounding": ("Found", "Missed"), "retrieval": ("From words to pictures", "blind")}
+    expected = {"grounding": ("Found", "Missed"), "retrieval": ("From text to images", "blind")}
     for words in expected.get(task, ("Right answers", "Wrong answers", "blind: ")):
         assert words in html
     pictures_shown = html.count("<img")

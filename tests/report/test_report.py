@@ -4,7 +4,9 @@ import base64
 import dataclasses
 import io
 import json
+import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from albef.report import write_report
 from albef.report.findings import Pair, caption_maps, doubts, gallery_pairs, rank, training_pairs
 from albef.report.page import source
 from albef.report.pairs import ordinal
-from albef.report.plots import LOSSES, SHARES, curves, lit, smoothed
+from albef.report.plots import INFORMATION, LOSSES, SHARES, curves, lit, smoothed
+from albef.report.words import words_section
 
 MODEL = dataclasses.replace(
     SIZES["tiny"],
@@ -142,6 +145,41 @@ def test_is_one_small_file_in_the_run_folder(report):
     assert "url(" not in html.replace("url(#", "")
     assert "@import" not in html
     assert_self_contained(Page(html))
+
+
+def test_a_screen_reader_gets_the_same_report(report):
+    path, *_ = report
+    page = Page(path.read_text("utf-8"))
+    assert ("html", {"lang": "en"}) in page.tags
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in pairwise(levels))
+    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    tables = [tag for tag, _ in page.tags].count("table")
+    assert tables == 3  # R@1, recall, foils
+    assert [tag for tag, _ in page.tags].count("caption") == tables
+    assert all(attributes["scope"] in ("col", "row") for tag, attributes in page.tags if tag == "th")
+    assert all(attributes["aria-label"] for _, attributes in page.tags if attributes.get("role") == "region")
+    (chart,) = (attributes for tag, attributes in page.tags if tag == "svg")
+    assert chart["role"] == "img"
+    ids = {attributes.get("id"): tag for tag, attributes in page.tags}
+    assert (ids[chart["aria-labelledby"]], ids[chart["aria-describedby"]]) == ("title", "desc")
+
+
+def test_the_chart_is_described_in_words():
+    log = [{"pairs": 64.0, "itc": 4.0, "mi_i2t": 0.5}, {"pairs": 128.0, "itc": 2.0, "mi_i2t": 0.5}]
+    page = Page(curves(log, (LOSSES, INFORMATION, SHARES)))
+    assert "Losses: image–text contrast (ITC) from 3.00 to 3.00." in page.text  # smoothed
+    assert "Mutual information, lower bound (nats): image → text (ITC) from 0.50 to 0.50." in page.text
+    assert "Shares of a batch:" not in page.text
+
+
+def test_words_are_explained_where_they_are_said():
+    said = words_section(["<style>blind</style><p>R@1 by ITC &amp; foils</p>", '<img alt="MLM">'])
+    assert re.findall(r"<dt>(.*?):</dt>", said) == ["ITC", "R@k", "foil"]
+    assert "itch" not in words_section(["itch, ions"])
+    assert words_section(["nothing to explain"]) == ""
 
 
 def test_framed_pictures_are_the_right_ones(report):

@@ -1,4 +1,4 @@
-"""What a model said of single records, right and wrong, for a reader to judge: with its picture, and blind beside."""
+"""A report's sections on single records: the model's answers, right and wrong, with and without the right image."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from albef.report.plots import boxed, lit
 Metrics = Mapping[str, float]
 
 NUM_RIGHT, NUM_WRONG, NUM_GROUNDED = 8, 8, 6
-_SHOWN_SIDE, _MAP_SIDE = 224, 160  # pixels that pictures are stored with
+_SHOWN_SIDE, _MAP_SIDE = 224, 160  # side of stored images and maps, in pixels
 WORDS = {
-    "accuracy": "right",
-    "open_accuracy": "right, in its own words",
-    "consistency": "statements right with all their pictures",
-    "pointing": "highest point in the box",
-    "map_box": "box of the map, IoU ≥ 0.5",
-    "proposals": "best of the proposed boxes, IoU ≥ 0.5",
-    "words": "map of a word more on its thing than on another",
+    "accuracy": "right answers",
+    "open_accuracy": "right answers, written freely",
+    "consistency": "statements right for all their images",
+    "pointing": "highest point of the map in the box",
+    "map_box": "box from the map, IoU ≥ 0.5",
+    "proposals": "best proposed box, IoU ≥ 0.5",
+    "words": "map of a word stronger on its own thing than on others",
 }
-MAPS = {"itm": "matching", "itc": "contrast", PUBLISHED: "matching, as published"}
+MAPS = {"itm": "ITM", "itc": "ITC", PUBLISHED: "ITM, as published"}
 
 
 class Case(NamedTuple):
-    """A record with what the model said of it: with its picture, blind, and (questions only) in its own words."""
+    """A record with the model's answers: with its image, blind, and (questions only) written freely."""
 
     record: Record
     seen: Judged
@@ -49,13 +49,13 @@ class Case(NamedTuple):
     written: Judged | None
 
 
-# The model's words on the records by number: its choice, and (questions with a list) what it writes itself.
+# The model's answers by record number: its choice, and (for questions with a list) what it writes freely.
 Words = tuple[dict[int, Judged], dict[int, Judged]]
 Judge = Callable[[Engine, Source, Config, bool], Words]
 
 
 def classes(labels: Sequence[str]) -> Judge:
-    """The label that the model chooses."""
+    """A judge that returns the label that the model chooses."""
 
     def judge(engine: Engine, source: Source, config: Config, shuffled: bool) -> Words:
         bad: dict[int, BadImage] = {}
@@ -65,7 +65,7 @@ def classes(labels: Sequence[str]) -> Judge:
 
 
 def answers(engine: Engine, source: Source, config: Config, shuffled: bool) -> Words:
-    """The best of the listed answers, and the one that the model writes."""
+    """The best answer of the list, and the one that the model writes freely."""
     bad: dict[int, BadImage] = {}
     wanted = config.evaluate
     asking = Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice)
@@ -76,7 +76,7 @@ def answers(engine: Engine, source: Source, config: Config, shuffled: bool) -> W
 
 
 def cases(engine: Engine, source: Source, config: Config, judge: Judge) -> list[Case]:
-    """What the model says of each record of the source whose picture can be read."""
+    """The model's answers to all records of the source with a readable image."""
     seen, written = judge(engine, source, config, False)
     controlled = another(source, 0, source.record(0, 0)) is not None
     blind = judge(engine, source, config, True)[0] if controlled else {}
@@ -88,7 +88,7 @@ def cases(engine: Engine, source: Source, config: Config, judge: Judge) -> list[
 
 
 def judged_sections(engine: Engine, source: Source, config: Config, judge: Judge) -> list[str]:
-    """Right and wrong answers with their pictures, the first of each."""
+    """The first right and the first wrong answers, with their images."""
     found = cases(engine, source, config, judge)
     right = [case for case in found if case.seen.score >= 0.5]
     wrong = [case for case in found if case.seen.score < 0.5]
@@ -96,25 +96,29 @@ def judged_sections(engine: Engine, source: Source, config: Config, judge: Judge
     for heading, ones, limit in (("Right answers", right, NUM_RIGHT), ("Wrong answers", wrong, NUM_WRONG)):
         cards = "".join(case_card(case, config) for case in ones[:limit])
         lead = (
-            f"The first {min(limit, len(ones))} of {len(ones)} among {len(found)} examples, not chosen otherwise, each "
-            "with the model's probability. “Blind” is what the model says when it is shown another one's picture."
+            f"{len(ones)} of {len(found)} examples. Shown are the first {min(limit, len(ones))}, each with the "
+            "probability that the model gives to its answer. “Blind” is its answer when it sees another image."
         )
         sections.append(page.section(heading, lead, f'<div class="cards">{cards}</div>'))
     return sections
 
 
 def case_card(case: Case, config: Config) -> str:
-    """A record with its picture or pictures and the answers."""
+    """A record with its image or images and the answers."""
     record, seen = case.record, case.seen
     given = [record.image] if record.second_image is None else [record.image, record.second_image]
     text = record.captions[0]
     shown = [pixels_of(one, config.data.obey_exif, config) for one in given]
-    images = "".join(page.img(pixels, text, _SHOWN_SIDE) for pixels in shown)
+    sides = ("left image", "right image") if len(shown) > 1 else ("image",)
+    images = "".join(
+        page.img(pixels, f"{side} of “{text}”", _SHOWN_SIDE)
+        for side, pixels in zip(sides, shown, strict=True)
+    )
     kind = "right" if seen.score >= 0.5 else "given"
     lines = [f'<li class="{kind}">{page.chance(seen.probability, seen.answered)}</li>']
     if seen.score < 1:
         lines.append(f"<li>{page.text('expected: ' + seen.expected)}</li>")
-    for name, said in (("in its own words", case.written), ("blind", case.blind)):
+    for name, said in (("written freely", case.written), ("blind", case.blind)):
         if said is not None:
             lines.append(f'<li class="soft">{page.chance(said.probability, f"{name}: {said.answered}")}</li>')
     body = f'<p class="caption">{page.text(text)}</p><ol class="choices">{"".join(lines)}</ol>'
@@ -122,7 +126,7 @@ def case_card(case: Case, config: Config) -> str:
 
 
 def grounded_sections(engine: Engine, source: Source, config: Config) -> list[str]:
-    """Phrases with the maps of matching and of contrast over their pictures, the box found and the one expected."""
+    """Phrases with the maps of ITM and ITC on their images, the box found and the expected one."""
     found: dict[bool, list[GroundedCase]] = {True: [], False: []}
     for case in groundings(engine, source, config):
         of_kind = found[case.boxes["itc"].right]
@@ -132,11 +136,11 @@ def grounded_sections(engine: Engine, source: Source, config: Config) -> list[st
     sections = []
     for heading, chosen in (("Found", found[True]), ("Missed", found[False])):
         lead = (
-            f"The first {len(chosen)} phrases whose box by contrast covers the expected one "
-            f"{'with' if heading == 'Found' else 'without'} an intersection over union of 0.5. Green: the expected "
-            "box; orange: the one found (the best of the proposals where there are any, else that of the map itself). "
-            "Lit is where the score of the phrase comes from. All maps are on one scale: as bright as the phrase is "
-            f"probable, by matching ({brightest:.0%} is full light), so that a picture that does not show it stays dark."
+            f"The first {len(chosen)} phrases whose box by ITC agrees with the expected box "
+            f"{'by an IoU of 0.5 or more' if heading == 'Found' else 'by less than an IoU of 0.5'}. Thick and green: "
+            "the expected box. Thin and orange: the box found, which is the best proposal if there are proposals, "
+            "else that of the map. Bright parts are where the score of the phrase comes from. All maps share one "
+            f"scale: a map is as bright as the phrase is probable by ITM, and fully bright at {brightest:.0%}."
         )
         cards = "".join(grounded_card(case, brightest) for case in chosen)
         sections.append(page.section(heading, lead, f'<div class="cards">{cards}</div>'))
@@ -144,7 +148,7 @@ def grounded_sections(engine: Engine, source: Source, config: Config) -> list[st
 
 
 class GroundedCase(NamedTuple):
-    """A phrase with its picture, its maps and boxes by matching ("itm") and contrast ("itc"), and its probability."""
+    """A phrase with its image, its maps and boxes by ITM ("itm") and ITC ("itc"), and its probability."""
 
     phrase: str
     image: np.ndarray
@@ -170,18 +174,22 @@ def groundings(engine: Engine, source: Source, config: Config) -> Iterator[Groun
 def grounded_card(case: GroundedCase, brightest: float) -> str:
     """A phrase with its image and both maps, each with the box found and the expected one."""
     whole = cv2.resize(case.image, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
-    figures = [page.figure(page.img(whole, case.phrase), "image")]
-    for score, title in (("itm", "matching"), ("itc", "contrast")):
+    figures = [page.figure(page.img(whole, f"image with “{case.phrase}”"), "image")]
+    for score, title in (("itm", "ITM"), ("itc", "ITC")):
         light = scaled(case.maps[score], case.probability / brightest)
         one = case.boxes[score]
         drawn = lit(case.image, light, _MAP_SIDE)
         drawn = boxed(drawn, case.image.shape, one.true_box, one.chosen or one.box)
-        figures.append(page.figure(page.img(drawn, f"{case.phrase}: {title}"), title))
+        result = "agrees with" if one.right else "misses"
+        alt = (
+            f"the same image, lit where {title} sees “{case.phrase}”; the box found {result} the expected one"
+        )
+        figures.append(page.figure(page.img(drawn, alt), title))
     return page.card(case.phrase, f'<div class="row three">{"".join(figures)}</div>')
 
 
 def task_results(metrics: Metrics) -> str:
-    """Every figure beside what is left of it blind, and (entailment) what sentences of each label were called."""
+    """Every figure with its blind control, and (entailment) the answers by expected label."""
     names = measured(metrics)
     if not names:
         return page.section("What it scores", "This run was not evaluated: its metrics.json holds no scores.")
@@ -191,44 +199,45 @@ def task_results(metrics: Metrics) -> str:
         cells = [value_cell(metrics, key) for key in (name, f"{split}/blind/{metric}")]
         begins = not rows or not rows[-1][0].startswith(f"{split.replace('_', ' ')} · ")
         rows.append((f"{split.replace('_', ' ')} · {words_of(metric)}", cells, begins))
-    body = page.table(["", "with its picture", "blind"], rows)
+    body = page.table("Figures", ["split · figure", "with its image", "blind"], rows)
     for split in dict.fromkeys(name.split("/")[0] for name in names):
         for name, title in ((split, split), (f"{split}/blind", f"{split}, blind")):
             if f"{name}/share_neutral_neutral" in metrics:
-                body += (
-                    f"<h3>{page.text(title.replace('_', ' '))}: what sentences of each label were called</h3>"
-                )
-                body += confusion_matrix(confusion(metrics, name))
+                caption = f"{title.replace('_', ' ')}: answers by expected label"
+                body += confusion_matrix(caption, confusion(metrics, name))
     lead = (
-        "Shares of 1 with 95 % intervals. “Blind” is the control: every picture is replaced by another one's, so it "
-        "says how much comes from the words alone."
+        "All values are shares from 0 to 1, with 95 % intervals below. “Blind” is a control: every image is replaced "
+        "by another one, so it shows how much comes from the text alone."
     )
     return page.section("What it scores", lead, body)
 
 
-def confusion_matrix(shares: np.ndarray) -> str:
-    """Expected labels in rows, answered ones in columns."""
+def confusion_matrix(caption: str, shares: np.ndarray) -> str:
+    """A table with expected labels in rows and the model's answers in columns."""
     rows = [
         (label, [page.value_cell(float(share)) for share in row], False)
         for label, row in zip(ENTAILMENT_LABELS, shares, strict=True)
     ]
-    return page.table(["expected", *ENTAILMENT_LABELS], rows)
+    return page.table(caption, ["expected", *ENTAILMENT_LABELS], rows)
 
 
 def task_bars(metrics: Metrics, split: str) -> str:
-    """The figures of a split as bars, each above what is left of it blind."""
+    """The figures of a split as bars, each with its blind control below."""
     lines = []
     for name in measured(metrics):
         own, metric = name.split("/", 1)
-        for key, what in ((name, "with its picture"), (f"{own}/blind/{metric}", "blind")):
+        for key, what in ((name, "with its image"), (f"{own}/blind/{metric}", "blind")):
             if own == split and key in metrics:
                 low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
                 lines.append(page.bar(words_of(metric), what, metrics[key], low, high))
-    return f'<div class="bars">{"".join(lines)}</div>' if lines else ""
+    if not lines:
+        return ""
+    caption = f"Results on split “{split.replace('_', ' ')}”. Thin line and brackets: 95 % interval"
+    return page.table(caption, ["figure", "", "", "share"], lines, kind="bars")
 
 
 def value_cell(metrics: Metrics, key: str) -> str:
-    """A figure as a cell of a table, with its interval."""
+    """A table cell with a figure and its interval."""
     return page.value_cell(metrics.get(key), metrics.get(f"{key}_low"), metrics.get(f"{key}_high"))
 
 

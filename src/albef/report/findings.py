@@ -1,4 +1,4 @@
-"""What the report shows of a model, before it is drawn: rankings, maps of words, doubts of the teacher."""
+"""What a report shows of a model: rankings, maps of words, doubts of the teacher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from albef.evaluation.ranking import candidates, match_scores, similarities
 from albef.model.albef import ALBEF
 from albef.ranker import best_first, combined, others_last
 
-# Words that name nothing in a picture: they get no map of their own.
+# Words that name nothing visible. They get no map.
 EMPTY_WORDS = frozenset(
     """
     a an the this that these those it its there here and or but with without of to for from by at on in into
@@ -32,22 +32,22 @@ EMPTY_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture with a caption; `clean` is the caption before noise was put in, where the data know that."""
+    """An image with a caption. `clean` is the caption before noise was added, if the data know it."""
 
     image: np.ndarray  # uint8 [H, W, 3], RGB
     caption: str
-    meaning: int  # the same for captions that say the same
+    meaning: int  # equal for captions that say the same
     clean: str | None = None
 
     @property
     def noisy(self) -> bool:
-        """Whether the data say that the caption was replaced by a noisy one."""
+        """Whether the data replaced the caption by a noisy one."""
         return self.clean is not None and self.clean != self.caption
 
 
 def gallery_pairs(config: Config, split: str) -> list[Pair]:
-    """The gallery of a pictograms split that the run is evaluated on: each caption is true of one picture."""
-    # Imported where pictograms are used: users of their own data need not load the drawings.
+    """The gallery of a pictograms split. Each caption is true of one image only."""
+    # Imported here, since users of their own data need not load the drawings.
     from albef.data.pictograms.gallery import gallery
 
     drawn = gallery(
@@ -58,7 +58,7 @@ def gallery_pairs(config: Config, split: str) -> list[Pair]:
 
 
 def training_pairs(config: Config, limit: int) -> list[Pair]:
-    """Up to `limit` pairs of the training data as the first epoch had them; see `source_pairs`."""
+    """Up to `limit` training pairs as in the first epoch; see `source_pairs`."""
     if config.data.source == "pictograms":
         return list(_pictogram_pairs(config, limit))
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
@@ -66,7 +66,7 @@ def training_pairs(config: Config, limit: int) -> list[Pair]:
 
 
 def source_pairs(source: Source, config: Config, limit: int) -> list[Pair]:
-    """Up to `limit` pairs of a source, spread evenly: each picture and each caption once, without unreadable ones."""
+    """Up to `limit` readable pairs of a source, evenly spread. No image and no caption comes twice."""
     found: list[Pair] = []
     seen: set[object] = set()
     for index in range(0, len(source), max(1, len(source) // limit)):
@@ -86,14 +86,14 @@ def source_pairs(source: Source, config: Config, limit: int) -> list[Pair]:
 
 
 def pixels_of(image: ImageInput, obey_exif: bool, config: Config) -> np.ndarray:
-    """The picture as the model sees it, in its own size; raises `BadImage`."""
+    """The image as the model sees it, in its own size. Raises `BadImage`."""
     transparent = config.model.transparent
     return open_image(image, obey_exif=obey_exif, transparent=transparent, shrink=obey_exif)
 
 
 @dataclass
 class Excerpt(Source):
-    """Records of a source, spread evenly: as many as a report can look at."""
+    """Some records of a source, evenly spread."""
 
     source: Source
     limit: int
@@ -108,7 +108,7 @@ class Excerpt(Source):
 
 
 def judged_source(config: Config, limit: int) -> Source | None:
-    """Records that the run is evaluated on: of the first split of pictograms, or of the user's validation file."""
+    """Records for examples: from the first split of pictograms, or from the user's validation file."""
     data, wanted = config.data, config.evaluate
     if is_drawn(data.source):
         drawn = replace(data, count=min(wanted.count, limit))
@@ -138,7 +138,7 @@ def _pictogram_pairs(config: Config, limit: int) -> Iterator[Pair]:
 
 
 class Ranking(NamedTuple):
-    """What a query found: candidates from best to worst, and the place of the right one (0 = first)."""
+    """The result of a query: candidates from best to worst, and the place of the right one (0 = first)."""
 
     query: int
     order: np.ndarray
@@ -148,10 +148,10 @@ class Ranking(NamedTuple):
 def rank(
     engine: Engine, gallery: Sequence[Pair], top_k: int, captions: Sequence[int], images: Sequence[int]
 ) -> tuple[list[Ranking], list[Ranking]]:
-    """The gallery's images ranked for these of its captions, and its captions for these of its images.
+    """The gallery's images ranked for some of its captions, and its captions ranked for some of its images.
 
-    By similarity / temperature + log-odds of matching for the `top_k` most similar candidates; the others
-    follow in the order of their similarity, as do all where the model was trained without matching.
+    The `top_k` most similar candidates are ranked by similarity / temperature + log-odds of matching. The others follow
+    by similarity. Without ITM all are ranked by similarity.
     """
     shown, texts = [pair.image for pair in gallery], [pair.caption for pair in gallery]
     similarity = similarities(engine, shown, texts)
@@ -170,21 +170,21 @@ def rank(
             for number, order in zip(queries, orders, strict=True)
         ]
 
-    # `match_scores` takes pairs of a picture and a text.
+    # `match_scores` takes pairs (image, text).
     return ranked(captions, similarity.T[captions], (1, 0)), ranked(images, similarity[images], (0, 1))
 
 
 class WordMap(NamedTuple):
-    """A word of a caption and what it adds to the score, place by place; the highest of a caption is its probability."""
+    """A map of what a word adds to its caption's score. The highest value of a caption is its probability."""
 
     word: str
     light: Float[np.ndarray, "height width"]
 
 
 def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
-    """A map for each word of the caption that may name something in the picture, in the caption's order.
+    """Maps of the caption's words that may name something visible, in the caption's order.
 
-    None of a caption that the model can't read, such as one of signs that its vocabulary lacks.
+    Empty if the model cannot read the caption, since its vocabulary lacks all its characters.
     """
     try:
         found = engine.ground(pair.image, pair.caption)
@@ -195,7 +195,7 @@ def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A training pair for which the teacher prefers another caption: its choices and their chances."""
+    """A training pair for which the teacher prefers another caption, with the probabilities of its choices."""
 
     pair: Pair
     chance_given: float
@@ -204,7 +204,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Doubts:
-    """What the teacher makes of `total` training pairs: `found` are its doubts, the surest first."""
+    """The teacher's doubts about `total` training pairs, the surest first."""
 
     total: int
     noisy: int  # of all pairs
@@ -212,9 +212,9 @@ class Doubts:
 
 
 def doubts(engine: Engine, teacher: ALBEF, pairs: Sequence[Pair], num_choices: int = 3) -> Doubts:
-    """The pairs of which the teacher would rather have another caption, out of those of all pairs given.
+    """The pairs for which the teacher prefers another caption among those of all pairs.
 
-    Captions that mean the same count as one. The chances are the teacher's part of the pseudo-targets,
+    Captions with the same meaning count as one. The probabilities are the teacher's part of the soft targets:
     softmax(similarity / temperature) over the captions.
     """
     judge = Engine(teacher, engine.tokenizer, quiet=True)

@@ -20,24 +20,24 @@ from albef.report.plots import INFORMATION, LOSSES, SHARES, LogLine, curves
 def headline(
     engine: Engine, config: Config, words: str, log: Sequence[LogLine], metrics: Metrics, run: Path
 ) -> str:
-    """What was trained on what, for how long, and the recall at 1 that came out."""
+    """What was trained on what data, for how long, and the main result."""
     data, grid = config.data, engine.config.grid
     pairs = log[-1]["pairs"] if log else config.train.batch_size * config.train.steps
     seconds = metrics.get("train/seconds", log[-1]["seconds"] if log else 0.0)
     figures = [(f"{pairs:,.0f}", "image–text pairs seen")]
     if seconds:
-        figures = [(duration(seconds), "of training"), *figures]
-        figures += [(f"{pairs / seconds:,.0f}", "pairs a second")]
+        figures = [(duration(seconds), "training time"), *figures]
+        figures += [(f"{pairs / seconds:,.0f}", "pairs per second")]
     if is_drawn(data.source):
-        figures += [(f"{data.num_nouns}", "nouns")]
+        figures += [(f"{data.num_nouns}", "nouns in the data")]
     if data.source == "pictograms":
-        figures += [(f"{data.caption_noise:.0%}", "of training captions noisy")]
+        figures += [(f"{data.caption_noise:.0%}", "of the training captions are noisy")]
     figures += [
         (f"{sum(parameter.numel() for parameter in engine.model.parameters()):,}", "parameters"),
-        (f"{engine.config.image_size} px", f"a side, in {grid} × {grid} patches"),
-        (precision(config, run), "precision of training"),
+        (f"{engine.config.image_size} px", f"image size, {grid} × {grid} patches"),
+        (precision(config, run), "training precision"),
     ]
-    what = f"An ALBEF “{engine.config.size}” model, trained for {words} on {Path(data.source).name}"
+    what = f"ALBEF ({engine.config.size}) trained on {Path(data.source).name}: {words}"
     bars = recall_bars(metrics) or "".join(task_bars(metrics, split) for split in splits(metrics)[:1])
     return (
         f'<h1>{page.text(what)}</h1>\n<p class="soft">{page.text(outcome(metrics, config))}</p>\n'
@@ -46,7 +46,7 @@ def headline(
 
 
 def outcome(metrics: Metrics, config: Config) -> str:
-    """The result in a sentence, as far as it was measured: by the sum of both scores where there is one."""
+    """The main result in a sentence: by the sum of both scores, if it was measured."""
     if not MEASURED[config.task.name].by_recall:
         return task_outcome(metrics)
     for split in splits(metrics):
@@ -55,72 +55,69 @@ def outcome(metrics: Metrics, config: Config) -> str:
             if value is None:
                 continue
             if config.data.source != "pictograms":
-                return f"Asked by a caption, it names the right picture first in {value:.0%} of cases."
+                return f"For {value:.0%} of captions, the right image ranks first."
             count = config.evaluate.count
             return (
-                f"Asked by a caption for one of {count} pictures that it has never seen, it names the right "
-                f"one first in {value:.0%} of cases (split {title(split)}, by {SCORES[score]}); by chance "
-                f"that would be {1 / count:.1%}."
+                f"For {value:.0%} of captions, the right image ranks first among {count} images that the model has "
+                f"never seen. Guessing would give {1 / count:.1%}. Split “{title(split)}”, ranked by {SCORES[score]}."
             )
-    return "This run was not evaluated: no recalls are in its metrics.json."
+    return "This run was not evaluated: its metrics.json holds no recall."
 
 
 def task_outcome(metrics: Metrics) -> str:
-    """The first figure of a task, and what is left of it blind."""
+    """The first figure of a task, and the same figure blind."""
     for name in measured(metrics):
         split, metric = name.split("/", 1)
         if name not in metrics:
             continue
         blind = metrics.get(f"{split}/blind/{metric}")
-        control = f"; shown another one's picture instead, in {blind:.0%}" if blind is not None else ""
-        return f"{words_of(metric).capitalize()} in {metrics[name]:.0%} of cases (split {title(split)}){control}."
-    return "This run was not evaluated: no figures are in its metrics.json."
+        control = f" Blind, with another image: {blind:.0%}." if blind is not None else ""
+        words = words_of(metric)
+        return f"{words[0].upper()}{words[1:]} on split “{title(split)}”: {metrics[name]:.0%}.{control}"
+    return "This run was not evaluated: its metrics.json holds no figures."
 
 
 def recall_bars(metrics: Metrics) -> str:
-    """Recall at 1 from text to image, as bars, per split and score."""
+    """R@1 from text to image as bars, by split and score."""
     lines = []
-    for split in splits(metrics):
+    for split in (split for split in splits(metrics) if not split.endswith("/blind")):
         for score, name in SCORES.items():
             key = f"{split}/{score}/t2i_r1"
             if key in metrics:
                 lines.append(page.bar(title(split), name, metrics[key], *interval(metrics, key)))
     if not lines:
         return ""
-    note = (
-        "Recall at 1, text to image. The thin line is the 95 % interval. ITC compares one vector of the "
-        "text with one of the image; ITM reads both together and re-ranks the candidates of ITC; the last "
-        "adds the two."
+    return page.table(
+        "R@1 from text to image: how often the right image ranks first. Thin line and brackets: 95 % interval",
+        ["split", "ranked by", "", "R@1"],
+        lines,
+        kind="bars",
     )
-    heading = "<h3>The right picture first</h3>"
-    return f'{heading}<p class="soft">{note}</p><div class="bars">{"".join(lines)}</div>'
 
 
 def course(log: Sequence[LogLine]) -> str:
-    """Losses and bounds on mutual information over training."""
+    """Losses and bounds on mutual information during training."""
     if not log:
-        return page.section("How training went", "This run folder has no log.jsonl, so there are no curves.")
-    fused = [line for line in log if "itm" in line or "mlm" in line]
-    lead = "Faint: as logged; strong: smoothed."
-    if fused and fused[0] is not log[0]:
-        lead += (
-            " At the dashed line the fusion encoder joined, with matching and masked words; until there the "
-            "image and the text encoder were aligned by contrast alone."
+        return page.section(
+            "How training went", "There are no curves, since this run folder has no log.jsonl."
         )
+    fused = [line for line in log if "itm" in line or "mlm" in line]
+    lead = "Strong lines are smoothed, faint lines show the logged values."
+    if fused and fused[0] is not log[0]:
+        lead += " Before the vertical dashed line, only ITC was trained. From there on ITM and MLM were trained too."
     if any("mi_i2t" in line for line in log):
         lead += (
-            " In the middle, what the losses say in the paper's terms: each is a lower bound on mutual "
-            "information. Those of contrast cannot exceed the logarithm of the number of candidates (the "
-            "batch and the queue)."
+            " Each loss also gives a lower bound on mutual information, as in the paper. A bound by ITC cannot exceed "
+            "the logarithm of the number of candidates, which are the batch and the queue."
         )
     panels = [
         panel for panel in (LOSSES, INFORMATION, SHARES) if any(set(panel.series) & set(line) for line in log)
     ]
     charts = curves(log, panels)
-    return page.section("How training went", lead, f'<div class="wide chart">{charts}</div>')
+    return page.section("How training went", lead, page.wide("Curves of the training", charts, "wide chart"))
 
 
 def precision(config: Config, run: Path) -> str:
-    """What the run computed in: as its newest checkpoint says, else as set."""
+    """The run's precision: from its newest checkpoint, else as set."""
     states = sorted((run / "checkpoints").glob("step-*/state.json"))
     return str(json.loads(states[-1].read_text("utf-8"))["precision"]) if states else config.train.precision

@@ -1,4 +1,4 @@
-"""The report of a run: what was trained, how it went, what the model finds, where it looks."""
+"""The report of a run: what was trained, how training went, what the model finds, and where it looks."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from albef.report.figures import Metrics, read_log, read_metrics
 from albef.report.findings import judged_source
 from albef.report.headline import course, headline
 from albef.report.pairs import pair_sections
+from albef.report.words import words_section
 from albef.writing import write_whole
 
 REPORT_FILE = "report.html"
-JUDGED = 120  # records that examples are taken from
+JUDGED = 120  # records that examples are chosen from
 
 
-# Sections of the engine's model, the teacher (where there is one), the configuration and the figures.
+# Sections about a model, from its engine, its teacher (if there is one), the configuration and the figures.
 Sections = Callable[[Engine, ALBEF | None, Config, Metrics], list[str]]
 
 
 def examples(shown: Callable[[Engine, Source, Config], list[str]]) -> Sections:
-    """The figures of a task, and what is `shown` of single records."""
+    """The figures of a task, followed by the sections that `shown` makes of single records."""
 
     def sections(engine: Engine, teacher: ALBEF | None, config: Config, metrics: Metrics) -> list[str]:
         source = judged_source(config, JUDGED)
         if source is None:
-            none = page.section("Examples", "There are none: the recipe names no data.validation.")
+            none = page.section("Examples", "There are none, since the recipe has no data.validation.")
             return [task_results(metrics), none]
         return [task_results(metrics), *shown(engine, source, config)]
 
@@ -42,19 +43,21 @@ def examples(shown: Callable[[Engine, Source, Config], list[str]]) -> Sections:
 
 
 class Told(NamedTuple):
-    """What a model is trained for, in words, and what is told of it (None: the headline and the curves alone)."""
+    """What a task is called, and its sections (None: only headline and curves)."""
 
     words: str
     sections: Sections | None = None
 
 
 TOLD: dict[TaskName, Told] = {
-    "pretrain": Told("pictures and texts", pair_sections),
+    "pretrain": Told("image–text pre-training", pair_sections),
     "retrieval": Told("retrieval", pair_sections),
-    "vqa": Told("answering questions", examples(partial(judged_sections, judge=answers))),
-    "entailment": Told("entailment", examples(partial(judged_sections, judge=classes(ENTAILMENT_LABELS)))),
+    "vqa": Told("visual question answering", examples(partial(judged_sections, judge=answers))),
+    "entailment": Told(
+        "visual entailment", examples(partial(judged_sections, judge=classes(ENTAILMENT_LABELS)))
+    ),
     "nlvr": Told(
-        "statements about two pictures", examples(partial(judged_sections, judge=classes(NLVR_LABELS)))
+        "statements about two images", examples(partial(judged_sections, judge=classes(NLVR_LABELS)))
     ),
     "grounding": Told("grounding", examples(grounded_sections)),
     "text_assignment": Told("text assignment"),
@@ -62,11 +65,10 @@ TOLD: dict[TaskName, Told] = {
 
 
 def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Config) -> Path:
-    """The path of `report.html` in the run folder: one file that needs no other and no network.
+    """Writes `report.html` into the run folder and returns its path. The file needs no other file and no network.
 
-    Curves are read from the run's `log.jsonl`, figures from its `metrics.json`; everything else is asked of the model
-    now. Parts that a run cannot have (no log, no teacher, no matching, no data to evaluate on) are left out with a
-    sentence.
+    Curves come from the run's `log.jsonl`, figures from its `metrics.json`. The model computes everything else now. If a
+    part is missing (no log, no teacher, no matching, no data to evaluate on), a sentence says so.
     """
     log, metrics = read_log(run / "log.jsonl"), read_metrics(run / "metrics.json")
     told = TOLD[config.task.name]
@@ -74,8 +76,9 @@ def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Confi
     if told.sections is not None:
         body += told.sections(engine, teacher, config, metrics)
     body.append(
-        f"<footer>Made by albef from the log, the metrics and the model of {page.text(run.name)}.</footer>"
+        f"<footer>Made by albef from the log, the metrics and the model of the run {page.text(run.name)}.</footer>"
     )
+    body.insert(1, words_section(body))
     path = run / REPORT_FILE
-    write_whole(path, page.page(f"What {run.name} learned", body))
+    write_whole(path, page.page(f"Report of {run.name}", body))
     return path
