@@ -136,9 +136,3 @@ def test_every_quirk_that_the_sources_name_is_described() -> None:
     assert named <= set(re.findall(r"^\| (Q\d+) \|", page, re.MULTILINE))
     for key in OFFICIAL:
         assert key in page, f"docs/published.md doesn't say what {key} brings back"
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md")))
-def test_links_between_pages_lead_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
-        assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link}"

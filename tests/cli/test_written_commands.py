@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from albef.cli import build_parser, training
+from albef.cli.arguments import leaves
 from albef.config import UserError
 from albef.recipe import check_key, load_recipe
 
@@ -138,6 +139,14 @@ def test_what_a_recipe_tells_to_type_is_understood(recipe: Path) -> None:
     commands = [Written(part, True) for part in parts if re.match("(albef|torchrun|make) ", part)]
     assert commands
     assert [said for one in commands if (said := wrong_with(one))] == []
+
+
+def test_the_examples_in_help_are_understood() -> None:
+    parsers = [build_parser(), *leaves(build_parser())]
+    lines = [line.strip() for parser in parsers for line in (parser.epilog or "").splitlines()]
+    examples = [Written(line, True) for line in lines if line.startswith("albef ")]
+    assert len(examples) > len(parsers)
+    assert [said for one in examples if (said := wrong_with(one))] == []
 
 
 def test_the_pages_do_hold_commands() -> None:

@@ -19,9 +19,10 @@ from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import CheckpointWriter
 
 ROOT = Path(__file__).parent.parent.parent
+WRITTEN = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - {ROOT / "CHANGELOG.md"}
 PAGES = {
     path: blocks
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for path in sorted(WRITTEN)
     if (blocks := re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.MULTILINE | re.DOTALL))
 }
 MODELS = {
@@ -50,6 +51,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, threads=1))
     (tmp_path / "recipes" / "quickstart.yaml").write_text(dump_config(config))
     return tmp_path
+
+
+def test_blocks_of_python_are_called_so() -> None:
+    names = {
+        name for page in WRITTEN for name in re.findall(r"^ *```(\w+)", page.read_text("utf-8"), re.MULTILINE)
+    }
+    assert not names & {"py", "python3", "pycon", "ipython"}
+    blocks = sum(map(len, PAGES.values()))
+    assert blocks == sum(page.read_text("utf-8").count("```python") for page in WRITTEN)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
