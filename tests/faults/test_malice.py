@@ -23,6 +23,7 @@ from albef.data.prepare.plain_pickle import read_plain_pickle
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import Engine
+from albef.exchange.clip_files import read_clip
 from albef.exchange.pth import read_pth
 from albef.manifest import seal_of, verify
 from albef.model.albef import ALBEF
@@ -55,6 +56,14 @@ def zipped() -> bytes:
         archive.writestr("archive/data.pkl", pickled())
         archive.writestr("archive/version", "3")
         archive.writestr("../" * 20 + ESCAPED.relative_to(ESCAPED.anchor).as_posix(), "out")
+    return content.getvalue()
+
+
+def scripted() -> bytes:
+    """As `torch.jit.save` writes."""
+    content = io.BytesIO(zipped())
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.writestr("archive/constants.pkl", pickled())
     return content.getvalue()
 
 
@@ -162,6 +171,7 @@ PUBLISHED = {
     "nested": b"\x80\x02" + b"]" * 100_000,
     "empty": b"",
 }
+CLIPS = PUBLISHED | {"TorchScript with pickle": scripted()}
 MANIFESTS = {"pickle": pickled(), "nested": b"[" * 100_000, "large": b" " * 10_000_001, "digits": b"9" * 5000}
 
 
@@ -250,6 +260,7 @@ def cases() -> list[tuple[str, str, bytes]]:
     found += [("annotations.json", kind, content) for kind, content in ANSWERS.items()]
     found += [("annotations.pkl", "pickle", pickled()), ("annotations.tar", "links", linked())]
     found += [("ALBEF.pth", kind, content) for kind, content in PUBLISHED.items()]
+    found += [("ViT-B-32.pt", kind, content) for kind, content in CLIPS.items()]
     found += [("pytorch_model.bin", kind, content) for kind, content in PUBLISHED.items()]
     found += [("refs.p", kind, content) for kind, content in PUBLISHED.items()]
     found += [("picture.png", kind, content) for kind, content in PICTURES.items()]
@@ -275,6 +286,7 @@ def reading(model: Path, checkpoints: Path, tmp_path: Path) -> Callable[[str, by
             "annotations.pkl": annotations,
             "annotations.tar": annotations,
             "ALBEF.pth": read_pth,
+            "ViT-B-32.pt": read_clip,
             "pytorch_model.bin": read_weights,
             "refs.p": read_plain_pickle,
             "picture.png": lambda file: open_image(file, obey_exif=True),
