@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import toy
+from albef.config import SIZES, Config, TaskConfig, TrainConfig
 from albef.data.records import Batch
-from albef.tasks.base import Stage
+from albef.tasks.base import Stage, Task
 from albef.tasks.build import build_task
 
 META = torch.device("meta")
 STAGE = Stage(alpha=0.4)
+ENCODERS: tuple[Literal["image", "text", "fusion"], ...] = ("image", "text", "fusion")
 
 
 class Operations(TorchDispatchMode):
@@ -66,3 +68,36 @@ def test_off_the_cpu_nothing_is_packed() -> None:
     assert counts["index"] == masked_words + negatives
     assert counts["index_put"] + counts["_index_put_impl_"] == 1 + 1 + config.model.fusion_depth
     assert not {"index_copy", "index_select", "index_add", "nonzero", "sort"} & set(counts)
+
+
+@pytest.mark.usefixtures("no_values")
+def test_layers_that_are_computed_again_keep_no_copies_of_images() -> None:
+    model = dataclasses.replace(SIZES["base"], vocab_size=1000)
+    config = Config(model=model, task=TaskConfig(queue_size=1024), train=TrainConfig(checkpointing=ENCODERS))
+    with META:
+        task = build_task(config).train()
+    size, patches = 64, (model.grid**2 + 1) * model.text_width * 4
+    batch = toy.batch(size, length=25)
+    pixels = torch.empty(size, 3, model.image_size, model.image_size, device=META)
+    batch = dataclasses.replace(on_meta(batch), pixels=pixels)
+    kept = kept_bytes(task, lambda: task(batch, task.prepare(batch, STAGE), STAGE))
+    # Of each image its tokens before every layer, and the keys and values of every fusion layer.
+    states = size * patches * (model.image_depth + 1 + 2 * model.fusion_depth)
+    assert states < kept < 1.7 * 2**30
+
+
+def kept_bytes(task: Task, forward: Callable[[], object]) -> int:
+    """What is kept for the backward pass beside the weights, each storage once."""
+    weights = {tensor.untyped_storage()._cdata for tensor in task.state_dict(keep_vars=True).values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        held = forward()
+    del held
+    return sum(storage.nbytes() for storage in kept.values())

@@ -53,7 +53,7 @@ class AnswerDecoder(nn.Module):
         words = self.words(packing.pack(ids))
         states = words + packing.at_positions(self.positions.weight) + self.types.weight[0]
         states = self.dropout(self.norm(states))
-        asking, _, memory = memory.asked_by(packing, question_index)
+        asking = memory.asked_by(packing, question_index).tokens
         for layer, layer_memory in zip(self.stack(), memory.layers, strict=True):
             states, _ = layer.fuse(states, packing, asking, layer_memory, memory.mask)
         return self.head(packing.pad(states).flatten(0, 1)[positions], self.words.weight)

@@ -139,6 +139,13 @@ class Packing(NamedTuple):
         return table[:length].expand(batch, -1, -1).flatten(0, 1)
 
 
+class Asking(NamedTuple):
+    """Queries to the images of a memory. Each row of the packing sees one image."""
+
+    packing: Packing
+    image: Int[Tensor, " rows"] | None = None  # which image each row sees; None: row r sees image r
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention whose query, key and value projections are one product."""
 
@@ -205,17 +212,22 @@ class CrossAttention(nn.Module):
     def forward(
         self,
         states: Float[Tensor, "tokens width"],
-        asking: Packing,
-        memory: Float[Tensor, "rows patches both"],
-        memory_mask: Bool[Tensor, "rows patches"] | None,
+        asking: Asking,
+        memory: Float[Tensor, "images patches both"],
+        memory_mask: Bool[Tensor, "images patches"] | None,
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "tokens width"], Float[Tensor, "rows heads length patches"] | None]:
         """Attention of each text token to the image of its row in `asking`, and the probabilities by row."""
-        (query,) = split_heads(asking.pad(self.query(states)), self.heads, 1)
+        if asking.image is not None:
+            # Selected here, so that a layer under activation checkpointing keeps no copy.
+            memory = memory[asking.image]
+            memory_mask = None if memory_mask is None else memory_mask[asking.image]
+        packing = asking.packing
+        (query,) = split_heads(packing.pad(self.query(states)), self.heads, 1)
         key, value = split_heads(memory, self.heads, 2)
         dropout = self.dropout if self.training else 0.0
         context, attention = attend(query, key, value, memory_mask, dropout, keep_attention)
-        return self.out(asking.pack(context)), attention
+        return self.out(packing.pack(context)), attention
 
 
 def kept_or_computed_again(layer: Callable[..., Result], checkpointing: bool, *inputs: object) -> Result:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from albef.config import ModelConfig
 from albef.model.layers import (
+    Asking,
     CrossAttention,
     FeedForward,
     Packing,
@@ -34,7 +35,7 @@ class Memory(NamedTuple):
     def asked_by(
         self, packing: Packing, image_index: Int[Tensor, " texts"] | None, keep_attention: bool = False
     ) -> Asked:
-        """This memory with the queries of texts. Text p sees image `image_index[p]`, or image p without an index.
+        """The queries of texts to this memory. Text p sees image `image_index[p]`, or image p without an index.
 
         On a CPU, or with a single image, the queries of all texts about an image form one row, so that its keys and
         values are not copied. This is possible since queries do not attend to each other. Kept attention is by text.
@@ -42,20 +43,18 @@ class Memory(NamedTuple):
         images = len(self.layers[0])
         firsts = Packing.whole(len(packing.mask), 1, packing.mask.device)
         if images == 1 and not keep_attention:
-            return Asked(packing.in_one_row(), firsts.in_one_row(), self)
-        if image_index is None:
-            return Asked(packing, firsts, self)
-        if keep_attention or packing.places is None:
-            return Asked(packing, firsts, self.select(image_index))
-        return Asked(packing.gathered(image_index, images), firsts.gathered(image_index, images), self)
+            return Asked(Asking(packing.in_one_row()), Asking(firsts.in_one_row()))
+        if image_index is None or keep_attention or packing.places is None:
+            return Asked(Asking(packing, image_index), Asking(firsts, image_index))
+        every, alone = (one.gathered(image_index, images) for one in (packing, firsts))
+        return Asked(Asking(every), Asking(alone))
 
 
 class Asked(NamedTuple):
-    """A memory and the queries to each of its images: from all tokens of the texts, or from [CLS] alone."""
+    """Queries to the images of a memory: from all tokens of the texts, or from [CLS] alone."""
 
-    tokens: Packing
-    firsts: Packing
-    memory: Memory
+    tokens: Asking
+    firsts: Asking
 
 
 class Fused(NamedTuple):
@@ -97,9 +96,9 @@ class FusionLayer(TextLayer):
         self,
         tokens: Float[Tensor, "real width"],
         packing: Packing,
-        asking: Packing,
-        memory: Float[Tensor, "rows patches both"],
-        memory_mask: Bool[Tensor, "rows patches"] | None,
+        asking: Asking,
+        memory: Float[Tensor, "images patches both"],
+        memory_mask: Bool[Tensor, "images patches"] | None,
         first_only: bool = False,
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "rows heads length patches"] | None]:
@@ -120,9 +119,9 @@ class FusionLayer(TextLayer):
     def look(
         self,
         read: Float[Tensor, "read width"],
-        asking: Packing,
-        memory: Float[Tensor, "rows patches both"],
-        memory_mask: Bool[Tensor, "rows patches"] | None,
+        asking: Asking,
+        memory: Float[Tensor, "images patches both"],
+        memory_mask: Bool[Tensor, "images patches"] | None,
         keep_attention: bool = False,
     ) -> tuple[Float[Tensor, "read width"], Float[Tensor, "rows heads length patches"] | None]:
         """The result of `gather` after cross-attention to the image of each row in `asking`, and feed-forward."""
@@ -195,7 +194,7 @@ class FusionEncoder(nn.Module):
         """
         kept: list[Tensor] = []
         packing = Packing.of(mask)
-        every, firsts, memory = memory.asked_by(packing, image_index, keep_attention)
+        every, firsts = memory.asked_by(packing, image_index, keep_attention)
         states, last = packing.pack(tokens), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
             alone = first_only and depth == last
@@ -227,7 +226,7 @@ class FusionEncoder(nn.Module):
     ) -> Float[Tensor, "texts width"]:
         """The fused [CLS], from the result of `begin`."""
         packing = Packing.of(mask)
-        every, firsts, memory = memory.asked_by(packing, None)
+        every, firsts = memory.asked_by(packing, None)
         read, last = packing.pack(begun), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
             if depth:
@@ -257,8 +256,9 @@ class PairedFusionLayer(nn.Module):
         """The tokens (or [CLS] alone) after seeing the first images and then the second images."""
         first, second = memory.chunk(2)
         first_mask, second_mask = (None, None) if memory_mask is None else memory_mask.chunk(2)
-        asking = Packing.whole(len(first), 1, tokens.device) if first_only else packing
-        tokens, _ = self.first.fuse(tokens, packing, packing, first, first_mask)
+        every = Asking(packing)
+        asking = Asking(Packing.whole(len(first), 1, tokens.device)) if first_only else every
+        tokens, _ = self.first.fuse(tokens, packing, every, first, first_mask)
         tokens, _ = self.second.fuse(tokens, packing, asking, second, second_mask, first_only)
         return tokens
 
