@@ -54,10 +54,10 @@ def published(data: bytes, rng: np.random.Generator, config: ModelConfig) -> np.
     return np.ascontiguousarray(scaled)
 
 
-def decoding_section(pictures: int, rounds: int) -> list[Section]:
-    """Pictures a second and core."""
+def decoding_section(images: int, rounds: int) -> list[Section]:
+    """Images a second and core."""
     cv2.setNumThreads(1)
-    files, data, model = photographs(pictures), DataConfig(), ModelConfig()
+    files, data, model = photographs(images), DataConfig(), ModelConfig()
 
     def theirs() -> None:
         rng = np.random.default_rng(0)
@@ -74,8 +74,12 @@ def decoding_section(pictures: int, rounds: int) -> list[Section]:
     timings = interleaved({"Pillow, published": theirs, "ours": ours}, rounds)
     base = timings["Pillow, published"].seconds
     rows = [
-        [name, f"{pictures / timing.seconds:.0f}", timing.spread, f"{base / timing.seconds:.2f}×"]
+        [name, f"{images / timing.seconds:.0f}", timing.spread, f"{base / timing.seconds:.2f}×"]
         for name, timing in timings.items()
     ]
-    text = f"JPEG of {WIDTH}×{HEIGHT} in memory to a normalised crop of {SIDE} pixels, one thread, CPU time."
-    return [Section("Decoding and augmenting", text, ["path", "pictures/s/core", "spread", "ratio"], rows)]
+    text = (
+        f"A JPEG of {WIDTH}×{HEIGHT} in memory becomes a normalised crop of {SIDE} pixels; one thread, CPU time. "
+        f"The spread is of all {images} images."
+    )
+    header = ["path", "images/s/core", "spread", "ratio"]
+    return [Section("How fast are images decoded and augmented?", text, header, rows)]

@@ -1,4 +1,4 @@
-"""How time and memory grow: of a step with batch, caption, picture and queue; of an evaluation with its gallery."""
+"""How time and memory grow: of a step with batch, caption, image and queue; of an evaluation with its gallery."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from albef.model.albef import ALBEF
 matplotlib.use("agg")
 BATCH, LENGTH, QUEUE = 4, 25, 1024  # what is not varied
 CAPTIONS, TOP_K = 5, 16
+POWER = "A power of 1 means that twice as much takes twice as long."
 VARIED: dict[str, dict[str, Sequence[int]]] = {
     "batch, pairs": {"tiny": (1, 2, 4, 8, 16, 32, 64, 128), "small": (1, 2, 4, 8)},
     "caption, tokens": {"tiny": (4, 8, 16, 32, 64), "small": (8, 32, 128)},
-    "picture, pixels a side": {"tiny": (24, 48, 96, 192), "small": (64, 128, 256)},
+    "image, pixels a side": {"tiny": (24, 48, 96, 192), "small": (64, 128, 256)},
     "queue, pairs": {size: (1024, 4096, 16_384, 65_536) for size in ("tiny", "small")},
-    "gallery, pictures": {"tiny": (25, 50, 100, 200, 400)},
+    "gallery, images": {"tiny": (25, 50, 100, 200, 400)},
 }
 
 
@@ -69,8 +70,9 @@ def growth_section(plot: Path, rounds: int, quick: bool) -> list[Section]:
                     f"{point.megabytes:,.1f} MB",
                 ]
                 rows.append(row)
-        header = ["size", name, "time", "power of growth since the row above", "memory"]
-        sections.append(Section(f"Growth with the {name}", explained(name, bf16), header, rows))
+        header = ["size", name, "time", "power of growth", "memory"]
+        title = f"How does the cost grow with the {name.partition(',')[0]}?"
+        sections.append(Section(title, explained(name, bf16), header, rows))
     if not quick:
         sections[-1].plots.append(plot.relative_to(plot.parent.parent).as_posix())
     return sections
@@ -81,12 +83,14 @@ def explained(name: str, bf16: bool) -> str:
     precision = "bf16 autocast" if bf16 else "fp32"
     if name.startswith("gallery"):
         return (
-            f"Evaluation with {CAPTIONS} captions a picture, {TOP_K} candidates a query, {precision}; one thread, CPU "
-            "time. Memory is that of features and candidates: passes through the model need the same for any gallery."
+            f"An evaluation with {CAPTIONS} captions for each image and {TOP_K} candidates for each query; "
+            f"{precision}, one thread, CPU time. Memory is that of features and candidates. "
+            f"Passes through the model need the same for any gallery. {POWER}"
         )
     return (
-        f"A whole training step, {precision}, one thread, CPU time; batch {BATCH}, captions of up to {LENGTH} tokens "
-        f"and a queue of {QUEUE:,} where they are not what varies. Memory is what autograd keeps, and the queue."
+        f"A whole training step; {precision}, one thread, CPU time. "
+        f"What does not vary: batch {BATCH}, captions of up to {LENGTH} tokens, a queue of {QUEUE:,}. "
+        f"Memory is what autograd keeps, plus the queue. {POWER}"
     )
 
 
@@ -106,7 +110,7 @@ def step_curve(name: str, size: str, values: Sequence[int], rounds: int, bf16: b
             batch_size = value
         elif name.startswith("caption"):
             length = value
-        elif name.startswith("picture"):
+        elif name.startswith("image"):
             config = dataclasses.replace(config, image_size=value)
         else:
             queue = value

@@ -14,7 +14,7 @@ from timing import interleaved
 
 from albef.model import kernels
 
-# Rows, inner width, columns: both feed-forward layers of the image encoder for 8 pictures of 257 tokens, and a square.
+# Rows, inner width, columns: both feed-forward layers of the image encoder for 8 images of 257 tokens, and a square.
 SHAPES = (2056, 768, 3072), (2056, 3072, 768), (2048, 2048, 2048)
 ROUNDS = 9
 
@@ -79,7 +79,7 @@ def numpy_product(rows: int, inner: int, columns: int) -> Callable[[], object]:
 
 
 def limits_section(by_threads: dict[int, Limits]) -> Section:
-    """The limits as they were measured in this run."""
+    """The limits that were measured in this run."""
     names = dict.fromkeys(name for limits in by_threads.values() for name in limits.by_library)
     rows = [
         [
@@ -93,8 +93,9 @@ def limits_section(by_threads: dict[int, Limits]) -> Section:
     ]
     shapes = ", ".join(f"[{rows}, {inner}] × [{inner}, {columns}]" for rows, inner, columns in SHAPES)
     text = (
-        f"Billions of operations a second: the best of {ROUNDS} rounds and of the products {shapes}. The limit in a "
-        "precision is the best of its rows."
+        "Billions of floating-point operations a second. "
+        f"Each figure is the best of {ROUNDS} rounds and of three products: {shapes}. "
+        "The best row of a precision is the limit that the tables below compare with."
     )
     header = ["product", *(f"{threads} thread{'s' * (threads > 1)}" for threads in by_threads)]
-    return Section("The machine's matrix products", text, header, rows)
+    return Section("How fast can this machine multiply matrices?", text, header, rows)

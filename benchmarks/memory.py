@@ -17,7 +17,7 @@ from torch import Tensor
 from albef.config import SIZES
 
 BATCH = 2
-TARGET = 5_000  # pictures of the largest published evaluation (COCO), with CAPTIONS captions each
+TARGET = 5_000  # images of the largest published evaluation (COCO), with CAPTIONS captions each
 CAPTIONS, TOP_K = 5, 128
 
 
@@ -40,7 +40,7 @@ def saved_megabytes(task: torch.nn.Module, losses: object) -> float:
 
 
 def activations_section(size: str) -> list[Section]:
-    """Activations a sample under bf16 autocast."""
+    """Activations of one more pair under bf16 autocast."""
     torch.manual_seed(0)
     rows = []
     for name, encoders in (("ours", ()), ("ours, image encoder checkpointed", ("image",))):
@@ -69,10 +69,11 @@ def activations_section(size: str) -> list[Section]:
         megabytes.append(saved_megabytes(task, theirs))
     rows.insert(0, ["published", f"{(megabytes[1] - megabytes[0]) / BATCH:.0f} MB"])
     text = (
-        f"Size {size}, captions of up to 25 tokens, bf16 autocast: what autograd keeps for one more sample of a batch "
-        f"(from {BATCH} to {2 * BATCH} samples), casts of the weights not counted twice."
+        f"Size {size}, captions of up to 25 tokens, bf16 autocast. "
+        f"This is what autograd keeps for one more pair in the batch, measured from {BATCH} to {2 * BATCH} pairs. "
+        "bf16 copies of the weights are the same for any batch, so they do not count."
     )
-    return [Section("Activations a sample", text, ["formulation", "memory"], rows)]
+    return [Section("How much memory does one more pair need?", text, ["formulation", "memory"], rows)]
 
 
 def gallery_section(size: str, quick: bool) -> list[Section]:
@@ -80,30 +81,34 @@ def gallery_section(size: str, quick: bool) -> list[Section]:
     galleries = (4, 8) if quick else (250, 500, 1000)
     target = 50 if quick else TARGET
     rows = []
-    for pictures in galleries:
-        found = measured("whole", size, pictures)
-        rows.append([f"{pictures:,} × {pictures * CAPTIONS:,}", "all of it", *found])
+    for images in galleries:
+        found = measured("whole", size, images)
+        rows.append([f"{images:,} × {images * CAPTIONS:,}", "all of it", *found])
     found = measured("bookkeeping", size, target)
     rows.append([f"{target:,} × {target * CAPTIONS:,}", f"candidates ({TOP_K} each) and ranks", *found])
     text = (
-        f"Size {size}, pictures × captions; peak resident memory above that of the loaded model, of random weights and "
-        "with one layer of either encoder (others would use the same memory again). Whole: features, re-ranking of "
-        "the two best of each query, ranks. At the size of the largest published evaluation the "
-        f"bookkeeping is measured with {TOP_K} candidates a query and matching left out; passes through the model need "
-        "what the other rows need, whatever the gallery."
+        f"Size {size}, images × captions. This is the peak of resident memory above that of the loaded model. "
+        "Its weights are random, and each encoder has one layer; further layers would use the same memory again. "
+        '"All of it" means features, re-ranking of the two best candidates of each query, and ranks. '
+        "The last row has the size of the largest published evaluation. "
+        f"There only the bookkeeping is measured, with {TOP_K} candidates for each query and without ITM. "
+        "Passes through the model need as much as in the rows above, whatever the gallery."
     )
     return [
         Section(
-            "Memory of re-ranking a gallery", text, ["gallery", "what", "above the model", "seconds"], rows
+            "How much memory does evaluating a gallery need?",
+            text,
+            ["gallery", "what", "above the model", "seconds"],
+            rows,
         )
     ]
 
 
-def measured(what: str, size: str, pictures: int) -> list[str]:
+def measured(what: str, size: str, images: int) -> list[str]:
     """Peak memory and wall time, as `gallery.py` reports them."""
     script = Path(__file__).with_name("gallery.py")
-    live(f"{what}: a gallery of {pictures:,} pictures")
-    command = [sys.executable, str(script), what, size, str(pictures), str(CAPTIONS), str(TOP_K)]
+    live(f"{what}: a gallery of {images:,} images")
+    command = [sys.executable, str(script), what, size, str(images), str(CAPTIONS), str(TOP_K)]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     live("")
     return [f"{found['bytes'] / 2**20:,.0f} MB", f"{found['seconds']:.0f}"]

@@ -65,8 +65,8 @@ def parts_section(size: str, batch_size: int, rounds: int) -> list[Section]:
             ),
             "fusion encoder, student": lambda: backward(*fusion(student)),
             "fusion encoder, teacher": without_gradient(lambda: fused(teacher, said, mask, shown, 0.0)),
-            "masked-word head, student": lambda: backward(word_logits(student, said)),
-            "masked-word head, teacher": without_gradient(lambda: word_logits(teacher, said)),
+            "MLM head, student": lambda: backward(word_logits(student, said)),
+            "MLM head, teacher": without_gradient(lambda: word_logits(teacher, said)),
             "optimizer": steps[0].optimizer.step,
             "teacher update": lambda: loop_update(task),
             "the whole step": lambda: steps[0].step(batch, STAGE.alpha),
@@ -98,8 +98,8 @@ def parts_section(size: str, batch_size: int, rounds: int) -> list[Section]:
             "fusion encoder, teacher": without_gradient(
                 lambda: teacher.fuse(said, mask, teacher.image_memory(Encoding(shown, None, shown[:, 0])))
             ),
-            "masked-word head, student": lambda: backward(words(student)),
-            "masked-word head, teacher": without_gradient(lambda: words(teacher)),
+            "MLM head, student": lambda: backward(words(student)),
+            "MLM head, teacher": without_gradient(lambda: words(teacher)),
             "optimizer": steps[1].optimizer.step,
             "teacher update": lambda: task.teacher.update(task.student),
             "the whole step": lambda: steps[1].step(batch),
@@ -141,7 +141,7 @@ def parts_section(size: str, batch_size: int, rounds: int) -> list[Section]:
     seconds["data"] = {name: read[name.split(",")[0]].seconds for name in groups}
     total = seconds.pop("the whole step")
     known = {name: sum(seconds[part][name] for part in seconds if part != "data") for name in groups}
-    seconds["contrast, losses, and what else there is"] = {name: total[name] - known[name] for name in groups}
+    seconds["everything else: ITC, losses"] = {name: total[name] - known[name] for name in groups}
     rows = [
         [part, *(cell for name in groups for cell in (f"{by[name]:.3f}", f"{by[name] / total[name]:.0%}"))]
         for part, by in seconds.items()
@@ -153,13 +153,15 @@ def parts_section(size: str, batch_size: int, rounds: int) -> list[Section]:
         ]
     )
     text = (
-        f"Size {size}, batch {batch_size}, one thread, CPU seconds and share of the step: each part alone, forward, and "
-        "backward where it is the student's. Optimizer and teacher update take the same time for any batch, so they "
-        "weigh less in larger ones. What is left of the whole step may be negative: a part alone can take longer than "
-        "within it. Data is decoding and augmenting JPEG files of 500×375, which loading processes do beside the step."
+        f"Size {size}, batch {batch_size}, one thread: CPU seconds, and share of the step. "
+        "Each part is measured alone: forward, and also backward if it is the student's. "
+        "Optimizer and teacher update take the same time for any batch, so they weigh less in larger ones. "
+        '"Everything else" is the whole step minus its parts. '
+        "It may be negative, because a part alone can take longer than within the step. "
+        "Data means decoding and augmenting JPEG files of 500×375, which loading processes do beside the step."
     )
     header = ["part", *(title for name in groups for title in (name, "share"))]
-    return [Section(f"Parts of the step, {size}", text, header, rows)]
+    return [Section("Which part of the model takes the time?", text, header, rows)]
 
 
 def without_gradient(case: Callable[[], object]) -> Callable[[], object]:

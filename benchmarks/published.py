@@ -1,7 +1,7 @@
 """The published pre-training step, written plainly in our words, for comparison only.
 
 It computes what `tasks/pretrain.py` computes, the way the published code does: query, key and value apart, padded
-text, keys and values of the picture projected again in every fusion pass, four fusion passes, logits of the whole
+text, keys and values of the image projected again in every fusion pass, four fusion passes, logits of the whole
 vocabulary at every position, attention as plain products, a copy of the queue, negatives drawn row by row, and loops
 over the parameters for AdamW and the teacher. The weights are those of a `Pretrain` task, so losses can be compared.
 """

@@ -1,4 +1,4 @@
-"""Matching of candidates: a picture's keys and values once for all its texts, against the published way."""
+"""Matching of candidates: an image's keys and values once for all its texts, against the published way."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from albef.model import kernels
 from albef.model.albef import ALBEF
 
 LENGTH, PADDED = 13, 30  # tokens of a caption; what the published evaluation pads all captions to
-# Of a picture in one pass; published: one text's or one picture's candidates at a time.
+# Of an image in one pass; published: one text's or one image's candidates at a time.
 PUBLISHED_PAIRS, PAIRS = 32, PAIRS_AT_ONCE
 
 
 def reranking_section(limits: Limits, size: str, rounds: int) -> list[Section]:
-    """Pairs a second and core, one picture against its candidates; and what bf16 does to the scores."""
+    """Pairs a second and core, one image against its candidates; and what bf16 does to the scores."""
     torch.manual_seed(0)
     config = SIZES[size]
     model = ALBEF(config, ("contrast", "itm")).eval().requires_grad_(False)
@@ -73,19 +73,22 @@ def reranking_section(limits: Limits, size: str, rounds: int) -> list[Section]:
         for name, rate in rates.items()
     ]
     text = (
-        f"Size {size}, captions of {LENGTH} tokens (the published evaluation pads to {PADDED}), candidates of a picture "
-        f"({PUBLISHED_PAIRS} in a pass as published, {PAIRS} of ours), its keys and values counted; one thread, CPU "
-        "time. What is computed once per text is left out: the text encoder, and in ours the first fusion layer's "
-        "self-attention. The last column is the largest difference of a logit (random weights; logits spread over "
-        f"{exact.std().item():.2g}). If all of it ran at the limit of the bf16 products, {most:.0f} pairs a second, "
-        f"{most / rates['published, fp32']:.1f}×, would be the most."
+        f"Size {size}, one thread, CPU time, captions of {LENGTH} tokens. "
+        f"The published evaluation pads them to {PADDED}. "
+        f"A pass has {PUBLISHED_PAIRS} candidates of an image as published, and {PAIRS} in ours. "
+        "Computing the image's keys and values is included. What is computed once for each text is not: "
+        "the text encoder and, in ours, the self-attention of the first fusion layer. "
+        '"Off by" is the largest difference of a logit from published fp32. '
+        f"The weights are random, and the logits have a standard deviation of {exact.std().item():.2g}. "
+        f"At the limit of the bf16 products, {most:.0f} pairs a second would be the most, "
+        f"{most / rates['published, fp32']:.1f}×."
     )
     head = ["formulation", "pairs/s/core", "spread", "ratio", "GFLOP a pair", "of the limit", "off by"]
-    return [Section("Re-ranking by matching", text, head, found)]
+    return [Section("How fast is re-ranking by ITM?", text, head, found)]
 
 
 def matching(model: ALBEF, pixels: Tensor, ids: Tensor, mask: Tensor, bf16: bool) -> Callable[[], Tensor]:
-    """A pass as `evaluation/ranking.py` makes it: of one picture, with texts that were begun before."""
+    """A pass as `evaluation/ranking.py` makes it: of one image, with texts that were begun before."""
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         image, text = model.encode_image(pixels), model.encode_text(ids, mask)
         begun = model.begin_match(text.tokens, mask)

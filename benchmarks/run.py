@@ -32,6 +32,13 @@ from albef.train.allocator import keep_freed_memory
 ROOT = Path(__file__).parent.parent
 RESULTS, PROFILE = ROOT / "BENCHMARKS.md", ROOT / "docs" / "performance.md"
 ONE_THREAD = "OPENBLAS_NUM_THREADS"
+INTRODUCTION = """# Benchmarks
+
+Read this page when you want to know how fast training, evaluation and reading of images are on a CPU, and how much
+memory they need. [docs/performance.md](docs/performance.md) says why, and how it is measured. "Published" is the
+computation of the published code, written out in `benchmarks/published.py`; "ours" is this library. Words such as ITM
+and queue are in the [glossary](docs/glossary.md).
+"""
 MARK = "<!-- What follows is rewritten by `make bench`. -->\n"
 
 
@@ -42,7 +49,7 @@ def benchmarks(limits: dict[int, Limits], quick: bool, batch: int) -> dict[str, 
         "step": lambda: step_section(limits, size, batch, rounds),
         "parts": lambda: parts_section(size, batch_size=2, rounds=rounds),
         "reranking": lambda: reranking_section(limits[1], size, rounds),
-        "decoding": lambda: decoding_section(pictures=4 if quick else 64, rounds=rounds),
+        "decoding": lambda: decoding_section(images=4 if quick else 64, rounds=rounds),
         "activations": lambda: activations_section(size),
         "gallery": lambda: gallery_section(size, quick),
         "growth": lambda: growth_section(ROOT / "docs" / "growth.png", rounds, quick),
@@ -63,9 +70,9 @@ def where_and_when(command: str) -> str:
         f"Measured by `{command}` on {datetime.date.today().isoformat()}; no figure here is written by hand.\n\n"
         f"- Machine: {processor()}, {cores()} cores, {memory:.0f} GiB of memory, {platform.system()}, no GPU used\n"
         f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}\n"
-        f"- Times: the cases of a table in turn within one process, one round to warm up and {MIN_ROUNDS} or more "
-        "counted; medians, with the fastest and the slowest round as the spread. On one thread it is the process's CPU "
-        "time, on all threads wall time.\n"
+        "- Times: the cases of a table take turns within one process. One round warms up, and at least "
+        f"{MIN_ROUNDS} are counted. The tables have the median; the spread is the fastest and the slowest round. On one "
+        "thread it is the CPU time of the process, on all threads wall time.\n"
     )
 
 
@@ -132,7 +139,7 @@ def write_results(
     """All tables that there are so far, and what could not be measured."""
     tables = [section.markdown() for sections in measured.values() for section in sections]
     missing = [f"Not measured: {name} ({reason}).\n" for name, reason in failed.items()]
-    replace(path, "\n".join(["# Benchmarks\n", where_and_when(command), *missing, *tables]))
+    replace(path, "\n".join([INTRODUCTION, where_and_when(command), *missing, *tables]))
 
 
 def replace(path: Path, text: str) -> None:

@@ -113,13 +113,13 @@ def step_section(limits: dict[int, Limits], size: str, batch_size: int, rounds: 
                 ]
             )
         least = counts["ours, bf16 autocast"] / limit.of(True) / 1e9
-        caps.append(f"{base / least:.2f}× ({least:.2f} s) on {threads} thread{'s' if threads > 1 else ''}")
+        caps.append(f"{base / least:.2f}× in {least:.2f} s on {threads} thread{'s' if threads > 1 else ''}")
     text = (
-        f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, queue of 65,536, optimizer included. It "
-        "and the teacher's update take the same time for any batch, so they weigh less in larger ones. The share of "
-        "the limit counts only what a formulation computes itself. If all of our step in bf16 ran at the limit of the "
-        f"matrix products and nothing else took time, it would be {' and '.join(caps)} against the published "
-        "formulation in fp32."
+        f"Size {size}, batch {batch_size}, captions of up to {LENGTH} tokens, a queue of 65,536, optimizer included. "
+        "Optimizer and teacher update take the same time for any batch, so they weigh less in larger ones. "
+        '"Of the limit" compares the operations that a formulation needs itself with the limit of the matrix products. '
+        "Suppose that our bf16 step ran at that limit and nothing else took time. "
+        f"Against published fp32 it would then reach {' and '.join(caps)}."
     )
     header = [
         "step",
@@ -131,7 +131,10 @@ def step_section(limits: dict[int, Limits], size: str, batch_size: int, rounds: 
         "GFLOP a pair",
         "of the limit",
     ]
-    return [Section(f"Pre-training step, {size}", text, header, rows), phases_section(ours, batch, size)]
+    return [
+        Section("How fast is a pre-training step?", text, header, rows),
+        phases_section(ours, batch, size),
+    ]
 
 
 def by_onednn(step: Callable[[], object]) -> None:
@@ -155,6 +158,7 @@ def phases_section(ours: OurStep, batch: Batch, size: str) -> Section:
         rows.append(["bf16 autocast" if bf16 else "fp32", *shares])
     torch.set_num_threads(threads)
     text = (
-        "CPU time of three steps on one thread; what each part of the model takes is in docs/performance.md."
+        f"Size {size}, shares of the CPU time of three steps on one thread. "
+        "[docs/performance.md](docs/performance.md) has the time of each part of the model."
     )
-    return Section(f"Phases of our step, {size}", text, ["precision", *ours.seconds], rows)
+    return Section("Which phase of our step takes the time?", text, ["precision", *ours.seconds], rows)
