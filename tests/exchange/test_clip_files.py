@@ -12,7 +12,8 @@ import toy_clip
 import toy_openai
 from albef.config import UserError
 from albef.exchange.clip_configs import hugging_face_config, open_clip_config
-from albef.exchange.clip_files import FORMS, load_clip, read_clip, write_clip, write_openai
+from albef.exchange.clip_files import FORMS, load_clip, read_clip, resized, write_clip, write_openai
+from albef.peers.clip import CLIP
 from albef.peers.clip_names import NAMINGS, to_published
 
 HEADS = (toy_clip.CONFIG.image_heads, toy_clip.CONFIG.text_heads)  # of 8 and 6 channels, so no file tells
@@ -84,6 +85,18 @@ def test_a_folder_comes_back_without_being_told_anything(form: str, activation: 
     assert found.config == model.config
     assert NAMINGS[found.naming] == FORMS[form].naming
     same(found.state, model.state_dict())
+
+
+def test_a_model_for_larger_images(tmp_path: Path) -> None:
+    write_clip(tmp_path / "out", STATE, toy_clip.CONFIG, "open-clip")
+    found = resized(read_clip(tmp_path / "out"), 32)
+    model = CLIP(found.config)
+    model.load_state_dict(found.state)
+    assert model.encode_image(torch.zeros(1, 3, 32, 32)).tokens.shape == (1, 17, 16)
+    same(resized(found, 32).state, found.state)
+    for size in (0, 4, 20):
+        with pytest.raises(UserError, match="multiple of 8"):
+            resized(found, size)
 
 
 def test_a_training_checkpoint_of_open_clips(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -108,6 +108,7 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
     optimizer = build_optimizer(model, train)
     for group in optimizer.param_groups:
         group["eps"] = number(how, "eps=")
+    yield "decayed", *decays(model, optimizer, golden.case["no_decay"]), EXACTLY
     for step in range(golden.case["steps"]):
         inputs = golden.group(f"input.{step}.")
         rate = learning_rate(step, peak, warmup, int(number(how, "cosine to 0 at step")))
@@ -123,6 +124,14 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
         yield from compare(got, of_step(expected, step), TIGHT, prefix=f"{step}.")
     final = clip_names.to_published(model.state_dict())
     yield from compare(final, golden.group("expect.final."), AFTER_ADAM, prefix="final.")
+
+
+def decays(model: CLIP, optimizer: torch.optim.Optimizer, spared: Collection[str]) -> tuple[Tensor, Tensor]:
+    """The weight decay of every parameter, as the optimizer has it, and whether the file has any there."""
+    given = {p: group["weight_decay"] > 0 for group in optimizer.param_groups for p in group["params"]}
+    published = {name: clip_names.OPENAI.parts(name)[0] for name, _ in model.named_parameters()}
+    got = [given[parameter] for parameter in model.parameters()]
+    return torch.tensor(got), torch.tensor([name not in spared for name in published.values()])
 
 
 def of_step(expected: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:

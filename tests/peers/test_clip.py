@@ -11,6 +11,7 @@ from torch import Tensor
 
 import toy_clip
 from albef.config import TrainConfig
+from albef.model import layers
 from albef.peers import clip_names
 from albef.peers.clip import CLIP, SIZES, ClipConfig, learning_rate, quick_gelu, resize_positions
 from albef.train.optim import build_optimizer, is_decayed
@@ -67,6 +68,14 @@ def test_a_text_does_not_depend_on_the_others_of_its_batch() -> None:
     together = model.encode_text(toy_clip.texts(short, long)).feature
     alone = [model.encode_text(toy_clip.texts(text)).feature for text in (short, long)]
     torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_off_the_cpu_features_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There padding passes through the layers, and attention leaves it out."""
+    model, ids = toy_clip.model(), toy_clip.texts([1, 2], [3, 4, 5, 6, 7])
+    packed = model.encode_text(ids).feature
+    monkeypatch.setattr(layers, "packs", lambda device: False)
+    torch.testing.assert_close(model.encode_text(ids).feature, packed)
 
 
 def test_the_activation_is_a_setting() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from albef.exchange.clip_configs import (
 from albef.exchange.pth import check_new, is_plain
 from albef.exchange.structure import attention_heads, numbers
 from albef.exchange.torchscript import is_torchscript, read_torchscript
-from albef.peers.clip import CLIP, Activation, ClipConfig
+from albef.peers.clip import CLIP, Activation, ClipConfig, resize_positions
 from albef.peers.clip_names import (
     CUSTOM_TEXT,
     HUGGING_FACE,
@@ -41,6 +42,8 @@ ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 # Beside the weights, OpenAI's archives hold these numbers, scripted ones the causal mask, and old files of Hugging
 # Face's the numbers of the positions.
 BESIDE = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
+
+POSITIONS = "image_encoder.positions"
 
 
 class ClipFile(NamedTuple):
@@ -91,6 +94,21 @@ def load_clip(place: Path | str, heads: Sequence[int] = (), activation: Activati
     return model.eval()
 
 
+def resized(found: ClipFile, image_size: int) -> ClipFile:
+    """The same model for images of `image_size` pixels a side: its position embeddings are resized.
+
+    Raises `UserError` for a size that is no multiple of the patch size.
+    """
+    patch = found.config.patch_size
+    if image_size < patch or image_size % patch:
+        raise UserError(
+            f"image size {image_size}: the model's patches are {patch} pixels wide; give a multiple of {patch}."
+        )
+    positions = resize_positions(found.state[POSITIONS], image_size // patch)
+    config = dataclasses.replace(found.config, image_size=image_size)
+    return found._replace(config=config, state=found.state | {POSITIONS: positions})
+
+
 def naming_of(state: Mapping[str, Tensor], file: Path) -> str:
     """By which of NAMINGS the state dict names its tensors. Raises `UserError` for other models."""
     if any(name.startswith(("visual.layer1.", "visual.attnpool.")) for name in state):
@@ -110,7 +128,7 @@ def naming_of(state: Mapping[str, Tensor], file: Path) -> str:
 
 DIMENSIONS = {  # of the tensors that tell the sizes
     "image_encoder.patches.weight": 4,
-    "image_encoder.positions": 2,
+    POSITIONS: 2,
     "image_encoder.blocks.0.mlp.up.weight": 2,
     "text_encoder.words.weight": 2,
     "text_encoder.positions": 2,
@@ -135,11 +153,11 @@ def config_of(
         return found[::-1] if name in naming.transposed else found
 
     shapes = {name: shape(name) for name in DIMENSIONS}
-    places = shapes["image_encoder.positions"]
+    places = shapes[POSITIONS]
     grid = math.isqrt(places[0] - 1) if places and places[0] > 1 else 0
     wrong = [name for name, one in shapes.items() if len(one) != DIMENSIONS[name] or 0 in one]
     if wrong or places[0] != 1 + grid**2:
-        name = [*wrong, "image_encoder.positions"][0]
+        name = [*wrong, POSITIONS][0]
         raise UserError(
             f"{file}: {naming.parts(name)[0]} is missing, or its shape {list(shapes[name])} is no CLIP's with a ViT; "
             f"give a whole CLIP checkpoint."

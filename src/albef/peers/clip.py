@@ -190,7 +190,7 @@ class TextEncoder(nn.Module):
     ) -> Float[Tensor, "batch length width"]:
         """The tokens where `mask` is true, after the final norm. Elsewhere nothing is to be read."""
         packing = Packing.causal(mask)
-        tokens = packing.pack(self.words(ids) + self.positions[: ids.shape[1]])
+        tokens = self.words(packing.pack(ids)) + packing.at_positions(self.positions)
         for block in self.blocks:
             tokens = kept_or_computed_again(block, self.checkpointing, tokens, packing)
         return packing.pad(self.norm(tokens))
