@@ -71,7 +71,7 @@ def activations_section(size: str) -> list[Section]:
     text = (
         f"Size {size}, captions of up to 25 tokens, bf16 autocast. "
         f"This is what autograd keeps for one more pair in the batch, measured from {BATCH} to {2 * BATCH} pairs. "
-        "bf16 copies of the weights are the same for any batch, so they do not count."
+        "Copies of the weights in bf16 are the same for any batch, so they do not count."
     )
     return [Section("How much memory does one more pair need?", text, ["formulation", "memory"], rows)]
 
