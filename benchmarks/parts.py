@@ -121,13 +121,14 @@ def parts_section(size: str, batch_size: int, rounds: int) -> list[Section]:
     data: Cases = {
         "published": lambda: [published(file, rng, config) for file in files],
         "ours": lambda: [
-            transforms.train_transform(
-                open_image(file, obey_exif=False),
-                DataConfig(),
-                config.image_size,
+            transforms.normalised(
+                torch.from_numpy(
+                    transforms.train_transform(
+                        open_image(file, obey_exif=False), DataConfig(), config.image_size, rng
+                    )
+                ),
                 config.mean,
                 config.std,
-                rng,
             )
             for file in files
         ],

@@ -13,13 +13,13 @@ from timing import interleaved
 from torch import Tensor
 
 from albef.config import SIZES
-from albef.evaluation.ranking import PAIRS_AT_ONCE
+from albef.evaluation.ranking import ON_CPU
 from albef.model import kernels
 from albef.model.albef import ALBEF
 
 LENGTH, PADDED = 13, 30  # tokens of a caption; what the published evaluation pads all captions to
 # Of an image in one pass; published: one text's or one image's candidates at a time.
-PUBLISHED_PAIRS, PAIRS = 32, PAIRS_AT_ONCE
+PUBLISHED_PAIRS, PAIRS = 32, ON_CPU.pairs
 
 
 def reranking_section(limits: Limits, size: str, rounds: int) -> list[Section]:

@@ -15,6 +15,7 @@ from albef.data import loader
 from albef.data.loader import BadSample, ExampleSet, TooManyBadSamples, batches, order, step_records
 from albef.data.records import Batch, Record, stable_id
 from albef.data.text import Tokenizer
+from albef.recipe import load_recipe
 
 TOKENIZER = Tokenizer.bert()
 MODEL = ModelConfig(image_size=16, patch_size=8)
@@ -304,9 +305,7 @@ def test_all_captions_of_a_record_are_tried_before_it_is_bad():
     assert not examples.bad
 
 
-@pytest.mark.parametrize(
-    ("free", "fits"), [(2 * 3 * 4 * 3 * 16 * 16 * 4, True), (10_000, False), (None, True)]
-)
+@pytest.mark.parametrize(("free", "fits"), [(2 * 3 * 4 * 3 * 16 * 16, True), (10_000, False), (None, True)])
 def test_workers_whose_batches_have_no_room_are_refused(monkeypatch, free, fits):
     monkeypatch.setattr(loader, "free_bytes", lambda place: free)
     steps = loader._Steps(example_set(Drawn(8)), 4, 0, 1)
@@ -314,6 +313,32 @@ def test_workers_whose_batches_have_no_room_are_refused(monkeypatch, free, fits)
         loader._check_shared_memory(steps, workers=3)
         return
     with pytest.raises(
-        UserError, match=r"data\.workers is 3: their batches need 73\.7 kB .* has only 10\.0 kB free"
+        UserError, match=r"data\.workers is 3: their batches need 18\.4 kB .* has only 10\.0 kB free"
     ):
         loader._check_shared_memory(steps, workers=3)
+
+
+def test_memory_is_pinned_only_where_it_is_asked_for(monkeypatch):
+    """A card that is there and not used must get nothing: pinning would begin to work on it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    given: list[bool] = []
+    loading = loader.DataLoader
+    monkeypatch.setattr(
+        loader,
+        "DataLoader",
+        lambda steps, pin_memory, **rest: given.append(pin_memory) or loading(steps, **rest),
+    )
+    for pinned in (False, True):
+        take(batches(example_set(Drawn(4)), 4, pinned=pinned), 1)
+    take(batches(example_set(Drawn(4)), 4), 1)
+    assert given == [False, True, False]
+
+
+RECIPES = Path(__file__).parent.parent.parent / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_for_gpus_decode_in_workers(path):
+    config = load_recipe(path)
+    for_gpus = path.read_text().startswith("# torchrun")
+    assert (config.data.workers > 0) == for_gpus

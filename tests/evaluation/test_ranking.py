@@ -1,8 +1,7 @@
 """Ranking: matching of chosen pairs equals matching of each alone; what is no candidate comes last."""
 
 import gc
-import tempfile
-from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,16 +11,20 @@ from hypothesis import strategies as st
 
 from albef.engine import Engine
 from albef.evaluation import ranking
+from albef.evaluation import stored_texts as stored_texts_module
 from albef.evaluation.metrics import ranks
 from albef.evaluation.ranking import (
+    ON_CPU,
+    AtOnce,
     Gallery,
     Reranked,
-    StoredTexts,
     candidates,
     found_at,
     match_scores,
+    passes,
     rerank,
 )
+from albef.evaluation.stored_texts import stored_texts
 from albef.ranker import combined, others_last
 from toy import CAPTIONS
 
@@ -50,13 +53,16 @@ def reranked(
     return features[0] @ features[1].T, i2t, for_texts.rows(slice(None), len(images))
 
 
-@pytest.fixture(params=[(32, 1024, 2**20), (2, 3, 1)], ids=["at once", "in chunks"])
-def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    images, texts, block = request.param
-    monkeypatch.setattr(ranking, "IMAGES_AT_ONCE", images)
-    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", texts)
-    monkeypatch.setattr(ranking, "BLOCK_BYTES", block)
-    return
+AT_ONCE = [AtOnce(32, 1024, False), AtOnce(2, 3, False), AtOnce(32, 1024, True), AtOnce(3, 9, True)]
+
+
+@pytest.fixture(params=AT_ONCE, ids=["at once", "in chunks", "images together", "images together in chunks"])
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With images together, as on a GPU, where the texts' states stay beside the model."""
+    monkeypatch.setattr(ranking, "at_once_on", lambda device: request.param)
+    monkeypatch.setattr(ranking, "BLOCK_BYTES", 1 if request.param.pairs < 10 else 2**20)
+    if request.param.shared:
+        monkeypatch.setattr(stored_texts_module, "fits", lambda engine, count: True)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -111,8 +117,29 @@ def held_bytes() -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
+def test_images_of_few_pairs_share_a_pass_where_that_pays() -> None:
+    groups = [np.array([3]), np.array([0, 4]), np.array([1, 2, 5, 6]), np.array([7])]
+    together = list(passes(groups, AtOnce(32, 3, shared=True)))
+    assert [rows for rows, _, _ in together] == [slice(0, 2), slice(2, 3), slice(3, 4)]
+    assert [None if index is None else index.tolist() for _, index, _ in together] == [[0, 1, 1], None, None]
+    assert [pairs.tolist() for _, _, pairs in together] == [[3, 0, 4], [1, 2, 5, 6], [7]]
+    assert [rows for rows, _, _ in passes(groups, ON_CPU)] == [slice(row, row + 1) for row in range(4)]
+
+
+def test_a_gpu_is_asked_for_its_room_and_a_cpu_stores_texts_in_a_file(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stored_texts(engine, CAPTIONS) as stored:
+        assert isinstance(stored, stored_texts_module.TextsInFile)
+    of_texts = 10 * engine.config.max_tokens * engine.config.text_width * 4
+    for free, fits in ((4 * of_texts + 1, True), (4 * of_texts, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 0))
+        on_gpu = SimpleNamespace(device=torch.device("cuda"), config=engine.config, bf16=False)
+        assert stored_texts_module.fits(on_gpu, 10) == fits
+
+
 def test_a_larger_gallery_holds_no_more_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(ranking, "at_once_on", lambda device: AtOnce(2, 128, shared=False))
     finish, held = engine.model.finish_match, list[int]()
     monkeypatch.setattr(
         engine.model, "finish_match", lambda *given: held.append(held_bytes()) or finish(*given)
@@ -143,8 +170,8 @@ def test_unscored_pairs_can_have_the_published_value() -> None:
 def test_stored_states_are_those_before_a_picture(engine: Engine) -> None:
     (encoding,) = engine.text_encodings(CAPTIONS)
     rows = np.array([3, 1, 3])
-    with tempfile.TemporaryFile(buffering=0) as file:
-        states, mask = StoredTexts(engine, CAPTIONS, file).read(rows)
+    with stored_texts(engine, CAPTIONS) as stored:
+        states, mask = stored.read(rows)
     longest = int(encoding.mask[rows].sum(1).max())
     assert torch.equal(mask, encoding.mask[rows, :longest])
     begun = engine.model.begin_match(encoding.tokens, encoding.mask)

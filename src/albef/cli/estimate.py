@@ -63,16 +63,18 @@ def estimate(config: Config) -> Estimate:
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     examples = ExampleSet(source, tokenizer, config.data, config.model, config.train.seed)
     rows = max(2, min(config.train.batch_size // processes, MAX_ROWS))
-    stream = batches(examples, rows)
+    stream = (
+        batch.to(device).normalised(config.model.mean, config.model.std) for batch in batches(examples, rows)
+    )
     bf16 = choice.precision == "bf16"
 
-    first = next(stream).to(device)
+    first = next(stream)
     half = first.slice(0, rows // 2)
     kept = [kept_bytes(task, part, config, bf16) for part in (half, first)]
     activations = max(kept[1] - kept[0], 1) / (rows - rows // 2)
     computing, moving = [], []
     for _ in range(TIMED_STEPS + 1):
-        timed = step(task, next(stream).to(device), config, optimizer, bf16)
+        timed = step(task, next(stream), config, optimizer, bf16)
         computing.append(timed[0])
         moving.append(timed[1])
 

@@ -75,8 +75,9 @@ def open_image(
             )
         with _without_warnings:
             if isinstance(image, Image.Image):
-                pixels = _rgb(image, transparent)
-                orientation = _orientation(image) if obey_exif else 1
+                with _decoding_pillows:
+                    pixels = _rgb(image, transparent)
+                    orientation = _orientation(image) if obey_exif else 1
             else:
                 with io.BytesIO(image) if isinstance(image, bytes) else _file(image) as file:
                     header = _header(file, shrink)
@@ -96,6 +97,8 @@ class _Refused(Exception):
     """What is wrong with an image, in a sentence without its name."""
 
 
+# A Pillow image is decoded when it is first looked at, and the same one may be given to several threads.
+_decoding_pillows = threading.Lock()
 _REFUSED_SIZE = "has more than {} megapixels; shrink it."
 _NO_WHITE = "holds {}, and nothing says which of them is white; save it with 8 or 16 bits a channel."
 _SIGNED = 2  # TIFF's word for numbers with a sign

@@ -119,7 +119,7 @@ class ExampleSet:
 
     def _pixels(self, image: Path | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = open_image(image, obey_exif=self.data.obey_exif, transparent=self.model.transparent)
-        return train_transform(image, self.data, self.model.image_size, self.model.mean, self.model.std, rng)
+        return train_transform(image, self.data, self.model.image_size, rng)
 
     def _answers(self, record: Record) -> tuple[tuple[np.ndarray, ...], tuple[float, ...]]:
         """Token ids of the different answers to a question, each with [SEP] at its end, and the answers' weights."""
@@ -181,11 +181,13 @@ def batches(
     workers: int = 0,
     bad_samples: Path | None = None,
     say: Callable[[str], None] = print,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """This process's part of each step's batch, from `first_step` on, without end.
 
     `batch_size` counts all `world_size` processes. Each gets an equal, contiguous part. `workers` (loading processes;
-    0 = load in this process) and `world_size` do not change what a step contains. Bad records are appended to the
+    0 = load in this process) and `world_size` do not change what a step contains. `pinned` batches lie where a GPU
+    copies from while other work goes on; only a machine with a GPU has such memory. Bad records are appended to the
     JSONL file `bad_samples`, each once. Raises `TooManyBadSamples` if this run has met too many. Workers that die or
     hang are replaced and reported through `say`; the batches stay the same.
     """
@@ -196,9 +198,8 @@ def batches(
         )
     log = _BadSampleLog(examples, bad_samples, say)
     log.add(list(examples.bad.values()))  # found by an earlier stream of the same examples
-    for batch, bad, mistake in _loaded(
-        _Steps(examples, batch_size, rank, world_size), first_step, workers, say
-    ):
+    steps = _Steps(examples, batch_size, rank, world_size)
+    for batch, bad, mistake in _loaded(steps, first_step, workers, say, pinned):
         log.add(bad)
         if mistake is not None:
             raise mistake
@@ -206,7 +207,9 @@ def batches(
         yield batch
 
 
-def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], None]) -> Iterator[_Loaded]:
+def _loaded(
+    steps: _Steps, first_step: int, workers: int, say: Callable[[str], None], pinned: bool
+) -> Iterator[_Loaded]:
     """The steps one after the other. Workers that die or do not answer in time are replaced.
 
     Workers that die before the first step would die again, so they are not replaced.
@@ -226,7 +229,7 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
             multiprocessing_context=_context() if workers else None,
             worker_init_fn=_start_worker if workers else None,
             timeout=patience if workers else 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
             generator=torch.Generator(),  # the default draws from this process's generator
         )
         try:
@@ -260,7 +263,7 @@ def _loaded(steps: _Steps, first_step: int, workers: int, say: Callable[[str], N
 def _check_shared_memory(steps: _Steps, workers: int) -> None:
     """Raises `UserError` if shared memory has no room for the workers' batches, two for each worker."""
     rows, side = steps.rows.stop - steps.rows.start, steps.examples.model.image_size
-    needed = 2 * workers * rows * 3 * side**2 * 4
+    needed = 2 * workers * rows * 3 * side**2
     free = free_bytes(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
     if free is not None and free < needed:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import xxhash
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
+
+from albef.data.transforms import normalised
 
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels
 
@@ -65,7 +68,7 @@ class LeftOut:
 class Example:
     """One training pair with every random choice made: crop, caption, masked tokens."""
 
-    pixels: np.ndarray  # float32 [3, S, S], normalised
+    pixels: np.ndarray  # uint8 [3, S, S]
     ids: np.ndarray  # int64 [l], begins with [CLS]
     masked_ids: np.ndarray  # int64 [l], `ids` with some tokens hidden
     mlm_mask: np.ndarray  # bool [l], True where the token is to be predicted
@@ -82,10 +85,10 @@ class Example:
 class Batch:
     """Examples as tensors; captions are padded to the longest one.
 
-    Tensors that only some tasks have are None for the others.
+    Tensors that only some tasks have are None for the others. Pixels come as uint8; a model takes them `normalised`.
     """
 
-    pixels: Float[Tensor, "batch 3 height width"]
+    pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
     ids: Int64[Tensor, "batch length"]
     mask: Bool[Tensor, "batch length"]  # True = a token, False = padding
     masked_ids: Int64[Tensor, "batch length"]
@@ -93,7 +96,7 @@ class Batch:
     mlm_labels: Int64[Tensor, " masked"]
     image_id: Int64[Tensor, " batch"]
     caption_id: Int64[Tensor, " batch"]
-    second_pixels: Float[Tensor, "batch 3 height width"] | None = None
+    second_pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"] | None = None
     label: Int64[Tensor, " batch"] | None = None
     answer_ids: Int64[Tensor, "answers answer_length"] | None = None  # of all questions, one after the other
     answer_mask: Bool[Tensor, "answers answer_length"] | None = None
@@ -109,6 +112,11 @@ class Batch:
             name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.tensors().items()
         }
         return replace(self, **moved)
+
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Batch:
+        """The same batch as a model takes it: pixels as floats, less the mean, by the standard deviation."""
+        second = None if self.second_pixels is None else normalised(self.second_pixels, mean, std)
+        return replace(self, pixels=normalised(self.pixels, mean, std), second_pixels=second)
 
     def pin_memory(self) -> Batch:
         """The same batch in memory that a GPU can copy from while other work goes on."""

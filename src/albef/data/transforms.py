@@ -1,4 +1,4 @@
-"""RGB images to normalised model input: augmented with OpenCV to train, resized with Pillow to evaluate."""
+"""RGB images to model input: augmented with OpenCV to train, resized with Pillow to evaluate, normalised last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
+from torch import Tensor
 
 from albef.config import DataConfig
 
@@ -21,17 +23,15 @@ _FILL = (128, 128, 128)
 
 
 def train_transform(
-    image: np.ndarray,
+    image: UInt8[np.ndarray, "height width 3"],
     config: DataConfig,
     image_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
     rng: np.random.Generator,
-) -> np.ndarray:
-    """A random view of the image (uint8 [H, W, 3], RGB) as float32 [3, S, S], S = `image_size`.
+) -> UInt8[np.ndarray, "3 size size"]:
+    """A random view of the image (RGB), a square of `image_size` pixels, not normalised.
 
     Random resized crop (`config.crop_scale`; (1, 1) squeezes the whole image into the square), mirror
-    image in one of two cases if `config.flip`, RandAugment if `config.randaugment`, then normalisation.
+    image in one of two cases if `config.flip`, RandAugment if `config.randaugment`.
     """
     if tuple(config.crop_scale) != (1, 1):
         top, left, height, width = _crop(image.shape[0], image.shape[1], config.crop_scale, rng)
@@ -42,28 +42,40 @@ def train_transform(
         image = cv2.flip(image, 1)
     if config.randaugment:
         image = _randaugment(np.ascontiguousarray(image), rng)
-    return normalise(image, mean, std)
+    return _channels_first(image)
 
 
 def evaluation_transform(
-    image: np.ndarray, image_size: int, mean: Sequence[float], std: Sequence[float]
-) -> np.ndarray:
-    """The whole image (uint8 [H, W, 3], RGB) as float32 [3, S, S]: antialiased bicubic, squeezed square."""
+    image: UInt8[np.ndarray, "height width 3"], image_size: int
+) -> UInt8[np.ndarray, "3 size size"]:
+    """The whole image (RGB), squeezed into a square of `image_size` pixels (antialiased bicubic), not normalised."""
     if image.shape[:2] != (image_size, image_size):
         image = np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC))
-    return normalise(image, mean, std)
+    return _channels_first(image)
 
 
-def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """(image / 255 − mean) / std, from uint8 [H, W, 3] to contiguous float32 [3, H, W]."""
-    scale = 1 / (255 * np.asarray(std, dtype=np.float32))
-    shift = np.asarray(mean, dtype=np.float32) * 255 * scale
-    tables = np.arange(256, dtype=np.float32) * scale[:, None] - shift[:, None]
-    pixels = np.empty((3, *image.shape[:2]), dtype=np.float32)
-    # Looking up what each of 256 values becomes is faster than computing it for every pixel.
-    for channel, table, into in zip(cv2.split(image), tables, pixels, strict=True):
-        cv2.LUT(channel, table, dst=into)
-    return pixels
+def normalised(
+    pixels: UInt8[Tensor, "*images 3 height width"] | Float[Tensor, "*images 3 height width"],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float[Tensor, "*images 3 height width"]:
+    """(pixels / 255 − mean) / std in fp32, on the device of the pixels; floats are normalised already.
+
+    Pixels travel as uint8, a quarter of the bytes, and become floats where they are used.
+    """
+    if pixels.is_floating_point():
+        return pixels
+    values: Float32[Tensor, "*images 3 height width"] = pixels.float()
+    scales = 1 / (255 * np.asarray(std, dtype=np.float32))
+    shifts = np.asarray(mean, dtype=np.float32) * 255 * scales
+    # Numbers of the host go along with the kernel; a tensor of them would have to be copied to the device.
+    for channel, scale, shift in zip(values.unbind(-3), scales.tolist(), shifts.tolist(), strict=True):
+        channel.mul_(scale).sub_(shift)
+    return values
+
+
+def _channels_first(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "3 height width"]:
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def _squeezed(image: np.ndarray, size: int) -> np.ndarray:

@@ -78,7 +78,7 @@ class Engine(LoadedModel):
         texts = texts_of(gallery, "the gallery")
         self.warn_of_empty(texts)
         (image,) = self.image_encodings([query])
-        (memory,) = self.image_memories(image)
+        memory = self.image_memory(image, slice(1))
         batches = self.text_encodings(texts, batch_size)
 
         def match(text: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
@@ -165,7 +165,7 @@ class Engine(LoadedModel):
         check_count(k)
         self.prepare.check_says_something(question, "question", clean_question)
         answers = self.answers if candidates is None else texts_of(candidates, "candidates")
-        memory = self.question_memory([question], self.placed(self.pixels(image))[None])
+        memory = self.question_memory([question], self.pixels(image)[None])
         found = self.ranked_answers(memory, answers, k) if answers else self.written_answers(memory, k)
         return found[0]
 
@@ -183,7 +183,7 @@ class Engine(LoadedModel):
 
     def _classify(self, images: Sequence[ImageInput], text: str) -> list[float]:
         self.prepare.check_says_something(text, "sentence")
-        pixels = self.placed(torch.stack([self.pixels(image) for image in images]))
+        pixels = self.normalised(torch.stack([self.prepare.pixels(image) for image in images]))
         ids, mask = self.text_tokens([text])
         with self.computing():
             memory = self.model.image_memory(self.model.encode_image(pixels))
@@ -207,7 +207,7 @@ class Engine(LoadedModel):
         transparent = self.config.transparent
         upright = open_image(image, obey_exif=True, transparent=transparent, shrink=False)
         ids, mask = self.text_tokens([phrase])
-        pixels = self.placed(self.pixels(upright))[None]
+        pixels = self.pixels(upright)[None]
         words = self.prepare.words(phrase)
         if layer is None:
             places = torch.zeros(1, len(words), ids.shape[1], dtype=torch.bool, device=self.device)

@@ -12,12 +12,14 @@ from typing import Self, TypeVar
 import numpy as np
 import torch
 import xxhash
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
 from torch import Tensor
 
+from albef import distributed
 from albef.config import UserError
 from albef.data.images import BadImage, ImageInput
 from albef.data.text import Tokenizer, clean_caption
+from albef.data.transforms import normalised
 from albef.engine.preparing import Cleaning, Preparing, texts_of, things
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model.albef import ALBEF, Encoding
@@ -145,18 +147,37 @@ class LoadedModel:
         yield from track(items, label, total, self.quiet)
 
     def pixels(self, image: ImageInput) -> Float[Tensor, "3 size size"]:
-        """An image as the model takes it, on the CPU; raises `BadImage` for what is none."""
-        return self.prepare.pixels(image)
+        """An image as the model takes it, on its device; raises `BadImage` for what is none."""
+        return self.normalised(self.prepare.pixels(image))
 
     def pixel_batches(
         self, images: Sequence[ImageInput], batch_size: int, bad: dict[int, BadImage] | None = None
     ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
         """As `Preparing.pixel_batches`, where the model takes them and in its precision."""
-        for pixels in self.prepare.pixel_batches(images, batch_size, bad):
-            yield self.placed(pixels)
+        for pixels in self.prepare.pixel_batches(images, batch_size, bad, self.decoding_threads):
+            yield self.normalised(pixels)
+
+    def normalised(
+        self, pixels: UInt8[Tensor, "*images 3 size size"] | Float[Tensor, "*images 3 size size"]
+    ) -> Float[Tensor, "*images 3 size size"]:
+        """Pixels as the model takes them: on its device, normalised there, in its precision."""
+        return normalised(self.here(pixels), self.config.mean, self.config.std).to(self.dtype)
+
+    @property
+    def decoding_threads(self) -> int:
+        """How many threads decode images: on a CPU, whose cores compute, one; for a GPU those of this process."""
+        if self.device.type == "cpu":
+            return 1
+        return max(1, distributed.cores() // distributed.local_world_size())
+
+    def here(self, tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+        """A tensor of the host on the model's device; a GPU copies it while the host goes on."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def placed(self, states: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Pixels or tokens on the model's device and in its precision."""
+        """Tokens on the model's device and in its precision."""
         return states.to(self.device, self.dtype)
 
     def image_encodings(
@@ -171,23 +192,18 @@ class LoadedModel:
                 encoding = self.model.encode_image(pixels)
             yield encoding
 
-    def image_memories(self, encoding: Encoding) -> Iterator[Memory]:
-        """Each image's keys and values for the fusion layers, one after the other: 9.5 MB an image at base size."""
-        for row in range(len(encoding.tokens)):
-            place = slice(row, row + 1)
-            mask = None if encoding.mask is None else encoding.mask[place]
-            with self.computing():
-                memory = self.model.image_memory(
-                    Encoding(encoding.tokens[place], mask, encoding.feature[place])
-                )
-            yield memory
+    def image_memory(self, encoding: Encoding, rows: slice) -> Memory:
+        """Keys and values of some of the images for the fusion layers: 9.5 MB an image at base size."""
+        mask = None if encoding.mask is None else encoding.mask[rows]
+        with self.computing():
+            return self.model.image_memory(Encoding(encoding.tokens[rows], mask, encoding.feature[rows]))
 
     def text_tokens(
         self, texts: Sequence[str], clean: Cleaning = clean_caption
     ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
         """Ids of the cleaned texts, padded to the longest, and which are real; on the model's device."""
         ids, mask = self.prepare.text_tokens(texts, clean)
-        return ids.to(self.device), mask.to(self.device)
+        return self.here(ids), self.here(mask)
 
     def text_encodings(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Iterator[Encoding]:
         """Tokens (before fusion), masks and features of the texts in their order, batch by batch."""
@@ -232,9 +248,12 @@ class LoadedModel:
 
     def _features(self, batches: Iterator[Encoding], label: str, total: int) -> np.ndarray:
         self._must_contrast()
-        found = [np.zeros((0, self.config.feature_width), np.float32)]
-        found += [encoding.feature.float().cpu().numpy() for encoding in self.track(batches, label, total)]
-        return np.concatenate(found)
+        found = [torch.zeros(0, self.config.feature_width, device=self.device)]
+        found += [encoding.feature.float() for encoding in self.track(batches, label, total)]
+        features: np.ndarray = (
+            torch.cat(found).cpu().numpy()
+        )  # at the end: before, a GPU would wait for the host
+        return features
 
     def _must_contrast(self) -> None:
         if not self.can_contrast:
@@ -277,7 +296,8 @@ class LoadedModel:
         if not self.can_match:
             raise UserError("This model was trained without image–text matching (task.losses has no itm).")
         with self.computing():
-            return log_odds(self.model.match(tokens, mask, memory, image_index))
+            odds: np.ndarray = log_odds(self.model.match(tokens, mask, memory, image_index)).cpu().numpy()
+        return odds
 
     @property
     def pairs_at_once(self) -> int:
@@ -300,10 +320,10 @@ class LoadedModel:
         return np.concatenate(found)
 
 
-def log_odds(logits: Float[Tensor, "pairs 2"]) -> Float32[np.ndarray, " pairs"]:
+def log_odds(logits: Float[Tensor, "pairs 2"]) -> Float32[Tensor, " pairs"]:
     """Log-odds of a match, logit of "match" minus that of "no match"."""
     no, yes = logits.float().unbind(1)
-    return (yes - no).cpu().numpy()
+    return yes - no
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
@@ -19,6 +22,8 @@ from albef.data.transforms import evaluation_transform
 
 Cleaning = Callable[[str, int], str]
 T = TypeVar("T")
+Made = TypeVar("Made")
+MADE_AHEAD = 128  # images that are decoded before they are asked for, where several threads do that
 
 
 class Preparing:
@@ -27,29 +32,40 @@ class Preparing:
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         self.config, self.tokenizer = config, tokenizer
 
-    def pixels(self, image: ImageInput) -> Float[Tensor, "3 size size"]:
-        """An image as the model takes it; raises `BadImage` for what is none."""
-        config = self.config
-        image = open_image(image, obey_exif=True, transparent=config.transparent)
-        return torch.from_numpy(evaluation_transform(image, config.image_size, config.mean, config.std))
+    def pixels(self, image: ImageInput) -> UInt8[Tensor, "3 size size"]:
+        """An image in the model's size, not normalised; raises `BadImage` for what is none."""
+        image = open_image(image, obey_exif=True, transparent=self.config.transparent)
+        return torch.from_numpy(evaluation_transform(image, self.config.image_size))
 
     def pixel_batches(
-        self, images: Sequence[ImageInput], batch_size: int, bad: dict[int, BadImage] | None = None
-    ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
-        """Pixels of the images in their order, batch by batch.
+        self,
+        images: Sequence[ImageInput],
+        batch_size: int,
+        bad: dict[int, BadImage] | None = None,
+        threads: int = 1,
+    ) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
+        """Pixels of the images in their order, batch by batch, not normalised.
 
         With `bad`, images that cannot be read are left out and noted there under their number; without, the first one
-        raises.
+        raises. `threads` decode.
         """
-        for start in range(0, len(images), batch_size):
+
+        def pixels_or_why(image: ImageInput) -> Tensor | BadImage:
+            try:
+                return self.pixels(image)
+            except BadImage as error:
+                return error
+
+        made = enumerate(made_ahead(pixels_or_why, (images[n] for n in range(len(images))), threads))
+        while some := list(islice(made, batch_size)):
             rows = []
-            for number in range(start, min(start + batch_size, len(images))):
-                try:
-                    rows.append(self.pixels(images[number]))
-                except BadImage as error:
-                    if bad is None:
-                        raise
-                    bad[number] = error
+            for number, pixels in some:
+                if isinstance(pixels, Tensor):
+                    rows.append(pixels)
+                elif bad is None:
+                    raise pixels
+                else:
+                    bad[number] = pixels
             if rows:
                 yield torch.stack(rows)
 
@@ -115,6 +131,28 @@ class Preparing:
             raise UserError(f"The {what} is empty: of {text!r} no word is left to look for.")
         if (words == self.tokenizer.unk_id).all():
             raise UserError(f"The {what} {text!r} means nothing to the model: it knows none of its words.")
+
+
+def made_ahead(make: Callable[[T], Made], given: Iterable[T], threads: int) -> Iterator[Made]:
+    """What `make` makes of each thing, in their order; several threads are up to `MADE_AHEAD` things in front.
+
+    The things themselves are taken on the thread that asks. With one thread nothing is made before it is asked for.
+    """
+    if threads < 2:
+        yield from map(make, given)
+        return
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for thing in given:
+                waiting.append(pool.submit(make, thing))
+                if len(waiting) > MADE_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # nobody may ask for the rest
+            for future in waiting:
+                future.cancel()
 
 
 def things(given: Iterable[T] | np.ndarray, what: str) -> Sequence[T]:

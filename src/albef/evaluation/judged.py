@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from albef import distributed
@@ -17,7 +18,7 @@ from albef.config import UserError
 from albef.data.images import BadImage, open_image
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source
-from albef.engine import Engine
+from albef.engine import Engine, made_ahead
 from albef.evaluation.evaluate import Metric, with_interval
 
 AT_ONCE = 64
@@ -65,32 +66,44 @@ def shown(
     control; raises `UserError` where there are none. `obey_exif`: images are turned upright as their EXIF says.
     """
 
-    def pixels(image: Path | np.ndarray) -> Tensor:
+    def pixels(image: Path | np.ndarray) -> UInt8[Tensor, "3 size size"]:
         if not obey_exif:  # boxes are in pixels of the whole image
             transparent = engine.config.transparent
             image = open_image(image, obey_exif=False, transparent=transparent, shrink=False)
-        return engine.pixels(image)
+        return engine.prepare.pixels(image)
 
-    def readable(indices: range) -> Iterator[tuple[int, Record, list[Tensor]]]:
+    def records(indices: range) -> Iterator[tuple[int, Record, list[Path | np.ndarray]]]:
         for index in indices:
             record = source.record(index, 0)
             seen = another(source, index, record) if shuffled else record
             if seen is None:
                 raise UserError(f"{record.origin}: no row has another image, which the blind control needs.")
             images = [seen.image] if seen.second_image is None else [seen.image, seen.second_image]
-            try:
-                yield index, record, [pixels(image) for image in images]
-            except BadImage as error:
-                bad[index] = error
+            yield index, record, images
+
+    def read(
+        one: tuple[int, Record, list[Path | np.ndarray]],
+    ) -> tuple[int, Record, list[Tensor] | BadImage]:
+        index, record, images = one
+        try:
+            return index, record, [pixels(image) for image in images]
+        except BadImage as error:
+            return index, record, error
 
     own = distributed.share(len(source), AT_ONCE)
+    made = made_ahead(read, records(own), engine.decoding_threads)
     starts = range(own.start, own.stop, AT_ONCE)
-    for start in engine.track(starts, "evaluating", len(starts)):
-        chunk = list(readable(range(start, min(start + AT_ONCE, own.stop))))
+    for _ in engine.track(starts, "evaluating", len(starts)):
+        chunk = []
+        for index, record, found in islice(made, AT_ONCE):
+            if isinstance(found, BadImage):
+                bad[index] = found
+            else:
+                chunk.append((index, record, found))
         if not chunk:
             continue
         first, *second = (
-            engine.placed(torch.stack(column)) for column in zip(*(r[2] for r in chunk), strict=True)
+            engine.normalised(torch.stack(column)) for column in zip(*(r[2] for r in chunk), strict=True)
         )
         yield Shown([r[0] for r in chunk], [r[1] for r in chunk], first, second[0] if second else None)
 

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import FileIO
-from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float32, Int
 from torch import Tensor
 
 from albef import distributed
 from albef.data.images import BadImage, ImageInput
-from albef.disk import told
 from albef.engine import IMAGES_AT_ONCE, TEXTS_AT_ONCE, Engine, log_odds
 from albef.evaluation.metrics import ranks
+from albef.evaluation.stored_texts import stored_texts
 from albef.model import kernels
 from albef.ranker import best_first, combined, others_last
-from albef.writing import write_all
 
-MATCHED_IMAGES_AT_ONCE, PAIRS_AT_ONCE = 8, 128
 BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates
+
+
+class AtOnce(NamedTuple):
+    """What is matched in one pass: so many pairs of one image, or (`shared`) of several that have few."""
+
+    images: int  # whose tokens are held
+    pairs: int
+    shared: bool
+
+
+# On a CPU, images alone need no copy of their keys and values; a GPU has nothing to do while few pairs are prepared.
+ON_CPU, ON_GPU = AtOnce(8, 128, shared=False), AtOnce(32, 512, shared=True)
 
 Features = Float32[np.ndarray, "rows width"]
 Truth = Sequence[int | Sequence[int]]
@@ -59,43 +67,6 @@ def features_of_texts(engine: Engine, texts: Sequence[str]) -> Features:
     return np.concatenate(distributed.from_each(lambda: engine.encode_texts(texts[own.start : own.stop])))
 
 
-class StoredTexts:
-    """The texts' states before they see an image, in a file: those of 25,000 captions would fill a gigabyte."""
-
-    def __init__(self, engine: Engine, texts: Sequence[str], file: FileIO) -> None:
-        self.file, lengths = file, []
-        for encoding in engine.text_encodings(texts):
-            assert encoding.mask is not None
-            with engine.computing():
-                begun = engine.model.begin_match(encoding.tokens, encoding.mask)
-            states = begun[encoding.mask].cpu()
-            states = states.bfloat16() if engine.bf16 else states
-            self.width, self.dtype = states.shape[1], states.dtype
-            with told(f"{gettempdir()}, where temporary files are (see TMPDIR)", Path(gettempdir())):
-                write_all(self.file, as_bytes(states).reshape(-1).data)
-            lengths.append(encoding.mask.sum(1).cpu().numpy())
-        self.lengths = np.concatenate(lengths)
-        self.starts = self.lengths.cumsum() - self.lengths
-
-    def read(
-        self, rows: Int[np.ndarray, " texts"]
-    ) -> tuple[Float[Tensor, "texts length width"], Bool[Tensor, "texts length"]]:
-        """Padded states of these texts, and which are real; on the CPU."""
-        lengths = torch.from_numpy(self.lengths[rows])
-        states = torch.zeros(len(rows), int(lengths.max()), self.width, dtype=self.dtype)
-        token_bytes = self.width * states.element_size()
-        for row, into in zip(rows, as_bytes(states), strict=True):
-            wanted = into.reshape(-1)[: self.lengths[row] * token_bytes]
-            read = os.preadv(self.file.fileno(), [wanted.data], int(self.starts[row]) * token_bytes)
-            assert read == len(wanted)
-        return states, torch.arange(states.shape[1]) < lengths[:, None]
-
-
-def as_bytes(tensor: Tensor) -> np.ndarray:
-    """The same memory as bytes, which NumPy has for every precision."""
-    return tensor.contiguous().view(torch.uint8).numpy()
-
-
 def match_scores(
     engine: Engine, images: Sequence[ImageInput], texts: Sequence[str], pairs: np.ndarray
 ) -> np.ndarray:
@@ -103,33 +74,70 @@ def match_scores(
 
     The log-odds, logit of "match" minus that of "no match", rank as the probability does and add up with
     similarities; the published score is the logit of "match" alone. Each image and each text in `pairs` is encoded
-    once. Pairs are grouped by image, whose keys and values are computed once and shared by all its texts; what is
-    held beside the model does not grow with the gallery. Several processes share the images (the texts are encoded
-    by each, which costs little beside the pairs), and each gets all scores.
+    once. Pairs are grouped by image, whose keys and values are computed once and shared by all its texts; on a CPU,
+    what is held beside the model does not grow with the gallery. Several processes share the images (the texts are
+    encoded by each, which costs little beside the pairs), and each gets all scores.
     """
     scores = np.zeros(len(pairs), dtype=np.float32)
     if not len(pairs):
         return scores
     shown, image_row = np.unique(pairs[:, 0], return_inverse=True)
     said, text_row = np.unique(pairs[:, 1], return_inverse=True)
-    own = distributed.share(len(shown), MATCHED_IMAGES_AT_ONCE)
-    encodings = engine.image_encodings([images[shown[row]] for row in own], MATCHED_IMAGES_AT_ONCE)
-    memories = (memory for encoding in encodings for memory in engine.image_memories(encoding))
-    with TemporaryFile(buffering=0) as file:
-        stored = StoredTexts(engine, [texts[number] for number in said], file)
+    at_once = at_once_on(engine.device)
+    own = distributed.share(len(shown), at_once.images)
+    encodings = engine.image_encodings([images[shown[row]] for row in own], at_once.images)
+    waiting: deque[tuple[np.ndarray, Tensor]] = deque()  # fetched when the next pass is under way
+
+    def fetch() -> None:
+        chosen, odds = waiting.popleft()
+        scores[chosen] = odds.cpu().numpy()
+
+    with stored_texts(engine, [texts[number] for number in said]) as stored:
         # Texts of like lengths are neighbours, so that little is padded.
         order = np.lexsort((stored.lengths[text_row], image_row))
         groups = np.split(order, np.bincount(image_row).cumsum()[:-1])[own.start : own.stop]
-        tokens = int(stored.lengths.mean() * min(PAIRS_AT_ONCE, len(pairs) / len(shown)))
+        tokens = int(stored.lengths.mean() * min(at_once.pairs, len(pairs) / len(shown)))
         model = kernels.ready(engine.model, "fusion_encoder", tokens, engine.bf16)
-        for memory, group in zip(engine.track(memories, "matching", len(own)), groups, strict=True):
-            for start in range(0, len(group), PAIRS_AT_ONCE):
-                chosen = group[start : start + PAIRS_AT_ONCE]
-                states, mask = (part.to(engine.device) for part in stored.read(text_row[chosen]))
+        starts = range(0, len(groups), at_once.images)
+        planned = [list(passes(groups[start : start + at_once.images], at_once)) for start in starts]
+        each = ((encoding, *one) for encoding, some in zip(encodings, planned, strict=True) for one in some)
+        for encoding, rows, index, group in engine.track(each, "matching", sum(map(len, planned))):
+            memory = engine.image_memory(encoding, rows)
+            image_index = None if index is None else engine.here(torch.from_numpy(index))
+            for start in range(0, len(group), at_once.pairs):
+                chosen = group[start : start + at_once.pairs]
+                states, mask = stored.read(text_row[chosen])
                 with engine.computing():
-                    scores[chosen] = log_odds(model.finish_match(states, mask, memory))
+                    waiting.append((chosen, log_odds(model.finish_match(states, mask, memory, image_index))))
+                if len(waiting) > 1:
+                    fetch()
+    while waiting:
+        fetch()
     all_scores: np.ndarray = distributed.all_sum(torch.from_numpy(scores)).numpy()  # 0 where another's is
     return all_scores
+
+
+def at_once_on(device: torch.device) -> AtOnce:
+    """What is matched in one pass on a device."""
+    return ON_CPU if device.type == "cpu" else ON_GPU
+
+
+def passes(
+    groups: Sequence[Int[np.ndarray, " pairs"]], at_once: AtOnce
+) -> Iterator[tuple[slice, Int[np.ndarray, " pairs"] | None, Int[np.ndarray, " pairs"]]]:
+    """Which images are matched together, the image of each pair among them (None: there is one), and the pairs.
+
+    `groups` are the pairs of each image.
+    """
+    start = 0
+    while start < len(groups):
+        stop, total = start + 1, len(groups[start])
+        while at_once.shared and stop < len(groups) and total + len(groups[stop]) <= at_once.pairs:
+            stop, total = stop + 1, total + len(groups[stop])
+        some = groups[start:stop]
+        index = np.repeat(np.arange(len(some)), [len(group) for group in some]) if len(some) > 1 else None
+        yield slice(start, stop), index, np.concatenate(some)
+        start = stop
 
 
 @dataclass(frozen=True)

@@ -135,11 +135,12 @@ class ALBEF(nn.Module):
         begun: Float[Tensor, "texts length width"],
         text_mask: Bool[Tensor, "texts length"],
         memory: Memory,
+        image_index: Int[Tensor, " texts"] | None = None,
     ) -> Float[Tensor, "texts 2"]:
         """The rest of matching, from the result of `begin_match`: the same logits as `match`."""
         assert self.itm_head is not None
         assert isinstance(self.fusion_encoder, FusionEncoder)
-        return self.itm_head(self.fusion_encoder.finish(begun, text_mask, memory))
+        return self.itm_head(self.fusion_encoder.finish(begun, text_mask, memory, image_index))
 
     def classify(
         self,

@@ -222,11 +222,15 @@ class FusionEncoder(nn.Module):
         return packing.pad(self.stack()[0].gather(packing.pack(tokens), packing))
 
     def finish(
-        self, begun: Float[Tensor, "texts length width"], mask: Bool[Tensor, "texts length"], memory: Memory
+        self,
+        begun: Float[Tensor, "texts length width"],
+        mask: Bool[Tensor, "texts length"],
+        memory: Memory,
+        image_index: Int[Tensor, " texts"] | None = None,
     ) -> Float[Tensor, "texts width"]:
         """The fused [CLS], from the result of `begin`."""
         packing = Packing.of(mask)
-        every, firsts = memory.asked_by(packing, None)
+        every, firsts = memory.asked_by(packing, image_index)
         read, last = packing.pack(begun), len(self.layers) - 1
         for depth, (layer, layer_memory) in enumerate(zip(self.stack(), memory.layers, strict=True)):
             if depth:

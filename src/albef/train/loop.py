@@ -231,6 +231,7 @@ def train_process(config: Config, run: Path) -> None:
         config.data.workers,
         run / "bad_samples.jsonl",
         say,
+        pinned=device.type == "cuda",
     )
     with log or contextlib.nullcontext(), writer:
         loop.run(stream, first_step)

@@ -157,7 +157,9 @@ class Loop:
         config = self.config.train
         size = config.micro_batch_size or len(batch)
         # Split on the host: on a GPU it would have to wait for the number of masked tokens in a part.
-        here = [part.to(self.device, non_blocking=True) for part in batch.split(size)]
+        moved = (part.to(self.device, non_blocking=True) for part in batch.split(size))
+        mean, std = self.config.model.mean, self.config.model.std
+        here = [part.normalised(mean, std) for part in moved]
         parts = list(enumerate(here, distributed.rank() * -(-len(batch) // size)))
         with self.autocast():
             said = []
