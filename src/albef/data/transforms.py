@@ -42,7 +42,7 @@ def train_transform(
         image = cv2.flip(image, 1)
     if config.randaugment:
         image = _randaugment(np.ascontiguousarray(image), rng)
-    return _channels_first(image)
+    return channels_first(image)
 
 
 def evaluation_transform(
@@ -51,7 +51,7 @@ def evaluation_transform(
     """The whole image (RGB), squeezed into a square of `image_size` pixels (antialiased bicubic), not normalised."""
     if image.shape[:2] != (image_size, image_size):
         image = np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC))
-    return _channels_first(image)
+    return channels_first(image)
 
 
 def normalised(
@@ -74,7 +74,8 @@ def normalised(
     return values
 
 
-def _channels_first(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "3 height width"]:
+def channels_first(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "3 height width"]:
+    """The same image, one plane for each colour."""
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image
 
-from albef.data.transforms import normalise
+from albef.data.transforms import channels_first, normalised
 
 # How many times longer than wide an image may be. The ends of longer ones are cut off first: they are not seen
 # anyway, and resizing a strip of 1 × 100,000 pixels would fill the memory.
@@ -28,7 +29,8 @@ def clip_transform(
         image = centre(image, tuple(min(side, LONGEST * short) for side in image.size))
     sides = [int(image_size * side / short) for side in image.size]
     image = image.resize(sides, Image.Resampling.BICUBIC)
-    return normalise(np.asarray(centre(image, (image_size, image_size)).convert("RGB")), mean, std)
+    seen = np.asarray(centre(image, (image_size, image_size)).convert("RGB"))
+    return normalised(torch.from_numpy(channels_first(seen)), mean, std).numpy()
 
 
 def centre(image: Image.Image, size: tuple[int, ...]) -> Image.Image:
