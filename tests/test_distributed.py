@@ -24,7 +24,7 @@ def wrong() -> int:
 
 
 def test_without_torchrun_there_is_no_group() -> None:
-    with distributed.group(10, cuda=False):
+    with distributed.group(10, device="cpu"):
         assert not distributed.in_group()
         assert not dist.is_initialized()
         assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
@@ -40,7 +40,7 @@ def test_what_torchrun_says_is_followed(monkeypatch: pytest.MonkeyPatch) -> None
     surroundings |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for name, value in surroundings.items():
         monkeypatch.setenv(name, str(value))
-    with distributed.group(10, cuda=False):
+    with distributed.group(10, device="cpu"):
         assert distributed.in_group()
         assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
         assert distributed.from_first(lambda: "three") == "three"

@@ -26,6 +26,7 @@ LAYERS = [
         "objectives",
         "config",
         "distributed",
+        "gpu",
         "recipe",
         "progress",
         "manifest",

@@ -296,7 +296,7 @@ class TrainConfig:
     linear: Literal["auto", "torch", "onednn"] = "auto"
     # encoders that recompute their activations in the backward pass, which needs less memory and more time
     checkpointing: tuple[Literal["image", "text", "fusion"], ...] = ()
-    # number of training processes on the CPU of this machine; torchrun sets its own number
+    # number of training processes on the CPU of this machine; a GPU has one, and torchrun sets its own number
     processes: int = 1
     # split weights, teacher and optimizer among the processes (FSDP2), so that each needs less memory
     shard: bool = False

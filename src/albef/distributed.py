@@ -16,27 +16,30 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from albef.config import UserError
+from albef.gpu import own_gpu
 
 Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
-def group(timeout_seconds: float, cuda: bool) -> Iterator[None]:
+def group(timeout_seconds: float, device: str) -> Iterator[None]:
     """Joins the process group of torchrun while the block runs. Without torchrun nothing happens.
 
-    With `cuda`, each process computes on the GPU of its local rank.
+    Where `device` names a GPU, each process computes on one of its own, that of its local rank. Raises `UserError` if
+    there are too few.
     """
     if "RANK" not in os.environ:
         yield
         return
+    gpu = own_gpu(device)
     timeout = timedelta(seconds=timeout_seconds)
     agents: Store
     agents, number, size = next(rendezvous("env://", timeout=timeout))
     # torchrun keeps its store when it restarts a group: the new group must not read old entries.
     store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", agents)
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
+    backend = "gloo" if gpu is None else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=timeout)
     yield
     dist.destroy_process_group()  # not after an error: the others may never answer

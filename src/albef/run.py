@@ -8,8 +8,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from albef import distributed
 from albef.children import refuse_while_starting
 from albef.config import Config, DataConfig, TaskName, UserError, is_drawn
@@ -43,7 +41,6 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
     """
     refuse_while_starting()
     check_main_thread()
-    cuda = config.train.device != "cpu" and torch.cuda.is_available()
     with contextlib.ExitStack() as held:
 
         def begin() -> Config:
@@ -51,7 +48,7 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
             held.enter_context(alone_in(folder))
             return prepare(config, folder, allow_changes)
 
-        with distributed.group(config.train.timeout_seconds, cuda):
+        with distributed.group(config.train.timeout_seconds, config.train.device):
             config = distributed.from_first(begin)
             answers = distributed.from_first(lambda: answers_of(config))  # before training: it may be wrong
             train(config, folder)

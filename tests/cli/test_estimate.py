@@ -20,6 +20,7 @@ def test_counts_the_model_and_sees_what_checkpointing_saves() -> None:
     assert found.parameters == sum(parameter.numel() for parameter in task.student.parameters())
     assert found.weights_bytes == 2 * 4 * found.parameters
     assert found.seconds_in_all > 0
+    assert found.device == "cpu, fp32"
     assert 8 * found.parameters <= found.optimizer_bytes < 8.1 * found.parameters + 4096  # two moments
     again = dataclasses.replace(
         config, train=dataclasses.replace(config.train, checkpointing=("image", "text", "fusion"))

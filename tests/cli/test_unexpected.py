@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from albef.cli import main
 from albef.errors import reading
@@ -70,3 +71,31 @@ def test_the_version_names_torch_and_the_machine(capsys: pytest.CaptureFixture[s
     assert said.startswith("albef ")
     assert "torch 2" in said
     assert said.count(",") >= 3
+
+
+@pytest.mark.parametrize(
+    ("command", "named", "unnamed"),
+    [
+        (["index", "model", "holiday", "--out", "idx"], ["--batch-size", "--bf16", "--device=cpu"], []),
+        (["evaluate", "model", "--bf16"], ["--device=cpu"], ["--batch-size", "--bf16"]),
+    ],
+)
+def test_a_full_gpu_is_told_with_the_options_there_are(
+    command: list[str],
+    named: list[str],
+    unnamed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*given: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("albef.engine.Engine.load", full)
+    monkeypatch.setattr("albef.search.index.find_images", lambda places: ([], []))
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "memory of the GPU is full" in said
+    assert all(name in said for name in named)
+    assert not any(name in said for name in unnamed)

@@ -25,6 +25,7 @@ from albef.evaluation.ranking import (
     rerank,
 )
 from albef.evaluation.stored_texts import stored_texts
+from albef.model import layers
 from albef.ranker import combined, others_last
 from toy import CAPTIONS
 
@@ -58,11 +59,12 @@ AT_ONCE = [AtOnce(32, 1024, False), AtOnce(2, 3, False), AtOnce(32, 1024, True),
 
 @pytest.fixture(params=AT_ONCE, ids=["at once", "in chunks", "images together", "images together in chunks"])
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With images together, as on a GPU, where the texts' states stay beside the model."""
+    """With images together, as on a GPU: texts are padded, and their states stay beside the model."""
     monkeypatch.setattr(ranking, "at_once_on", lambda device: request.param)
     monkeypatch.setattr(ranking, "BLOCK_BYTES", 1 if request.param.pairs < 10 else 2**20)
     if request.param.shared:
         monkeypatch.setattr(stored_texts_module, "fits", lambda engine, count: True)
+        monkeypatch.setattr(layers, "packs", lambda device: False)
 
 
 @pytest.mark.usefixtures("chunks")

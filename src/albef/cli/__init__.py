@@ -63,7 +63,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"albef: stopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
+        if (
+            type(error).__name__ == "OutOfMemoryError"
+        ):  # torch's own, of a GPU; torch is not imported for a name
+            print(f"albef: {full_gpu(given)}", file=sys.stderr)
+            sys.exit(2)
         fail(error, typed, given)
+
+
+def full_gpu(given: argparse.Namespace) -> str:
+    """What is told of a GPU whose memory is full, with the options that the command has against it."""
+    remedies = {
+        "batch_size": "give it less at once with a smaller --batch-size",
+        "bf16": "compute in half the memory with --bf16",
+        "device": "choose another device, such as --device=cpu",
+    }
+    offered = [
+        remedy
+        for name, remedy in remedies.items()
+        if hasattr(given, name) and getattr(given, name) is not True
+    ]
+    return f"The memory of the GPU is full: {', or '.join(offered) or 'free some of it, or take a smaller model'}."
 
 
 def fail(error: Exception, typed: Sequence[str], given: argparse.Namespace) -> NoReturn:

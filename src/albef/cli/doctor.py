@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from albef.config import Config
 from albef.disk import size
 from albef.engine import choose_device
+from albef.gpu import GPU, gpus
 from albef.train.checkpoint import versions
 from albef.train.kernel_choice import choose
 
@@ -29,8 +30,7 @@ def findings(folder: Path) -> Iterator[tuple[str, str, str]]:
     yield "CPU cores", f"{os.cpu_count()}; torch uses {torch.get_num_threads()}", ""
     yield "memory", size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), ""
     device = choose_device("auto")
-    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    yield "device", ", ".join(names) or "CPU", ""
+    yield from of_gpus(gpus())
     yield "precision and kernels for size base", choose(Config(), device)[1], ""
     yield "CPU instruction set", torch.backends.cpu.get_cpu_capability(), ""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -55,3 +55,23 @@ def findings(folder: Path) -> Iterator[tuple[str, str, str]]:
         else "Size base needs more: a checkpoint has 3.5 GB, and up to three are on the disk at once."
     )
     yield f"free disk at {place}", size(free), advice
+
+
+def of_gpus(found: Sequence[GPU]) -> Iterator[tuple[str, str, str]]:
+    """Each GPU with its memory and precision, and how to use several."""
+    if not found:
+        yield "device", "CPU", ""
+    for number, one in enumerate(found):
+        several = len(found) > 1 and number == 0
+        advice = (
+            f"To train on all of them: torchrun --nproc-per-node={len(found)} -m albef train …"
+            if several
+            else ""
+        )
+        if not one.bf16:
+            advice = f"It has no bf16, so training computes in fp32. {advice}".rstrip()
+        yield (
+            f"GPU {number}",
+            f"{one.name}, {size(one.memory_bytes)}, {'bf16' if one.bf16 else 'fp32'}",
+            advice,
+        )

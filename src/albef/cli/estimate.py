@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from albef import distributed
+from albef import distributed, gpu
 from albef.config import Config
 from albef.data.loader import ExampleSet, batches
 from albef.data.records import Batch
@@ -24,7 +24,7 @@ from albef.train.kernel_choice import choose
 from albef.train.optim import build_optimizer, stage_at
 from albef.train.start import choose_tokenizer, initial_model
 
-MAX_ROWS = 16  # pairs in a timed step
+MAX_ROWS, MAX_ROWS_ON_GPU = 16, 64  # pairs in a timed step
 TIMED_STEPS = 2
 FREE_SHARE = 0.8  # share of the memory that training may fill
 
@@ -32,6 +32,7 @@ FREE_SHARE = 0.8  # share of the memory that training may fill
 class Estimate(NamedTuple):
     """Memory of one process in bytes; time of all processes together in seconds."""
 
+    device: str  # what computes, and in which precision
     parameters: int
     weights_bytes: int  # student and its gradients
     teacher_bytes: int  # teacher and queue
@@ -47,7 +48,7 @@ class Estimate(NamedTuple):
 def estimate(config: Config) -> Estimate:
     """Runs a few steps on the recipe's own data, and extrapolates. Writes nothing."""
     device = choose_device(config.train.device)
-    processes = config.train.processes
+    processes = gpu.processes(config.train)
     torch.set_num_threads(config.train.threads or max(1, distributed.cores() // processes))
     keep_freed_memory()
     tokenizer = choose_tokenizer(config)
@@ -62,7 +63,8 @@ def estimate(config: Config) -> Estimate:
     optimizer = build_optimizer(task.student, config.train)
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     examples = ExampleSet(source, tokenizer, config.data, config.model, config.train.seed)
-    rows = max(2, min(config.train.batch_size // processes, MAX_ROWS))
+    most = MAX_ROWS_ON_GPU if device.type == "cuda" else MAX_ROWS
+    rows = max(2, min(config.train.batch_size // processes, most))
     stream = (
         batch.to(device).normalised(config.model.mean, config.model.std) for batch in batches(examples, rows)
     )
@@ -87,7 +89,9 @@ def estimate(config: Config) -> Estimate:
     # Processes share the pairs and compute them at the same time, but each updates all weights.
     per_pair = min(computing[1:]) / rows / processes + min(moving[1:]) / config.train.batch_size
     pairs_per_epoch = len(source) // config.train.batch_size * config.train.batch_size or len(source)
+    names = [one.name for one in gpu.gpus()] if device.type == "cuda" else []
     return Estimate(
+        device=f"{names[device.index or 0] if names else device.type}, {choice.precision}",
         parameters=parameters,
         weights_bytes=2 * weights,
         teacher_bytes=whole - weights,

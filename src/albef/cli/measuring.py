@@ -174,8 +174,6 @@ def flag(name: str) -> str:
 
 def evaluate(given: argparse.Namespace) -> None:
     """`albef evaluate`"""
-    import torch
-
     from albef import distributed
     from albef.evaluation.by_task import Asked, evaluate_on, facts_of, protocol_of, task_of
     from albef.evaluation.evaluate import write_metrics
@@ -185,7 +183,7 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.run import config_of, data_to_measure
 
     check_file(given.json, given.results, inputs=(given.data, given.answers, given.detections))
-    with distributed.group(TrainConfig().timeout_seconds, torch.cuda.is_available()):
+    with distributed.group(TrainConfig().timeout_seconds, given.device):
         engine = load_engine(given, quiet=distributed.rank() > 0)
         task = given.task or task_of(engine)
         trained = config_of(Path(given.model))

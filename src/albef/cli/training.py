@@ -140,6 +140,7 @@ def estimate(given: argparse.Namespace, settings: list[str]) -> None:
 
     found = measure(load_recipe(given.recipe, settings))
     table = Table(show_header=False, title=f"{given.recipe}: memory of each process, and time")
+    table.add_row("device", found.device)
     table.add_row("parameters", f"{found.parameters:,}")
     for name, taken in (
         ("weights and gradients", found.weights_bytes),

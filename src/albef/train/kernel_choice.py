@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from albef import distributed
+from albef import distributed, gpu
 from albef.config import Config, UserError
 from albef.model import kernels
 from albef.model.albef import ALBEF
@@ -133,7 +133,7 @@ class Part:
 
     def __init__(self, config: Config, device: torch.device) -> None:
         model, train = config.model, config.train
-        processes = distributed.world_size() if distributed.in_group() else train.processes
+        processes = distributed.world_size() if distributed.in_group() else gpu.processes(train)
         share = max(1, train.batch_size // processes)
         self.pairs = min(train.micro_batch_size or share, share)
         depths = {name: getattr(model, name) for name in ("image_depth", "text_depth", "fusion_depth")}

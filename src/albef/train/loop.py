@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-from albef import distributed
+from albef import distributed, gpu
 from albef.children import check_script, held_back, refuse_while_starting, why_ended
 from albef.config import Config, UserError
 from albef.data.loader import ExampleSet, batches, list_left_out
@@ -52,17 +52,22 @@ from albef.train.stopping import (
 )
 
 TOKENIZER_FILE = "tokenizer.json"
+NO_ROOM_FOR_WEIGHTS = (
+    "it has no room for the weights, teacher and optimizer. Take a smaller model.size, or share them among several "
+    "GPUs: train.shard under torchrun."
+)
 
 
 def train(config: Config, run: Path) -> None:
     """Trains to the last step of `config`, from the newest checkpoint in the run folder if there is one.
 
-    In a process group it trains as one of its processes. Otherwise it starts `train.processes` processes. At the end
+    In a process group it trains as one of its processes. Otherwise it starts `train.processes` processes on a CPU, and
+    computes by itself on a GPU. At the end
     there is a checkpoint of the last step. Raises `Interrupted` after Ctrl-C, SIGTERM or SIGHUP.
     """
     refuse_while_starting()
     check_main_thread()
-    processes = distributed.world_size() if distributed.in_group() else config.train.processes
+    processes = distributed.world_size() if distributed.in_group() else gpu.processes(config.train)
     if config.train.batch_size % processes:
         raise UserError(
             f"train.batch_size {config.train.batch_size} cannot be divided equally among {processes} processes. "
@@ -194,10 +199,15 @@ def in_slices(config: Config) -> bool:
 def train_process(config: Config, run: Path) -> None:
     """Trains in this process, alone or as one of several."""
     device = choose_device(config.train.device)
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(
+            device
+        )  # else what names no GPU, such as pinned memory, would begin to use the first
     shared_out = max(1, distributed.cores() // distributed.local_world_size())
     torch.set_num_threads(config.train.threads or shared_out)
     keep_freed_memory()
-    task, optimizer, choice, reason, facts, first_step = begin(config, run, device)
+    with gpu.full_memory_told(NO_ROOM_FOR_WEIGHTS):
+        task, optimizer, choice, reason, facts, first_step = begin(config, run, device)
     kernels.use(choice.kernels)
     if first_step >= config.train.steps:
         return
@@ -214,6 +224,8 @@ def train_process(config: Config, run: Path) -> None:
         log = RunLog(run, first_step, config.train.steps)
         say = log.say
         say_what_begins(log, task, source, f"{device}; {reason}")
+        if not distributed.in_group() and gpu.processes(config.train) < config.train.processes:
+            say("One process computes: train.processes is for CPUs. For several GPUs, start with torchrun.")
         list_left_out(source, run / "bad_samples.jsonl", say)
 
     if in_slices(config):
@@ -233,7 +245,8 @@ def train_process(config: Config, run: Path) -> None:
         say,
         pinned=device.type == "cuda",
     )
-    with log or contextlib.nullcontext(), writer:
+    remedy = gpu.remedy_in_training(config.train, config.train.batch_size // distributed.world_size())
+    with log or contextlib.nullcontext(), writer, gpu.full_memory_told(remedy):
         loop.run(stream, first_step)
 
 
