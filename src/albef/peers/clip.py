@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -64,7 +64,7 @@ SIZES: dict[str, ClipConfig] = {
     "clip-vit-b-32": ClipConfig(),
     "clip-vit-b-16": ClipConfig(patch_size=16),
     "clip-vit-l-14": _LARGE,
-    "clip-vit-l-14-336": ClipConfig(**{**vars(_LARGE), "image_size": 336}),
+    "clip-vit-l-14-336": replace(_LARGE, image_size=336),
 }
 
 
