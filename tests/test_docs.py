@@ -21,6 +21,18 @@ LATER = {"docs/results.md"}
 OTHERS = ("BENCHMARKS.md", "CONTRIBUTING.md", "SECURITY.md")
 PAGES = [README, *(ROOT / name for name in OTHERS), *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_LINES, MOST_WORDS = 150, 30  # of README; of a sentence in it
+SECTIONS = (
+    "What it is not yet",
+    "Install",
+    "See it work",
+    "Search your images",
+    "Train on your own pairs",
+    "From Python",
+    "Tasks",
+    "Results",
+    "How does it compare?",
+    "Where to go next",
+)
 FENCED = re.compile(r"^ *```.*?^ *```[^\n]*$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
@@ -114,6 +126,12 @@ def says_picture(text: str) -> list[str]:
 def figures_with_brackets(text: str) -> list[str]:
     """Figures followed by brackets with numbers, which only results may have: there they are 95 % intervals."""
     return re.findall(r"\d[\d.,]* ?%? ?[(\[]\d[^)\]]*[)\]]", without_code(RESULTS.sub("", text)))
+
+
+def test_readme_has_its_sections_in_order() -> None:
+    text = README.read_text("utf-8")
+    assert tuple(re.findall(r"^## (.*)$", FENCED.sub("", text), re.MULTILINE)) == SECTIONS
+    assert RESULTS.search(text), "make results fills this place"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
