@@ -1,15 +1,15 @@
-"""Builds the sprite bank of the embedded data set `pictograms` from two npm packages.
+"""Builds the drawings of the built-in data set `pictograms` from two npm packages.
 
-Fetch and unpack them, then run the script, which also needs `pip install resvg-py==0.5.0`:
+Download and unpack the packages, then run the script. It also needs `pip install resvg-py==0.5.0`:
 
     npm pack @iconify/json@2.2.535 emojibase-data@17.0.0
     mkdir iconify && tar xzf iconify-json-2.2.535.tgz -C iconify --strip-components 1
     mkdir emojibase && tar xzf emojibase-data-17.0.0.tgz -C emojibase --strip-components 1
     python scripts/build_sprites.py iconify emojibase --out src/albef/data/pictograms
 
-It reads `nouns.tsv` beside it, the hand-made list of nouns from best to worst. Columns: noun; plural; the
-label of the emoji in emojibase; `names`, separated by spaces: a word is one more icon name to try in every
-set, `set=name` is the name in that set only, and `-set` leaves a set out because it draws something else.
+It reads `nouns.tsv` beside it: a hand-made list of nouns, the easiest first. Columns: noun; plural; label of the emoji
+in emojibase; `names`, separated by spaces. In `names` a word is another icon name to try in every set, `set=name` is
+the name in that set only, and `-set` leaves a set out because it draws something else.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import resvg_py
 from PIL import Image
 
-# Sets by one hand are one vendor: their drawings are near copies, so a held-out vendor means all of them.
+# Sets by the same artists are one vendor: their drawings are nearly the same, so they are held out together.
 VENDORS = {
     "noto": "noto",
     "noto-v1": "noto",
@@ -61,7 +61,7 @@ SOFTWARE.
 """
 MIN_SETS = 5
 SIDE = 64
-RENDER_SIDE = 512  # trimmed and scaled down afterwards, so that thin outlines survive
+RENDER_SIDE = 512  # pixels; scaled down afterwards, so that thin outlines survive
 
 SCHEMA = pa.schema(
     [
@@ -126,15 +126,15 @@ class IconSet:
 def sprite(svg: str) -> bytes:
     """The drawing as a [64, 64] RGBA WebP: trimmed to what is visible, longest side 64, centred."""
     rendered = resvg_py.svg_to_bytes(svg_string=svg, width=RENDER_SIDE, skip_system_fonts=True)
-    picture = Image.open(io.BytesIO(bytes(rendered))).convert("RGBA")
-    visible = picture.getchannel("A").point(lambda alpha: 255 if alpha > 16 else 0)
-    picture = picture.crop(visible.getbbox())
-    scale = SIDE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    image = Image.open(io.BytesIO(bytes(rendered))).convert("RGBA")
+    visible = image.getchannel("A").point(lambda alpha: 255 if alpha > 16 else 0)
+    image = image.crop(visible.getbbox())
+    scale = SIDE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # "RGBa" is premultiplied: invisible pixels do not bleed their colour into the edge
-    picture = picture.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
+    image = image.convert("RGBa").resize(size, Image.Resampling.BOX).convert("RGBA")
     canvas = Image.new("RGBA", (SIDE, SIDE))
-    canvas.paste(picture, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
+    canvas.paste(image, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     out = io.BytesIO()
     canvas.save(out, "WEBP", quality=80, alpha_quality=90, method=6)
     return out.getvalue()

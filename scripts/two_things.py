@@ -1,8 +1,7 @@
-"""Does a model know which of two things is where? Captions of two things against their swaps; chance is 50 %.
+"""Does a model know which of two things is where? It chooses between a true caption and the same with both swapped.
 
-Foils of location are about the only thing in a picture, so a bag of words and places is enough for them. Here it is not:
-in a picture of a fox on the left and a car on the right, "a fox on the left" is told from "a fox on the right" only by
-who looks at the fox.
+Chance is 50 %. In an image of a fox on the left and a car on the right, "a fox on the left" is true and "a fox on the
+right" is false. A model that only knows which words and places occur in the image cannot tell the two apart.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from albef.writing import write_json
 
 
 def placed(noun: str, place: Location) -> Claim:
-    """One thing and where it is."""
+    """The claim that a thing is at a place, such as "a fox on the left"."""
     return Claim((Mention(noun, location=place),))
 
 
 def swaps(scene: Scene) -> Iterator[tuple[str, Claim, Claim]]:
-    """What is true of a scene of two things, and the same with the two swapped: what it is about, both claims."""
+    """For a scene of two things: what is swapped, a true claim, and the false one with the two things swapped."""
     a, b = scene.things
     here, there, to = location(a), location(b), relation(a, b)
     assert to is not None
@@ -49,7 +48,7 @@ def swaps(scene: Scene) -> Iterator[tuple[str, Claim, Claim]]:
 
 
 def preferences(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """By what is swapped: whether contrast and matching prefer the true caption, bool [captions, 2]."""
+    """By what is swapped: whether ITC and ITM prefer the true caption, bool [captions, 2]."""
     asked = defaultdict(list)
     for index, scene in enumerate(scenes):
         wording = choices(generator("two things", index))
@@ -67,14 +66,14 @@ def preferences(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray])
 
 
 def masked(scene: Scene, wording: tuple[float, ...]) -> str:
-    """ "a [MASK] on the left" of the first thing; empty where its article tells the two nouns apart."""
+    """A text such as "a [MASK] on the left" about the first thing; empty if the article gives the noun away."""
     here = location(scene.things[0])
     own, other = (word(placed(thing.noun, here), wording).replace(thing.noun, MASK) for thing in scene.things)
     return own if own == other else ""
 
 
 def filled(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np.ndarray:
-    """Whether the masked noun of "a [MASK] on the left" is rather that thing than the other one, bool [captions]."""
+    """Whether MLM prefers the right noun to the other one in "a [MASK] on the left", bool [captions]."""
     found = []
     for index, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
         text = masked(scene, choices(generator("two things", index)))
@@ -83,13 +82,13 @@ def filled(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> n
         own, other = (thing.noun for thing in scene.things)
         (pieces,) = engine.fill_mask(text, picture, k=engine.config.vocab_size)
         chances = dict(pieces)
-        if own in chances and other in chances:  # nouns of several pieces aside
+        if own in chances and other in chances:  # leaves out nouns of several word pieces
             found.append(chances[own] > chances[other])
     return np.array(found)
 
 
 def covered(thing: Thing, grid: int) -> np.ndarray:
-    """Which patches have their centre in the thing's box, bool [grid²], row by row."""
+    """Which patches have their centre in the box of the thing, bool [grid²], row by row."""
     x0, y0, x1, y1 = thing.box
     centre = (np.arange(grid) + 0.5) / grid
     across, down = (x0 < centre) & (centre < x1), (y0 < centre) & (centre < y1)
@@ -97,9 +96,9 @@ def covered(thing: Thing, grid: int) -> np.ndarray:
 
 
 def looks(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np.ndarray:
-    """Of the attention that a noun pays: the shares on its own thing, the other and the class token, [layers, 3].
+    """Shares of a noun's attention: on its own thing, on the other thing, and on the class token, [layers, 3].
 
-    The noun is that of "a fox on the left", in its last piece; means over heads and scenes.
+    Measured at the last word piece of "fox" in "a fox on the left"; means over heads and scenes.
     """
     model, grid = engine.model, engine.config.grid
     found = []
@@ -119,14 +118,17 @@ def looks(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np
 
 
 def main() -> None:
-    """Parses the command line, measures, prints."""
+    """Measures a model and prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="a run or a model directory")
+    parser.add_argument("model", help="run or model directory")
     parser.add_argument(
-        "--num-nouns", type=int, default=24, help="that the model was trained with (default 24)"
+        "--num-nouns",
+        type=int,
+        default=24,
+        help="number of different things that the model was trained on (default: 24)",
     )
-    parser.add_argument("--count", type=int, default=300, help="scenes of two things (default 300)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the shares here too")
+    parser.add_argument("--count", type=int, default=300, help="number of scenes (default: 300)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the shares to this JSON file (default: no file)")
     given = parser.parse_args()
     engine = Engine.load(given.model)
     source = Scenes("test", 7, given.num_nouns, mix={"pair": 1.0}, twin_share=0.0)
@@ -134,7 +136,7 @@ def main() -> None:
     painter = Painter(2 * engine.config.image_size)
     pictures = [painter.paint(scene) for scene in scenes]
     table = Table(
-        "what is swapped", "captions", "ITC", "ITM", "MLM", title="the true caption is preferred, %"
+        "what is swapped", "captions", "ITC", "ITM", "MLM", title="how often the true caption wins, in %"
     )
     shares = {}
     for about, preferred in preferences(engine, scenes, pictures).items():
@@ -149,7 +151,7 @@ def main() -> None:
         f"a {MASK} somewhere".replace("[", r"\["), str(len(nouns)), "", "", f"{100 * nouns.mean():.1f}"
     )
     looked = Table(
-        "fusion layer", "own thing", "other", "class token", title="where a noun looks, % of its attention"
+        "fusion layer", "own thing", "other", "class token", title="where a noun looks, in % of its attention"
     )
     with torch.no_grad():
         for layer, shares in enumerate(looks(engine, scenes, pictures)):

@@ -1,7 +1,7 @@
-"""What the words alone give away in the pictogram tasks: the best accuracy without ever seeing a picture.
+"""How well the pictograms tasks can be solved from the texts alone, without any image.
 
-Two guessers learn from the records of a training split and are scored on as many of the test split: the majority answer
-to each whole text (of all texts where it is new), and naive Bayes over the text's words.
+Two guessers learn from training records and answer as many test records. One gives the most frequent answer to the same
+text (for a new text, the most frequent answer of all). The other is naive Bayes over the words of the text.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ Sample = tuple[str, str]  # a text and its answer
 
 
 class Unpainted(World):
-    """Scenes whose pictures nobody looks at."""
+    """Scenes without images."""
 
     def paint(self, scene: Scene) -> np.ndarray:
-        """An empty picture."""
+        """A black image of one pixel."""
         return np.zeros((1, 1, 3), np.uint8)
 
 
 def samples(task: str, split: str, count: int, num_nouns: int) -> list[Sample]:
-    """Texts of the task with their answers or labels."""
+    """Texts of a task with their answers or labels."""
     world = Unpainted(split, 0, num_nouns, 1)
     records = (TASKS[task](world, index, 0) for index in range(count))
     return [(record.captions[0], answer_of(record)) for record in records]
 
 
 def answer_of(record: Record) -> str:
-    """The answer, or the label's number."""
+    """The answer, or the number of the label."""
     return record.answers[0] if record.answers else str(record.label)
 
 
 def by_text(known: list[Sample], asked: list[str]) -> list[str]:
-    """The majority answer to each text, and that of all texts to new ones."""
+    """The most frequent answer to each text; for a new text, the most frequent answer of all."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for text, answer in known:
         answers[text][answer] += 1
@@ -51,7 +51,7 @@ def by_text(known: list[Sample], asked: list[str]) -> list[str]:
 
 
 def by_words(known: list[Sample], asked: list[str]) -> list[str]:
-    """Naive Bayes over which words a text has."""
+    """The answers of naive Bayes over the words of a text."""
     labels = sorted({answer for _, answer in known})
     words = {word: n for n, word in enumerate(sorted({word for text, _ in known for word in text.split()}))}
     counts = np.ones((len(labels), len(words)))
@@ -71,10 +71,14 @@ def by_words(known: list[Sample], asked: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Prints a line per task."""
+    """Prints a line for each task."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--num-nouns", type=int, default=24)
+    parser.add_argument(
+        "--count", type=int, default=20_000, help="number of training and of test records (default: 20000)"
+    )
+    parser.add_argument(
+        "--num-nouns", type=int, default=24, help="number of different things in the images (default: 24)"
+    )
     given = parser.parse_args()
     for task in TASKS:
         known = samples(task, "train", given.count, given.num_nouns)
