@@ -128,7 +128,9 @@ def main() -> None:
         help="number of different things that the model was trained on (default: 24)",
     )
     parser.add_argument("--count", type=int, default=300, help="number of scenes (default: 300)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the shares to this JSON file (default: no file)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the shares to this JSON file (default: no file)"
+    )
     given = parser.parse_args()
     engine = Engine.load(given.model)
     source = Scenes("test", 7, given.num_nouns, mix={"pair": 1.0}, twin_share=0.0)

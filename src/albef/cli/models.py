@@ -10,6 +10,14 @@ from albef.cli.arguments import Commands, output_file, whole
 from albef.config import SIZES
 from albef.progress import console
 
+SHOWN = {  # facts whose names need a unit or another word
+    "state_dict_keys": "published state-dict keys",
+    "vocabulary": "vocabulary (word pieces)",
+    "image_size": "image size (pixels)",
+    "patch_size": "patch size (pixels)",
+    "max_tokens": "longest text (tokens)",
+}
+
 
 def add(commands: Commands) -> None:
     """Adds the commands and their arguments."""
@@ -94,7 +102,9 @@ def info(given: argparse.Namespace) -> None:
         return
     table = Table(show_header=False, title=given.model)
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_row(
+            SHOWN.get(name, name.replace("_", " ")), f"{value:,}" if isinstance(value, int) else str(value)
+        )
     console().print(table)
 
 

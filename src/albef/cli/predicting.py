@@ -139,7 +139,7 @@ VERBS: dict[str, Verb] = {
         'left.jpg right.jpg "both images show a fox"',
     ),
     "grounding": Verb(
-        "the box in an image that a phrase describes",
+        "the box, in pixels, of what a phrase describes in an image",
         {
             "picture": IMAGE,
             "text": {"metavar": "PHRASE", "help": "phrase for what to find in the image"},
