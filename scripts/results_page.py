@@ -78,7 +78,8 @@ same from random weights. A gallery holds 500 images.
 
 TIMES = """## How long did it take?
 
-Minutes of a whole cell: training, its report, and all measurements. Pairs per second are of the training alone.
+Wall-clock minutes; other programs on the machine lengthen them. A whole cell is a training, its report and all its
+measurements. Pairs per second are of the training alone.
 """
 
 

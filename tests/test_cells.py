@@ -7,7 +7,7 @@ import cells
 import pytest
 import results
 from cells import Cell, read_rows, run_cells
-from results_page import latest
+from results_page import SEEDS, fill_readme, latest, page
 
 from albef.cli import build_parser
 from albef.config import UserError
@@ -152,3 +152,12 @@ def test_rows_of_different_code_make_no_page() -> None:
     with pytest.raises(UserError, match=r"different code: one \(a\), two \(b\)"):
         latest(rows)
     assert latest([{"cell": "one", "code": "a"}, {"cell": "one", "code": "b"}])["one"]["code"] == "b"
+
+
+def test_the_page_and_readme_are_made_of_the_rows() -> None:
+    rows = latest(read_rows(results.ROWS))
+    assert results.PAGE.read_text("utf-8") == page(rows)
+    readme = results.README.read_text("utf-8")
+    assert fill_readme(readme, rows) == readme
+    assert set(rows) <= {cell.name for cell in results.CELLS}
+    assert all(name in rows for name in SEEDS)
