@@ -18,6 +18,13 @@ SEEDS = ("quickstart-42", "quickstart-43", "quickstart-44")
 SCORES = {"itc": "ITC", "itm": "ITM", "sum": "ITC + ITM"}
 FOILS = ("noun", "count", "size", "background", "location", "relation")
 MAPS = {"itc": "of ITC", "itm": "of ITM", "published": "of ITM, as published"}
+SWAPS = {
+    "their sizes": "their sizes",
+    "one is placed": 'the place of one of them ("a fox on the left")',
+    "both are placed": "the places of both",
+    "how they lie": "how they lie to each other",
+    "the noun at a place": 'the noun of "a [MASK] on the left"',
+}
 BLOCK = re.compile(r"(<!-- results: begin.*?-->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 HEAD = """# Results
@@ -169,12 +176,11 @@ def two_things(rows: Rows) -> str:
     }
     if not found:
         return ""
-    swaps = dict.fromkeys(key.rsplit("/", 1)[0] for one in found.values() for key in one if "/" in key)
     header = ["what is swapped", *(f"{name}, {score}" for name in found for score in ("ITC", "ITM", "MLM"))]
     scores = ("itc", "itm", "mlm")
     lines = [
-        [swap, *(percent(one.get(f"{swap}/{score}")) for one in found.values() for score in scores)]
-        for swap in swaps
+        [title, *(percent(one.get(f"{swap}/{score}")) for one in found.values() for score in scores)]
+        for swap, title in SWAPS.items()
     ]
     return f"{TWO}\n{table(header, lines)}"
 
@@ -269,9 +275,8 @@ def interval(figures: Figures, name: str) -> str:
     """A share in percent and its 95 % interval."""
     if name not in figures:
         return ""
-    return (
-        f"{percent(figures[name])} ({100 * figures[f'{name}_low']:.0f}–{100 * figures[f'{name}_high']:.0f})"
-    )
+    value, low, high = (percent(figures[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return f"{value} ({low}–{high})"
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
