@@ -71,6 +71,7 @@ Each was measured on 1,000 unseen records. "Blind" is the control: every image i
 GROUNDED = """## How well do the maps point?
 
 The quickstart's model (seed 42), not fine-tuned for grounding. Mean of three draws of 2,000 unseen phrases.
+[How the maps are made](tasks/grounding.md#how-are-the-maps-made).
 
 - "Pointing": the highest point of the map lies in the true box.
 - "Proposals": the true box is chosen among those that are proposed.
