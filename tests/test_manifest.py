@@ -69,7 +69,7 @@ def test_a_manifest_cannot_name_files_elsewhere(tmp_path: Path, name: str) -> No
     files = {name: {"bytes": 1, "sha256": "0"}}
     content = {"format_version": 1, "seal": seal_of(files, {}), "files": files, "facts": {}}
     (tmp_path / "manifest.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    with pytest.raises(Damaged, match="not in this folder"):
+    with pytest.raises(Damaged, match="outside of this folder"):
         verify(tmp_path)
 
 

@@ -441,7 +441,7 @@ def test_a_folder_where_a_file_goes_is_refused_before_the_work(
     monkeypatch.chdir(tmp_path)
     for place in (tmp_path, Path("."), Path("..")):
         for write in (check_file, lambda file: write_whole(file, "x")):
-            with pytest.raises(UserError, match=f"^{place}: is a folder, where a file is to be written"):
+            with pytest.raises(UserError, match=f"^{place}: is a folder, but a file is written here"):
                 write(place)
     check_file(tmp_path / "new" / "x", None)
     check_folder(tmp_path / "other")

@@ -1,6 +1,6 @@
-"""albef: align before fuse. Vision–language models that are trained, evaluated and searched with.
+"""albef (align before fuse): train, evaluate and use vision–language models.
 
-The names below are the public face; they are imported when first used, so that `albef --help` needs no torch.
+The names below are the public interface. They are imported on first use, so that `albef --help` does not load torch.
 """
 
 from __future__ import annotations

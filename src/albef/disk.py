@@ -1,4 +1,4 @@
-"""What a disk has and says: its room, and why something can't be written, in words."""
+"""The free space of a disk, and reasons in words why something cannot be written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from albef.manifest import plain
 
 HIDDEN = re.compile(r"\..+\.writing")  # folders in which something is being written
 
-# What a system says when something can't be written, and what to do.
+# The system's error number → why something cannot be written, and what to do.
 REASONS = {
     errno.ENOSPC: "the disk is full; make room on it, or choose another place",
     errno.EDQUOT: "your share of that disk is used up; make room in it, or choose another place",
@@ -38,17 +38,17 @@ REASONS = {
 
 
 def check_room(place: Path, needed: int) -> None:
-    """Raises `UserError` when the disk of a file or folder, which need not be there yet, has fewer bytes left."""
+    """Raises `UserError` if the disk of a file or folder has fewer free bytes. The place need not exist yet."""
     free = free_bytes(place)
     if free is not None and needed > free:
         raise UserError(
-            f"{place}: takes {size(needed)}, but its disk has {size(free)} left; make room on it, or choose "
+            f"{place}: needs {size(needed)}, but its disk has only {size(free)} free. Make room on it, or choose "
             f"another place."
         )
 
 
 def free_bytes(place: Path) -> int | None:
-    """The room left for this user on the disk of a place that need not be there yet; None where it isn't known."""
+    """Free bytes for this user on the disk of a place, which need not exist yet. None if unknown."""
     for folder in (place.absolute(), *place.absolute().parents):
         try:
             return shutil.disk_usage(folder).free
@@ -60,7 +60,7 @@ def free_bytes(place: Path) -> int | None:
 
 
 def size(number: float) -> str:
-    """Bytes for readers."""
+    """A number of bytes for readers."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "bytes" or number >= 100 else f"{number:.1f} {unit}"
@@ -70,7 +70,7 @@ def size(number: float) -> str:
 
 @contextlib.contextmanager
 def told(what: Path | str, target: Path) -> Iterator[None]:
-    """Turns what a system says when `what`, which lies at `target`, can't be written into a sentence."""
+    """Turns errors of writing `what`, which is at `target`, into a `UserError`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -81,14 +81,14 @@ def told(what: Path | str, target: Path) -> Iterator[None]:
 
 
 def beneath(error: BaseException | None) -> OSError | SafetensorError | None:
-    """What the system said, which torch's writer hides behind an error of its own."""
+    """The system's error, which torch may hide behind an error of its own."""
     while error is not None and not isinstance(error, OSError | SafetensorError):
         error = error.__context__
     return error
 
 
 def is_of_writing(error: OSError | SafetensorError, target: Path) -> bool:
-    """Whether an error tells of what is being written, and not of something that was read or of a closed terminal."""
+    """Whether an error comes from writing `target`, not from reading something or from a closed terminal."""
     if isinstance(error, SafetensorError):
         return "os error" in str(error)
     if isinstance(error.filename, str | bytes):
@@ -98,9 +98,9 @@ def is_of_writing(error: OSError | SafetensorError, target: Path) -> bool:
 
 
 def reason_of(error: OSError | SafetensorError, target: Path) -> str:
-    """Why something can't be written and what to do, in words."""
+    """Why something cannot be written, and what to do, in words."""
     code = error.errno if isinstance(error, OSError) else None
-    if code is None:  # a library that keeps the system's number to itself, or in its text
+    if code is None:  # some libraries only give the system's number in their text
         found = re.search(r"os error (\d+)", str(error))
         code = int(found[1]) if found else None
     if code is None and (free_bytes(target) or 0) < 2**20:

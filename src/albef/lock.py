@@ -1,4 +1,4 @@
-"""One process at a time at a place, by a lock that the operating system drops together with its holder."""
+"""A lock that lets one process at a time use a folder. The operating system releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from albef.disk import told
 from albef.errors import UserError
 from albef.manifest import plain
 
-# Hidden, so that a folder that holds nothing else is a new one. The first of the processes that a training starts has
-# a lock of its own: when its parent is killed it still writes a checkpoint.
+# Hidden, so that a folder with nothing else counts as new. If a training starts several processes, the first has a
+# lock of its own: when its parent is killed, it still writes a checkpoint.
 LOCK_FILE, CHILD_LOCK_FILE = ".lock", ".lock-child"
 LONGEST_HOLDER = 200
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path, name: str = LOCK_FILE, say: Callable[[str], None] = print) -> Iterator[None]:
-    """While the block runs no other training gets this far with the same folder, which is made if it isn't there.
+    """Locks a folder for one training while the block runs. Creates the folder if needed.
 
-    Raises `UserError`, which names the process that is at work there, and for a folder that can't be written. Where
-    the file system knows no locks that is said, and the block runs without.
+    Raises `UserError` if another process has the lock (and names it), and if the folder cannot be written. If the file
+    system has no locks, this is said, and the block runs without one.
     """
-    busy = "is training here; wait for its end or stop it, or choose another folder with --out."
+    busy = "is training here. Wait until it ends, stop it, or choose another folder with --out."
     with contextlib.ExitStack() as held:
         with told(folder, Path(os.path.realpath(folder))):
             reason = held.enter_context(locked(folder / name, folder, busy))
         if reason:
-            say(f"{folder} can't be locked ({reason}): see that no second training is started there.")
+            say(f"{folder} cannot be locked ({reason}). Make sure that no second training uses it.")
         yield
 
 
 @contextlib.contextmanager
 def locked(file: Path, what: Path, busy: str, wait: bool = False) -> Iterator[str]:
-    """While the block runs this process alone has locked the file, which is made if it isn't there, with its folder.
+    """Locks a file for this process while the block runs. Creates the file and its folder if needed.
 
-    Yields why there is no lock, on a file system that knows none; else nothing. Raises `UserError` where another
-    process has it (`what`, that process, `busy`), unless it is to `wait`; and `OSError` for a file that can't be
-    written. The lock is the process's: a killed one leaves none, and children don't inherit it.
+    Yields an empty string, or the reason if the file system has no locks. If another process has the lock, it waits
+    with `wait`, and otherwise raises `UserError` (`what`: that process `busy`). Raises `OSError` for a file that cannot
+    be written. A killed process leaves no lock, and children do not inherit it.
     """
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def locked(file: Path, what: Path, busy: str, wait: bool = False) -> Iterator[st
         except FileNotFoundError:
             if file.parent.is_dir():
                 raise
-            continue  # the holder has just left and taken the folder with it
+            continue  # the holder has just ended and removed the folder
         try:
             reason = ""
             try:
@@ -59,10 +59,10 @@ def locked(file: Path, what: Path, busy: str, wait: bool = False) -> Iterator[st
                 raise UserError(f"{what}: {holder(number)} {busy}") from None
             except OSError as error:
                 reason = plain(error)
-            if not is_still(file, number):  # a holder that leaves may remove its lock
+            if not is_still(file, number):  # the holder may have removed its lock file
                 continue
             if not reason:
-                with contextlib.suppress(OSError):  # the lock holds on a full disk too
+                with contextlib.suppress(OSError):  # the lock works on a full disk too
                     os.ftruncate(number, 0)
                     os.pwrite(number, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
             yield reason
@@ -72,7 +72,7 @@ def locked(file: Path, what: Path, busy: str, wait: bool = False) -> Iterator[st
 
 
 def is_still(file: Path, number: int) -> bool:
-    """Whether the open file is the one of that name."""
+    """Whether the open file still has this name."""
     try:
         return os.path.samestat(os.fstat(number), file.stat())
     except FileNotFoundError:
@@ -80,9 +80,9 @@ def is_still(file: Path, number: int) -> bool:
 
 
 def is_held(folder: Path, name: str = LOCK_FILE) -> bool:
-    """Whether another process is at work in the folder; False where the file system knows no locks.
+    """Whether another process has locked the folder. False if the file system has no locks.
 
-    Not for the holder itself to ask: closing the file would drop its lock.
+    The holder must not call this: closing the file would release its lock.
     """
     try:
         file = os.open(folder / name, os.O_RDWR)
@@ -100,6 +100,6 @@ def is_held(folder: Path, name: str = LOCK_FILE) -> bool:
 
 
 def holder(file: int) -> str:
-    """The process that wrote itself into a lock."""
+    """The process that a lock file names."""
     written = os.pread(file, LONGEST_HOLDER, 0).decode("utf-8", "replace").split("\n")[0]
     return written if written.startswith("process ") and written.isprintable() else "another process"

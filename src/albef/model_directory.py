@@ -1,4 +1,4 @@
-"""A model directory: configuration, weights, tokenizer and model card, read and written whole (and from the hub)."""
+"""Reads and writes model directories: configuration, weights, tokenizer, model card. Fetches them from the hub."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE, TEACHER_FILE
     "model.safetensors",
     "tokenizer.json",
     "README.md",
-    "answers.json",  # of models for questions
-    "teacher.safetensors",  # of models that training may go on from
+    "answers.json",  # in models for questions
+    "teacher.safetensors",  # in models that training may continue from
     "queue.safetensors",
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -38,7 +38,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a model was last trained for, and on which data (as `data.source`, without the folders before the last)."""
+    """The last task that a model was trained for, and its data (`data.source` with its last folder only)."""
 
     task: TaskName
     data: str
@@ -54,11 +54,10 @@ def save_model(
 ) -> None:
     """Writes a model directory that `Engine.load` reads: configuration, weights, tokenizer and model card.
 
-    `answers` are those that a model for questions ranks when it is given no candidates; `trained` says what it was
-    trained for and on, where that is known.
+    `answers` are the default candidates of a model for questions. `trained` is its last task and its data, if known.
 
-    It is complete or absent, never half-written. A model that was there is replaced; raises `UserError` when
-    the folder holds anything else.
+    The folder is written whole or not at all. An existing model is replaced. Raises `UserError` if the folder holds
+    anything else.
     """
     check_name(folder)
     with whole_folder(folder, FILES) as temporary:
@@ -68,12 +67,12 @@ def save_model(
 
 
 def check_name(folder: Path) -> None:
-    """Raises `UserError` for a folder whose path isn't UTF-8, where weights could be written, but never be read."""
+    """Raises `UserError` for a path that is not UTF-8. Weights could be written there, but never be read."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{folder}: this path is not UTF-8, and the library that stores weights reads no other; choose another "
+            f"{folder}: this path is not UTF-8, but the library that stores weights needs UTF-8. Choose another "
             f"folder."
         ) from None
 
@@ -86,19 +85,19 @@ def write_description(
     answers: Sequence[str] = (),
     trained: Trained | None = None,
 ) -> None:
-    """Writes all of a model directory but the weights, into a folder that exists."""
+    """Writes all files of a model directory except the weights, into an existing folder."""
     facts = {"format_version": FORMAT_VERSION, "heads": list(model.heads), "resize": RESIZE}
     history = {"trained": dataclasses.asdict(trained)} if trained else {}
     config = facts | history | dataclasses.asdict(model.config)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
     tokenizer.save(folder / TOKENIZER_FILE, model.config.append_sep)
-    (folder / CARD_FILE).write_text(card, "utf-8", errors="replace")  # file names need not be UTF-8
+    (folder / CARD_FILE).write_text(card, "utf-8", errors="replace")  # file names may not be UTF-8
     if answers:
         (folder / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")
 
 
 def find_model(source: str | Path) -> tuple[Path, str]:
-    """The model directory that a user means, and the name by which it is found again."""
+    """The model directory that a user names, and the name by which it can be found again."""
     reading.set(source)
     path = Path(os.path.expanduser(source))
     for folder in (path / "model", path):
@@ -106,26 +105,26 @@ def find_model(source: str | Path) -> tuple[Path, str]:
             return folder, str(folder.resolve())
     if path.is_file():
         raise UserError(
-            f"{source}: a file, but a model is a folder; make one: albef import {source} --out DIR."
+            f"{source}: is a file, but a model is a folder. Make one: albef import {source} --out DIR."
         )
-    # A path below a folder that exists is a path with a mistake, and nothing to ask the network for.
+    # A path below an existing folder is a path with a typo, not a hub id: the network is not asked.
     if not HUB_ID.fullmatch(str(source)) or path.parent.is_dir():
         raise UserError(
-            f"{source}: no such folder; give a run, a model directory or a Hugging Face hub id (owner/name)."
+            f"{source}: no such folder. Give a run, a model directory or a Hugging Face hub id (owner/name)."
         )
     return Path(download(str(source))), str(source)
 
 
 def download(hub_id: str) -> str:
-    """The local copy of a model on the Hugging Face hub."""
+    """The folder with the local copy of a model from the Hugging Face hub."""
     from huggingface_hub import snapshot_download
 
     try:
         return snapshot_download(hub_id, allow_patterns=[*FILES, MANIFEST_FILE])
-    except (OSError, ValueError) as error:  # what its own errors derive from
+    except (OSError, ValueError) as error:  # the base classes of the library's errors
         reason = next(iter(str(error).split("\n")), "").strip().rstrip(".") or type(error).__name__
         raise UserError(
-            f"{hub_id}: no such folder, and no model could be fetched from the Hugging Face hub ({reason})."
+            f"{hub_id}: no such folder, and the Hugging Face hub gave no model of this name ({reason})."
         ) from None
 
 
@@ -134,17 +133,19 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     try:
         stored: Any = json.loads(file.read_text("utf-8"))
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; give a finished run or a model directory.") from None
+        raise UserError(f"{file}: {error.strerror}. Give a finished run or a model directory.") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not readable as JSON ({error}); save the model again.") from None
+        raise UserError(f"{file}: cannot be read as JSON ({error}). Save the model again.") from None
     version = stored.get("format_version") if isinstance(stored, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(
-            f"{file}: format_version is {version!r}, but this albef reads {FORMAT_VERSION}; "
-            f"update albef, or save the model again with this one."
+            f"{file}: format_version is {version!r}, but this albef reads {FORMAT_VERSION}. "
+            f"Update albef, or save the model again with this version."
         )
     if stored.get("resize") != RESIZE:
-        raise UserError(f"{file}: resize is {stored.get('resize')!r}, but this albef has only {RESIZE!r}.")
+        raise UserError(
+            f"{file}: resize is {stored.get('resize')!r}, but this albef only has {RESIZE!r}. Update albef."
+        )
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     stored = LATER | stored
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
@@ -156,11 +157,11 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     values.pop("trained", None)
     del values["format_version"], values["resize"]
     if lacking := sorted(fields - set(values)):
-        raise UserError(f"{file}: lacks {lacking[0]}; save the model again.")
+        raise UserError(f"{file}: lacks {lacking[0]}. Save the model again.")
     if unknown := sorted(set(values) - fields):
         near = difflib.get_close_matches(unknown[0], fields, 1)
-        hint = f"did you mean {near[0]}?" if near else "remove it."
-        raise UserError(f"{file}: unknown key {unknown[0]}; {hint}")
+        hint = f"Did you mean {near[0]}?" if near else "Remove it."
+        raise UserError(f"{file}: unknown key {unknown[0]}. {hint}")
     try:
         return ModelConfig(**values), heads
     except UserError as error:
@@ -168,37 +169,37 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
 
 
 def read_trained(file: Path) -> Trained | None:
-    """What a `config.json` says of the training; None where it says nothing."""
+    """What a `config.json` says about the training. None if it says nothing."""
     stored = json.loads(file.read_text("utf-8")).get("trained")
     if stored is None:
         return None
     if not (isinstance(stored, dict) and stored.get("task") in get_args(TaskName)):
         raise UserError(
-            f'{file}: "trained" must be {{"task": …, "data": …}} with a known task; correct or remove it.'
+            f'{file}: "trained" must be {{"task": …, "data": …}} with a known task. Correct or remove it.'
         )
     return Trained(stored["task"], str(stored.get("data", "")))
 
 
 def read_answers(file: Path) -> list[str]:
-    """The answers in a JSON list; raises `UserError` for anything else."""
+    """The answers in a JSON list. Raises `UserError` for anything else."""
     try:
         answers = json.loads(file.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not a readable JSON list of answers ({error}).") from None
+        raise UserError(f"{file}: cannot be read as a JSON list of answers ({error}).") from None
     if not (isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers)):
-        raise UserError(f'{file}: not a list of answers; write ["yes", "no", …].')
+        raise UserError(f'{file}: not a list of answers. Write ["yes", "no", …].')
     return answers
 
 
 def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file in fp32, when they have the expected names and shapes."""
+    """The tensors of a file in fp32. Raises `UserError` unless they have the expected names and shapes."""
     found = read_tensors(file)
     check_weights(file, found, expected)
     return {name: tensor.float() for name, tensor in found.items()}
 
 
 def check_weights(file: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raises `UserError` unless tensors out of a file have the expected names and shapes."""
+    """Raises `UserError` unless tensors from a file have the expected names and shapes."""
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [f"{name} is unknown" for name in found if name not in expected]
     problems += [
@@ -209,14 +210,14 @@ def check_weights(file: Path, found: Mapping[str, Tensor], expected: Mapping[str
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(
-            f"{file}: the weights don't fit config.json ({'; '.join(problems[:3])}{more}); "
-            f"take both from the same model."
+            f"{file}: the weights do not fit config.json ({'; '.join(problems[:3])}{more}). "
+            f"Take both files from the same model."
         )
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; raises `UserError` where it is none."""
+    """The tensors of a safetensors file. Raises `UserError` if it is not one."""
     try:
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error}); copy it again.") from None
+        raise UserError(f"{file}: cannot be read as safetensors ({error}). Copy it again.") from None

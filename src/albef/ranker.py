@@ -1,7 +1,7 @@
-"""In which order things are found: the one place that turns contrast and matching into ordered hits (paper §5).
+"""Turns ITC and ITM scores into ordered hits (paper §5). `Engine`, search and evaluation all use this one place.
 
-`Engine`, search and evaluation all order by it. What will also say how probable a hit is (captions to compare with, a
-calibration) belongs in `combined` and `hits_of`, where all of them get it at once.
+Anything that makes a score more probable or comparable (a bank of captions, a calibration) belongs into `combined` and
+`hits_of`, so that all three get it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import numpy as np
 
 
 class Hit(NamedTuple):
-    """Something found: its number in the gallery, what it was ordered by, and the two scores that this was made of."""
+    """A hit: its number in the gallery, the score that it was ordered by, and the two parts of this score."""
 
     number: int
-    score: float  # similarity / temperature, plus `match` where there is one; compares hits of one query only
+    score: float  # similarity / temperature, plus `match` if there is one; only comparable within one query
     similarity: float  # cosine of the two features
     match: float | None = (
-        None  # log-odds that text and image belong together; None where only features were compared
+        None  # log-odds that text and image belong together; None if only features were compared
     )
-    path: Path | None = None  # the file, of hits in an index
+    path: Path | None = None  # the file, for hits from an index
 
 
 def best_first(scores: np.ndarray, count: int) -> np.ndarray:
-    """Numbers of each row's `count` highest scores (all, where there are fewer), the best first, ties as they stood."""
+    """The numbers of each row's `count` highest scores (at most all), best first. Ties keep their order."""
     return np.argsort(-scores, axis=-1, kind="stable")[..., :count]
 
 
 def combined(similarity: np.ndarray, match: np.ndarray, temperature: float) -> np.ndarray:
-    """Contrast and matching as one score: similarity / temperature + log-odds of a match; -inf stays -inf."""
+    """ITC and ITM as one score: similarity / temperature + log-odds of a match. -inf stays -inf."""
     both: np.ndarray = similarity / temperature + match
     return both
 
@@ -42,9 +42,9 @@ def hits_of(
     temperature: float,
     k: int,
 ) -> list[Hit]:
-    """The `k` best of the chosen numbers of a gallery, the best first.
+    """The `k` best of the chosen numbers of a gallery, best first.
 
-    `similarity` [gallery] is of all; `match` [chosen] are the log-odds of the chosen ones, None without matching.
+    `similarity` [gallery] is for all. `match` [chosen] are the log-odds of the chosen ones, or None without ITM.
     """
     near = similarity[chosen]
     scores = near / temperature if match is None else combined(near, match, temperature)
@@ -55,7 +55,7 @@ def hits_of(
 
 
 def others_last(scores: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    """`scores` [Q, N] with each row's -inf replaced: below all candidates, in the order of the similarity."""
+    """`scores` [Q, N] with -inf replaced, so that these follow all other candidates in the order of similarity."""
     absent = np.isneginf(scores)
     lowest = np.min(scores, axis=1, keepdims=True, where=~absent, initial=0.0).astype(np.float64)
     below = lowest - 1 + (similarity - similarity.max(axis=1, keepdims=True))

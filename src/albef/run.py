@@ -1,4 +1,4 @@
-"""A whole run: prepare its folder, train, export the model, evaluate, report."""
+"""A whole run: prepare its folder, train, export the model, evaluate, write the report."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from albef.writing import write_whole
 
 
 def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
-    """Trains a configuration in a run folder, going on where an earlier attempt stopped, then evaluates and reports.
+    """Trains a configuration in a run folder, then evaluates the model and writes the report.
 
-    Under torchrun its processes do that together. Raises `UserError` if another training is at work in the folder,
-    and if it holds a run of another configuration, unless `allow_changes`.
+    Continues a run that was interrupted. Under torchrun all its processes work together. Raises `UserError` if another
+    training uses the folder, and if the folder holds a run with other settings, unless `allow_changes`.
     """
     refuse_while_starting()
     check_main_thread()
@@ -50,7 +50,9 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
         with distributed.group(config.train.timeout_seconds, config.train.device):
             config = distributed.from_first(begin)
-            answers = distributed.from_first(lambda: answers_of(config))  # before training: it may be wrong
+            answers = distributed.from_first(
+                lambda: answers_of(config)
+            )  # before training, since the list may be wrong
             train(config, folder)
             distributed.from_first(lambda: export(config, folder, answers))
             engine = Engine.load(folder / "model", config.train.device, quiet=distributed.rank() > 0)
@@ -61,7 +63,7 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
 
 
 def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
-    """Makes a model directory of the newest checkpoint."""
+    """Writes the model directory from the newest checkpoint."""
     show(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, _ = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
@@ -70,8 +72,8 @@ def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
 
 
 def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, float]) -> None:
-    """Writes and shows what came out, and the report; in one process."""
-    # Drawing is needed here only: a training that starts again after a fault is at work sooner without.
+    """Writes and shows the figures, and writes the report. In one process only."""
+    # Only needed here: without this import a training restarts faster after a fault.
     from albef.report.report import write_report
 
     task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
@@ -96,20 +98,20 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
 
 
 def why_unmeasured(config: Config, folder: Path) -> str:
-    """Why a run has no figures, and how to get some."""
+    """Why a run has no figures, and how to get them."""
     if prepares_for := MEASURED[config.task.name].in_task:
         return (
             f"Nothing is measured: this task prepares for {prepares_for}. Train that from {folder / 'model'}."
         )
     return (
-        "Nothing is measured: the recipe names no data.validation. Measure the model on other data than it was trained "
+        "Nothing is measured: the recipe has no data.validation. Measure the model on data that it was not trained "
         f"on: albef evaluate {folder} --data FILE"
     )
 
 
 def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config:
-    """The configuration with its final vocabulary, written into a run folder that is new or holds this very run."""
-    choose_device(config.train.device)  # before anything is written: there may be none of that name
+    """Prepares a run folder, new or of the same run, and returns the configuration with its final vocabulary size."""
+    choose_device(config.train.device)  # before anything is written, since there may be no such device
     tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
     if config.train.init:
         known = load_recipe(config_file).model if config_file.exists() else None
@@ -118,7 +120,7 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
         tokenizer = Tokenizer.load(tokenizer_file)
     else:
         tokenizer = choose_tokenizer(config)
-    if not config.train.init:  # else the weights say how many word embeddings there are
+    if not config.train.init:  # otherwise the weights set the vocabulary size
         model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
         config = dataclasses.replace(config, model=model)
     check_evaluation(config)
@@ -126,9 +128,9 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
     if config_file.exists():
         check_same_run(folder, config, allow_changes)
     else:
-        initial_encoders(config.train, config.model)  # before anything is written: they may not fit
+        initial_encoders(config.train, config.model)  # before anything is written, since they may not fit
     folder.mkdir(parents=True, exist_ok=True)
-    # The configuration first: a process that is killed here leaves a folder that is known as a run.
+    # The configuration is written first: if the process is killed here, the folder is still recognised as a run.
     write_whole(config_file, dump_config(config))
     if not tokenizer_file.exists():
         tokenizer.save(tokenizer_file, config.model.append_sep)
@@ -136,18 +138,18 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
 
 
 def check_free(folder: Path) -> None:
-    """Raises `UserError` for a folder that is used for something else than a run, or whose name weights can't have."""
+    """Raises `UserError` for a folder that holds something else than a run, or whose path cannot hold weights."""
     check_name(folder)
     if not os.path.exists(folder) or os.path.exists(folder / CONFIG_FILE):
         return
     if not os.path.isdir(folder):
-        raise UserError(f"{folder} is a file, where the run's folder is to be: choose another with --out.")
+        raise UserError(f"{folder} is a file, but a run needs a folder. Choose another place with --out.")
     if any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no run: choose another folder with --out.")
+        raise UserError(f"{folder} is not empty and holds no run. Choose another folder with --out.")
 
 
 def check_evaluation(config: Config) -> None:
-    """Raises `UserError` for what the run would fail for at its end: a split or a file that there isn't."""
+    """Raises `UserError` now if evaluation would fail at the end: for a missing split or file."""
     task, data = config.task.name, config.data
     source = data.source if is_drawn(data.source) else data.validation
     if is_drawn(source):
@@ -159,7 +161,7 @@ def check_evaluation(config: Config) -> None:
 
 
 def evaluate(engine: Engine, config: Config) -> dict[str, float]:
-    """What the recipe's `evaluate` section asks for; nothing for own data without `data.validation`."""
+    """The figures that the recipe's `evaluate` section asks for. Empty for own data without `data.validation`."""
     wanted, data = config.evaluate, dataclasses.replace(config.data, count=config.evaluate.count)
     if not is_drawn(data.source):
         if not data.validation:
@@ -174,7 +176,7 @@ def evaluate(engine: Engine, config: Config) -> dict[str, float]:
 
 
 def answers_of(config: Config) -> list[str]:
-    """The answers that a model for questions ranks: the recipe's list, or the frequent ones of the training data."""
+    """The default candidates of a model for questions: the recipe's list, or frequent answers in the training data."""
     if MEASURED[config.task.name].head != "answer":
         return []
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
@@ -187,7 +189,7 @@ def answers_of(config: Config) -> list[str]:
 
 
 def config_of(folder: Path) -> Config | None:
-    """The configuration of a run, or of the run whose model a folder is; None for other models."""
+    """The configuration of a run, or of the run that a model directory belongs to. None for other models."""
     for candidate in (folder, folder.parent):
         with contextlib.suppress(UserError):
             return load_recipe(candidate / CONFIG_FILE)
@@ -195,22 +197,22 @@ def config_of(folder: Path) -> Config | None:
 
 
 def data_to_measure(trained: Config | None, task: TaskName) -> DataConfig:
-    """What a model is measured on where nothing is named: the validation data of its run, else pictograms.
+    """The default data for measuring a model: the validation data of its run, or pictograms.
 
-    Raises `UserError` for a run on other data than pictograms that has no validation data.
+    Raises `UserError` for a run on own data without validation data.
     """
     if trained is None or is_drawn(trained.data.source):
         return DataConfig("pictograms" if MEASURED[task].by_recall else f"pictograms:{task}")
     if not trained.data.validation:
         raise UserError(
-            f"This run was trained on {trained.data.source} and has no data.validation: name with --data what it is "
-            f"to be measured on."
+            f"This run was trained on {trained.data.source} and has no data.validation. Name the data to measure on "
+            f"with --data."
         )
     return dataclasses.replace(trained.data, source=trained.data.validation)
 
 
 def model_card(config: Config) -> str:
-    """What a stranger should know of the model."""
+    """The model card: what people should know about the model."""
     data, train_config = config.data, config.train
     trained_on = (
         f"{data.num_nouns} nouns of the embedded pictograms (generated scenes, caption noise {data.caption_noise})"

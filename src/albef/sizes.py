@@ -1,10 +1,10 @@
-"""The sizes of model that have a name."""
+"""The named model sizes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What the other sizes have that `base` has not.
+# Settings that all sizes except `base` have in common.
 OF_SIZE: dict[str, dict[str, Any]] = {
     "tiny": dict(
         image_size=48,

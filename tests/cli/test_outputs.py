@@ -143,7 +143,9 @@ def test_what_is_read_is_never_written_over(
         "new": tmp_path / "new",
     }
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert f"is {reason}, and would be lost" in stopped([part.format(**known) for part in command], capsys)
+    assert f"is {reason} and would be overwritten" in stopped(
+        [part.format(**known) for part in command], capsys
+    )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

@@ -72,7 +72,7 @@ def test_another_model_is_told_from_the_one_that_made_the_index(
     engine = toy.engine("contrast")
     save_model(home / "another", engine.model, engine.tokenizer, "")
     said = refused(capsys, "search", str(home / "idx"), "a fox", "--model", str(home / "another"))
-    assert "made by other weights" in said
+    assert "made with other weights" in said
 
 
 def test_moved_photographs_are_counted_and_found_again(
@@ -235,8 +235,8 @@ def test_room_is_said_and_compared_before_the_work(
     monkeypatch.setattr("albef.disk.free_bytes", lambda place: 500)
     monkeypatch.setattr(LoadedModel, "image_encodings", lambda *_: pytest.fail("the work has begun"))
     said = refused(capsys, "index", str(home / "model"), str(home / "photos"), "--out", str(home / "idx"))
-    assert f"{home / 'idx'}: takes " in said
-    assert "but its disk has 500 bytes left" in said
+    assert f"{home / 'idx'}: needs " in said
+    assert "but its disk has only 500 bytes free" in said
     assert (home / "idx" / "manifest.json").read_bytes() == before
 
 

@@ -141,7 +141,7 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
     recipe.write_text(recipe.read_text().replace(f"validation: {tmp_path}/own.json", "validation: ''"))
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", str(tmp_path / "run")])
-    assert "name with --data what it is to be measured on" in capsys.readouterr().err
+    assert "Name the data to measure on with --data" in capsys.readouterr().err
     strict = dataclasses.replace(config, data=dataclasses.replace(data, max_bad_fraction=0.01))
     with pytest.raises(UserError, match=r"max_bad_fraction.*bad_samples\.jsonl"):
         run(strict, tmp_path / "strict")
@@ -168,7 +168,7 @@ def test_own_data_with_broken_ones_among_them(tmp_path: Path, capsys: pytest.Cap
             "can't be written: a part of the path is a file",
         ),
         (["info", "bsae"], "bsae"),
-        (["info", "{tmp}"], "config.json: No such file or directory; give a finished run"),
+        (["info", "{tmp}"], "config.json: No such file or directory. Give a finished run"),
         (["index", "{run}", "{tmp}/nowhere", "--out", "{tmp}/index"], "no such file or folder"),
         (["search", "{tmp}", "a fox"], "index"),
         (["data", "export", "pictograms", "--num-nouns=9999", "--out", "{tmp}/x"], "nouns"),
@@ -187,7 +187,7 @@ def test_mistakes_end_with_a_sentence_and_status_2(
 
 
 @pytest.mark.parametrize(
-    ("task", "said"), [("pretrain", "names no data.validation"), ("text_assignment", "prepares for nlvr")]
+    ("task", "said"), [("pretrain", "has no data.validation"), ("text_assignment", "prepares for nlvr")]
 )
 def test_own_data_without_validation_get_a_sentence_and_no_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], task: TaskName, said: str

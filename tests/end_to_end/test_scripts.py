@@ -45,7 +45,7 @@ def test_a_script_without_a_guard(tmp_path: Path, workers: bool, read: str) -> N
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1
     if read == "from a file":
-        assert 'put the call under `if __name__ == "__main__":`' in last
+        assert 'Put the call under `if __name__ == "__main__":`' in last
     else:
-        assert "save it as a file" in last
+        assert "Save it as a file" in last
     assert done.stderr.count("Traceback") == 1  # of the script's own call

@@ -181,6 +181,6 @@ def test_a_damaged_model_is_not_exported(tmp_path: Path) -> None:
         file = tmp_path / "model" / "config.json"
         stored = file.read_text()
         file.write_text(json.dumps(json.loads(stored) | {key: value}))
-        with pytest.raises(UserError, match=r"the weights don't fit config\.json"):
+        with pytest.raises(UserError, match=r"the weights do not fit config\.json"):
             export_official(str(tmp_path / "model"), tmp_path / "out.pth")
         file.write_text(stored)

@@ -320,7 +320,7 @@ def test_a_manifest_that_names_a_file_elsewhere(tmp_path: Path) -> None:
     files = {"../../etc/passwd": {"bytes": 1, "sha256": ""}}
     content = {"format_version": 1, "seal": seal_of(files, {}), "files": files, "facts": {}}
     (tmp_path / "manifest.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    with pytest.raises(UserError, match="not in this folder"):
+    with pytest.raises(UserError, match="outside of this folder"):
         verify(tmp_path)
 
 

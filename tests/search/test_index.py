@@ -104,11 +104,11 @@ def test_what_is_no_index_is_said_to_be_none(engine: Engine, folder: Path, tmp_p
     facts = json.loads((out / "index.json").read_text())
     for change in ({"format_version": 9}, {"paths": ["a.png"]}, {"paths": None}):
         (out / "index.json").write_text(json.dumps(facts | change))
-        with pytest.raises(UserError, match="make it again"):
+        with pytest.raises(UserError, match="Make it again"):
             load_index(out)
     (out / "index.json").write_text(json.dumps(facts))
     (out / "tokens.npy").write_bytes((out / "tokens.npy").read_bytes()[:-7])
-    with pytest.raises(UserError, match="make it again"):
+    with pytest.raises(UserError, match="Make it again"):
         load_index(out)
 
 

@@ -1,4 +1,4 @@
-"""A model directory ready to use, in three rooms: preparing what goes in, the loaded model, and what users ask of it."""
+"""A model directory for users, in three parts: preparing inputs, the loaded model, and the methods that users call."""
 
 from albef.data.images import ImageInput as ImageInput
 from albef.engine.engine import Engine as Engine

@@ -1,4 +1,4 @@
-"""The engine: what users ask of a model directory, images and strings in, NumPy arrays and plain values out."""
+"""The engine: images and strings in, NumPy arrays and plain values out."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from albef.model.published_maps import word_maps
 from albef.model.text_encoder import Memory
 from albef.ranker import Hit, best_first, hits_of
 
-ANSWERS_AT_ONCE = 1024  # that are scored whole: each has a copy of its question's keys and values
-RERANKED = 64  # candidates that matching looks at
-LONGEST_ANSWER = 12  # tokens that the model writes itself
+ANSWERS_AT_ONCE = 1024  # in one pass: each has a copy of its question's keys and values
+RERANKED = 64  # candidates that ITM reads
+LONGEST_ANSWER = 12  # tokens of an answer that the model writes
 
 
 class Grounding(NamedTuple):
-    """Where a phrase points: a map of the image's size, the box of its highest part, and a map of each word.
+    """Where a phrase points: a map of the image's size, the box around its highest part, and a map for each word.
 
-    The highest value of the map, and that of all words' maps together, is the probability: where an image does not show
-    what the phrase says, no place is hot.
+    The highest value of the phrase's map is the probability of a match. So is the highest value of all words' maps. If
+    the image does not show the phrase, the maps stay low everywhere.
     """
 
     map: Float[np.ndarray, "height width"]
@@ -43,19 +43,20 @@ class Grounding(NamedTuple):
 
 
 class Engine(LoadedModel):
-    """A model directory for users: ranks, answers, judges, grounds phrases, and fills in words.
+    """A loaded model that ranks, answers, judges, grounds phrases, and fills in words.
 
-    Images are files, their content as bytes, Pillow images or arrays. See `LoadedModel` for what computes.
+    Images are file paths, file contents as bytes, Pillow images or arrays. Encoding and matching are methods too: see
+    `LoadedModel`.
     """
 
     def rank(
         self, query: str, gallery: Iterable[ImageInput], k: int = 10, batch_size: int = IMAGES_AT_ONCE
     ) -> list[Hit]:
-        """The `k` images of the gallery that fit a text best, the best first.
+        """The `k` images of the gallery that fit a text best, best first.
 
-        The most similar ones (`RERANKED`, or `k` if that is more) are ordered by `Hit.score`, contrast and matching
-        added up; by contrast alone where the model can't match. An image over texts: `rank_texts`. Raises `UserError`
-        for a query without words.
+        ITC finds the most similar images (`RERANKED`, or `k` if that is more). They are ordered by `Hit.score`, the sum
+        of ITC and ITM, or by ITC alone if the model has no ITM. To rank texts for an image, use `rank_texts`. Raises
+        `UserError` for a query without words.
         """
         images = things(gallery, "the gallery")
         self.prepare.check_says_something(query, "query")
@@ -71,9 +72,9 @@ class Engine(LoadedModel):
     def rank_texts(
         self, query: ImageInput, gallery: Iterable[str], k: int = 10, batch_size: int = TEXTS_AT_ONCE
     ) -> list[Hit]:
-        """The `k` texts of the gallery that fit an image best, best first; by the same scores as `rank`.
+        """The `k` texts of the gallery that fit an image best, best first. Scores are those of `rank`.
 
-        Warns of texts without words.
+        Warns about texts without words.
         """
         texts = texts_of(gallery, "the gallery")
         self.warn_of_empty(texts)
@@ -96,7 +97,7 @@ class Engine(LoadedModel):
         total: int,
         k: int,
     ) -> list[Hit]:
-        """The best of a gallery of `total` that is given part by part; `match` gives log-odds of some of a part."""
+        """The best of a gallery of `total` that comes in parts. `match` gives log-odds for some items of a part."""
         self._must_contrast()
         check_count(k)
         similarity, odds = np.zeros(total, np.float32), np.zeros(total, np.float32)
@@ -104,7 +105,7 @@ class Engine(LoadedModel):
         for part in parts:
             end = start + len(part.feature)
             similarity[start:end] = (part.feature @ query.feature[0]).float().cpu().numpy()
-            # What is among the best so far is matched at once, so that no part is kept, or read twice.
+            # Items among the best so far are matched at once, so that no part is kept or read twice.
             best = best_first(similarity[:end], count)
             new = np.sort(best[best >= start])
             if self.can_match and len(new):
@@ -114,10 +115,10 @@ class Engine(LoadedModel):
         return hits_of(similarity, best, odds[best] if self.can_match else None, self.temperature, k)
 
     def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
-        """What the answer decoder looks at, of questions about images."""
+        """The memory that the answer decoder reads, for questions about images."""
         if self.model.answer_decoder is None:
             raise UserError(
-                f"This model was trained for {self.trained_for}, not to answer questions (task vqa)."
+                f"This model was trained for {self.trained_for}. It cannot answer questions: use a model of task vqa."
             )
         ids, mask = self.text_tokens(questions, clean_question)
         with self.computing():
@@ -127,7 +128,7 @@ class Engine(LoadedModel):
     def ranked_answers(
         self, memory: Memory, answers: Sequence[str], k: int, count_first_token_twice: bool = False
     ) -> list[list[tuple[str, float]]]:
-        """For each question the `k` best of the listed answers and their probabilities among those k."""
+        """For each question the `k` best answers of the list, and their probabilities among these k."""
         ids, mask = (part.to(self.device) for part in self.prepare.answer_tokens(answers))
         found: list[list[tuple[str, float]]] = []
         questions = torch.arange(len(memory.layers[0]), device=self.device)
@@ -144,7 +145,7 @@ class Engine(LoadedModel):
         return found
 
     def written_answers(self, memory: Memory, k: int) -> list[list[tuple[str, float]]]:
-        """For each question `k` answers that the model writes itself, likeliest first, and their probabilities."""
+        """For each question `k` answers that the model writes freely, best first, and their probabilities."""
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
         with self.computing():
             ids, scores = write_answers(self.model, memory, cls_id, sep_id, k, LONGEST_ANSWER)
@@ -158,9 +159,9 @@ class Engine(LoadedModel):
     ) -> list[tuple[str, float]]:
         """The `k` likeliest answers to a question about an image, with probabilities, best first.
 
-        With `candidates` (default: the answers that the model was saved with) the answer is one of them, and the
-        probabilities are shared among the k best; with an empty list the model writes what it likes, and they are those
-        of the whole answers.
+        With `candidates` (default: the answers saved with the model) the answers are chosen from that list, and the
+        probabilities of the k best add up to 1. With an empty list the model writes answers freely. Then each
+        probability is that of the whole answer.
         """
         check_count(k)
         self.prepare.check_says_something(question, "question", clean_question)
@@ -170,15 +171,17 @@ class Engine(LoadedModel):
         return found[0]
 
     def entails(self, image: ImageInput, sentence: str) -> dict[str, float]:
-        """Probabilities that the image contradicts the sentence, leaves it open ("neutral"), and entails it."""
+        """Probabilities that the image contradicts the sentence, leaves it open ("neutral"), or entails it."""
         if "entailment" not in self.model.heads:
-            raise UserError(f"This model was trained for {self.trained_for}, not for entailment.")
+            raise UserError(f"This model was trained for {self.trained_for}. Use a model of task entailment.")
         return dict(zip(ENTAILMENT_LABELS, self._classify([image], sentence), strict=True))
 
     def judge(self, image_a: ImageInput, image_b: ImageInput, statement: str) -> float:
-        """Probability that the statement is true of the two images, `image_a` on the left."""
+        """Probability that the statement is true of two images. `image_a` is the left one."""
         if "nlvr" not in self.model.heads:
-            raise UserError(f"This model was trained for {self.trained_for}, not to judge pairs (task nlvr).")
+            raise UserError(
+                f"This model was trained for {self.trained_for}. It cannot judge two images: use a model of task nlvr."
+            )
         return self._classify([image_a, image_b], statement)[1]
 
     def _classify(self, images: Sequence[ImageInput], text: str) -> list[float]:
@@ -196,11 +199,13 @@ class Engine(LoadedModel):
     ) -> Grounding:
         """Where in an image the score of a phrase comes from: a map, a box, and a map of what each word adds.
 
-        The score is that of contrast ("itc") or of matching ("itm"); with `layer` the maps are the published ones of
-        matching, of that fusion layer. They are scaled by the probability that the phrase matches the image.
+        `score` is "itc" or "itm". With `layer`, the maps are the published ones of ITM, taken from this fusion layer.
+        Maps are scaled by the probability that the phrase matches the image.
         """
         if not self.can_match:
-            raise UserError(f"This model was trained for {self.trained_for}, without matching (itm).")
+            raise UserError(
+                f"This model was trained for {self.trained_for}, without ITM. Use a model with an ITM head."
+            )
         if score == "itc":
             self._must_contrast()
         self.prepare.check_says_something(phrase, "phrase")
@@ -228,10 +233,10 @@ class Engine(LoadedModel):
         return Grounding(map_, box_of_map(map_), named, probability)
 
     def fill_mask(self, text: str, image: ImageInput, k: int = 5) -> list[list[tuple[str, float]]]:
-        """For each "[MASK]" in the text the `k` likeliest word pieces and their probabilities, best first.
+        """For each "[MASK]" in the text, the `k` likeliest tokens and their probabilities, best first.
 
-        Nothing else in the text is special. Raises `UserError` for a text without "[MASK]" or too long, and
-        for a model that was trained without masked words.
+        No other word of the text is special. Raises `UserError` for a text without "[MASK]", for one that is too long,
+        and for a model without MLM.
         """
         if self.model.mlm_head is None:
             raise UserError("This model was trained without masked words (task.losses has no mlm).")
@@ -243,7 +248,7 @@ class Engine(LoadedModel):
         with self.computing():
             memory = self.model.image_memory(encoding)
             logits = self.model.predict_tokens(ids, torch.ones_like(ids, dtype=torch.bool), memory, places)
-            # Embeddings beyond the vocabulary have no piece.
+            # Embeddings beyond the vocabulary have no token.
             chances = logits.float().softmax(1)[:, : tokenizer.vocab_size]
             chances[:, specials] = -1.0  # last
             best = chances.topk(min(k, chances.shape[1] - len(specials)))

@@ -1,4 +1,4 @@
-"""A model directory loaded: what it can do, on which device, and the encoders and matching of its model."""
+"""A loaded model directory: what the model can do, its device, its encoders and its matching."""
 
 from __future__ import annotations
 
@@ -40,20 +40,19 @@ from albef.model_directory import (
 from albef.progress import track
 from albef.ranker import probability
 
-IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in a pass through their encoders
-MEMORY_BYTES = 256 * 2**20  # of the keys and values of the images of one pass
+IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in one pass through their encoder
+MEMORY_BYTES = 256 * 2**20  # for the images' keys and values in one pass
 MAX_PAIRS = 1024  # in one pass
 
 T = TypeVar("T")
 
 
 class LoadedModel:
-    """A model with its tokenizer on a device: encodes images and texts, and says which match.
+    """A model with its tokenizer on a device. It encodes images and texts, and says which match.
 
-    Everything is computed in the precision of the weights (fp32 when loaded), or with `bf16` under autocast, which is
-    faster where the device has such arithmetic and moves scores a little. Nothing is kept for a backward pass. `prepare`
-    turns images and texts into tensors, on any thread. `quiet` hides progress bars, which are shown on terminals only.
-    The model is put into evaluation mode.
+    It computes in the precision of the weights (fp32 after loading). With `bf16` it uses autocast: faster if the device
+    has bf16 arithmetic, and scores change slightly. There are no gradients, and the model is in evaluation mode.
+    `prepare` turns images and texts into tensors, on any thread. `quiet` hides progress bars, which only terminals show.
     """
 
     def __init__(
@@ -61,34 +60,34 @@ class LoadedModel:
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, model.config
         self.prepare = Preparing(model.config, tokenizer)
-        self.name = name  # what `load` takes to load it again, empty for a model that is in memory only
+        self.name = name  # what `load` takes to load it again; empty for a model in memory
         self.quiet, self.bf16 = quiet, bf16
-        self.answers: list[str] = []  # what questions are answered with when no candidates are given
+        self.answers: list[str] = []  # the default candidates for questions
         self.trained: Trained | None = None  # None: not known
 
     @classmethod
     def load(cls, source: str | Path, device: str = "auto", quiet: bool = False, bf16: bool = False) -> Self:
-        """The model in a folder (a model directory, or a run that has one), else of a Hugging Face hub id.
+        """Loads a model from a folder (a model directory, or a run that has one) or from a Hugging Face hub id.
 
-        `device`: "auto" takes a GPU if there is one. Raises `UserError` when a file is missing or unreadable,
-        when the weights don't fit the configuration, and when the format is a newer one; `Damaged` when a file is not
-        that of the manifest, where there is one.
+        `device` "auto" takes a GPU if there is one. Raises `UserError` if a file is missing or unreadable, if the
+        weights do not fit the configuration, or if the format is newer than this albef. Raises `Damaged` if a file
+        does not match the manifest.
         """
         folder, name = find_model(source)
         for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
             if not (folder / file).is_file():
-                raise UserError(f"{folder}: no {file}; a model directory has {', '.join(FILES[:3])}.")
-        if (folder / MANIFEST_FILE).is_file():  # but the card may be written by hand
-            # The other files are text that people edit; what is wrong in them is told below.
+                raise UserError(f"{folder}: has no {file}. A model directory holds {', '.join(FILES[:3])}.")
+        if (folder / MANIFEST_FILE).is_file():  # the card is not checked: people edit it
+            # The other files are text that people may edit. Errors in them are reported below.
             verify(folder, (WEIGHTS_FILE, TOKENIZER_FILE))
         config, heads = read_config(folder / CONFIG_FILE)
         tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
-                f"{folder / TOKENIZER_FILE}: has {tokenizer.vocab_size} pieces, but the model knows "
-                f"{config.vocab_size}; use the tokenizer that was saved with the model."
+                f"{folder / TOKENIZER_FILE}: has {tokenizer.vocab_size} tokens, but the model has only "
+                f"{config.vocab_size}. Use the tokenizer that was saved with the model."
             )
-        with torch.device("meta"):  # no time spent on initial weights
+        with torch.device("meta"):  # skips the initial weights
             model = ALBEF(config, heads)
         model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
         engine = cls(model.requires_grad_(False).to(choose_device(device)), tokenizer, name, quiet, bf16)
@@ -109,13 +108,13 @@ class LoadedModel:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Within it the model computes without gradients, in the engine's precision."""
+        """A context without gradients, in the engine's precision."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             yield
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the weights: what was computed by another model has another one."""
+        """A hash of the weights. It tells whether something was computed by this model."""
         digest = xxhash.xxh3_128()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -124,22 +123,22 @@ class LoadedModel:
 
     @property
     def temperature(self) -> float:
-        """What similarities are divided by to be logits."""
+        """The temperature that similarities are divided by."""
         return float(self.model.temperature.detach())
 
     @property
     def trained_for(self) -> str:
-        """What the model can do, in words for messages."""
+        """The model's heads, in words for messages."""
         return ", ".join(self.model.heads)
 
     @property
     def can_contrast(self) -> bool:
-        """Whether images and texts can be compared by their features."""
+        """Whether images and texts can be compared by their features (ITC)."""
         return "contrast" in self.model.heads
 
     @property
     def can_match(self) -> bool:
-        """Whether the model was trained with image–text matching."""
+        """Whether the model has image–text matching (ITM)."""
         return self.model.itm_head is not None
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
@@ -186,7 +185,7 @@ class LoadedModel:
         batch_size: int = IMAGES_AT_ONCE,
         bad: dict[int, BadImage] | None = None,
     ) -> Iterator[Encoding]:
-        """Tokens and features of the images in order, batch by batch; `bad` as for `pixel_batches`."""
+        """Tokens and features of the images in their order, batch by batch. `bad` is that of `pixel_batches`."""
         for pixels in self.pixel_batches(images, batch_size, bad):
             with self.computing():
                 encoding = self.model.encode_image(pixels)
@@ -201,7 +200,7 @@ class LoadedModel:
     def text_tokens(
         self, texts: Sequence[str], clean: Cleaning = clean_caption
     ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
-        """Ids of the cleaned texts, padded to the longest, and which are real; on the model's device."""
+        """Ids of the cleaned texts, padded to the longest, and a mask of the real ones, on the model's device."""
         ids, mask = self.prepare.text_tokens(texts, clean)
         return self.here(ids), self.here(mask)
 
@@ -218,18 +217,18 @@ class LoadedModel:
         batch_size: int = IMAGES_AT_ONCE,
         bad: dict[int, BadImage] | None = None,
     ) -> np.ndarray:
-        """Features of the images, float32 [N, F], of unit length; files are turned as their EXIF says.
+        """Features of the images, float32 [N, F], at unit length. Files are turned as their EXIF data say.
 
-        What is no image raises `BadImage`; with `bad` it has no row, and is noted there instead.
+        Raises `BadImage` for something that is not an image. With `bad` it is noted there instead, and gets no row.
         """
         given = things(images, "images")
         batches = self.image_encodings(given, batch_size, bad)
         return self._features(batches, "reading images", -(-len(given) // batch_size))
 
     def encode_texts(self, texts: Iterable[str], batch_size: int = TEXTS_AT_ONCE) -> np.ndarray:
-        """Features of the texts, float32 [N, F], of unit length; times an image's: the similarity.
+        """Features of the texts, float32 [N, F], at unit length. Their product with image features is the similarity.
 
-        Warns of texts of which nothing is left after cleaning: all of them have the same feature, which means nothing.
+        Warns about texts that are empty after cleaning. They all have the same, meaningless feature.
         """
         given = texts_of(texts, "texts")
         self.warn_of_empty(given)
@@ -237,12 +236,11 @@ class LoadedModel:
         return self._features(batches, "reading texts", -(-len(given) // batch_size))
 
     def warn_of_empty(self, texts: Sequence[str]) -> None:
-        """Warns of texts of which nothing is left after cleaning."""
+        """Warns about texts that are empty after cleaning."""
         empty = [text for text in texts if not self.prepare.cleaned(text)]
         if empty:
             warnings.warn(
-                f"{len(empty)} of {len(texts)} texts have no words, such as {empty[0]!r}: what is found for them means "
-                "nothing.",
+                f"{len(empty)} of {len(texts)} texts have no words, such as {empty[0]!r}: results for them mean nothing.",
                 stacklevel=3,
             )
 
@@ -258,7 +256,8 @@ class LoadedModel:
     def _must_contrast(self) -> None:
         if not self.can_contrast:
             raise UserError(
-                f"This model was trained for {self.trained_for}, not to compare images with texts (contrast)."
+                f"This model was trained for {self.trained_for}. It has no features to compare images with texts: use "
+                "a model trained with ITC."
             )
 
     def match(
@@ -266,12 +265,14 @@ class LoadedModel:
     ) -> Float32[np.ndarray, " pairs"]:
         """Probability that text n describes image n, float32 [N].
 
-        Raises `UserError` for unequal numbers, for a text without words, and for a model that was trained without
-        matching.
+        Raises `UserError` if there are not as many texts as images, for a text without words, and for a model without
+        ITM.
         """
         given, said = things(images, "images"), texts_of(texts, "texts")
         if len(given) != len(said):
-            raise UserError(f"{len(given)} images and {len(said)} texts are no pairs: give as many.")
+            raise UserError(
+                f"{len(given)} images and {len(said)} texts do not form pairs. Give as many texts as images."
+            )
         for number, one in enumerate(said):
             self.prepare.check_says_something(one, f"text {number}")
         found = [np.zeros(0, np.float32)]
@@ -301,7 +302,7 @@ class LoadedModel:
 
     @property
     def pairs_at_once(self) -> int:
-        """How many pairs of different images are matched in one pass: keys and values stay within `MEMORY_BYTES`."""
+        """How many pairs with different images are matched in one pass, so that memory stays within `MEMORY_BYTES`."""
         config = self.config
         bytes_of_pair = (config.grid**2 + 1) * 2 * config.text_width * 4 * config.fusion_depth
         return max(1, min(MAX_PAIRS, MEMORY_BYTES // bytes_of_pair))
@@ -309,7 +310,7 @@ class LoadedModel:
     def match_images(
         self, text: Encoding, image_tokens: Float[Tensor, "images places width"]
     ) -> Float32[np.ndarray, " images"]:
-        """Log-odds that one text, encoded, matches each of the images of these tokens."""
+        """Log-odds that one encoded text matches each of the images with these tokens."""
         assert text.mask is not None
         found = []
         for tokens in self.placed(image_tokens).split(self.pairs_at_once):
@@ -327,12 +328,12 @@ def log_odds(logits: Float[Tensor, "pairs 2"]) -> Float32[Tensor, " pairs"]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU if there is one."""
+    """The device of that name. "auto" takes a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name).item()  # which a device without values can't give
+        torch.zeros(1, device=name).item()  # fails on a device that cannot compute
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"Device {name!r} can't be used here ({reason}): try auto.") from None
+        raise UserError(f"Device {name!r} can't be used here ({reason}). Try auto.") from None
     return torch.device(name)

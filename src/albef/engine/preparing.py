@@ -1,4 +1,4 @@
-"""What a model takes, made of what users have: pixels of images, ids of texts. On the CPU, safe on any thread."""
+"""Turns users' images and texts into a model's inputs: pixels and ids. Runs on the CPU, safe on any thread."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MADE_AHEAD = 128  # images that are decoded before they are asked for, where sev
 
 
 class Preparing:
-    """Images and texts as a model of that configuration takes them."""
+    """Images and texts as a model with this configuration takes them."""
 
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         self.config, self.tokenizer = config, tokenizer
@@ -70,13 +70,13 @@ class Preparing:
                 yield torch.stack(rows)
 
     def cleaned(self, text: str, clean: Cleaning = clean_caption) -> str:
-        """What the model reads of a text: nothing of one that is but punctuation."""
+        """A text as the model reads it. A text of punctuation alone becomes empty."""
         return clean(text, self.config.max_words)
 
     def text_tokens(
         self, texts: Sequence[str], clean: Cleaning = clean_caption
     ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
-        """Ids of the cleaned texts, padded to the longest, and which are real."""
+        """Ids of the cleaned texts, padded to the longest, and a mask of the real ones."""
         config = self.config
         rows = [
             self.tokenizer.encode(self.cleaned(text, clean), config.max_tokens, config.append_sep)
@@ -85,13 +85,13 @@ class Preparing:
         return self._padded(rows)
 
     def words(self, text: str) -> list[tuple[str, list[int]]]:
-        """The words of the cleaned text, each with the places of its pieces in what `text_tokens` gives."""
+        """The words of the cleaned text, each with the positions of its tokens in the result of `text_tokens`."""
         return self.tokenizer.words(self.cleaned(text), self.config.max_tokens, self.config.append_sep)
 
     def answer_tokens(
         self, answers: Sequence[str]
     ) -> tuple[Int[Tensor, "answers length"], Bool[Tensor, "answers length"]]:
-        """Ids of answers as they stand, padded to the longest, and which are real."""
+        """Ids of answers without cleaning, padded to the longest, and a mask of the real ones."""
         return self._padded(
             [self.tokenizer.encode(answer, self.config.max_positions, append_sep=True) for answer in answers]
         )
@@ -103,9 +103,9 @@ class Preparing:
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def masked_tokens(self, text: str) -> tuple[Int[Tensor, "1 length"], Int[Tensor, " masks"]]:
-        """Ids of a text in which every "[MASK]" is the token of that name, and the places of those.
+        """Ids of a text in which every "[MASK]" is the mask token, and the positions of these tokens.
 
-        Nothing else in the text is special. Raises `UserError` for a text without "[MASK]", or too long.
+        No other word is special. Raises `UserError` for a text without "[MASK]", and for one that is too long.
         """
         check_is_text(text, "text")
         config, tokenizer = self.config, self.tokenizer
@@ -116,21 +116,25 @@ class Preparing:
         ids += [tokenizer.sep_id] if config.append_sep else []
         places = [place for place, number in enumerate(ids) if number == tokenizer.mask_id]
         if not places:
-            raise UserError(f'"{text}" has no {MASK}: put it where a word is to be filled in.')
+            raise UserError(f'"{text}" has no {MASK}. Write {MASK} where a word is missing.')
         if len(ids) > config.max_tokens:
-            raise UserError(f"The text has {len(ids)} tokens, the limit is {config.max_tokens}: shorten it.")
+            raise UserError(
+                f"The text has {len(ids)} tokens, but the limit is {config.max_tokens}. Shorten it."
+            )
         return torch.tensor([ids]), torch.tensor(places)
 
     def check_says_something(self, text: str, what: str, clean: Cleaning = clean_caption) -> None:
-        """Raises `UserError` for what is no string, and for one of which the model would read no word."""
+        """Raises `UserError` for anything but a string, and for a text without a word that the model knows."""
         check_is_text(text, what)
         words = self.tokenizer.encode(self.cleaned(text, clean), self.config.max_positions, append_sep=False)[
             1:
         ]
         if not len(words):
-            raise UserError(f"The {what} is empty: of {text!r} no word is left to look for.")
+            raise UserError(f"The {what} is empty: {text!r} has no words.")
         if (words == self.tokenizer.unk_id).all():
-            raise UserError(f"The {what} {text!r} means nothing to the model: it knows none of its words.")
+            raise UserError(
+                f"The {what} {text!r} means nothing to the model, since it knows none of the words."
+            )
 
 
 def made_ahead(make: Callable[[T], Made], given: Iterable[T], threads: int) -> Iterator[Made]:
@@ -156,20 +160,20 @@ def made_ahead(make: Callable[[T], Made], given: Iterable[T], threads: int) -> I
 
 
 def things(given: Iterable[T] | np.ndarray, what: str) -> Sequence[T]:
-    """The things given as a sequence; raises `UserError` for a single one where several belong.
+    """The given things as a sequence. Raises `UserError` for a single thing instead of a list.
 
-    A string is a sequence of letters and an image one of rows, so either would be taken apart.
+    Otherwise a string would be taken as a list of letters, and an image as a list of rows.
     """
     single = isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable)
     if isinstance(given, np.ndarray):
         single = given.dtype.kind not in "UO" and given.ndim < 4
     if single:
-        raise UserError(f"{what} must be a list, but {shown(given)} was given; put a single one into a list.")
+        raise UserError(f"{what} must be a list, but {shown(given)} was given. Put a single one into a list.")
     return given if isinstance(given, Sequence) else list(given)
 
 
 def texts_of(given: Iterable[str], what: str) -> Sequence[str]:
-    """The strings given; raises `UserError` for a single one, and for what is none."""
+    """The given strings. Raises `UserError` for a single string, and for anything else than strings."""
     texts = things(given, what)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
@@ -178,19 +182,19 @@ def texts_of(given: Iterable[str], what: str) -> Sequence[str]:
 
 
 def check_is_text(text: str, what: str) -> None:
-    """Raises `UserError` for what is no string."""
+    """Raises `UserError` for anything but a string."""
     if not isinstance(text, str):
         raise UserError(f"The {what} must be a string, but {shown(text)} was given.")
 
 
 def check_count(k: int) -> None:
-    """Raises `UserError` for a number of results below one."""
+    """Raises `UserError` if fewer than one result is asked for."""
     if k < 1:
-        raise UserError(f"k is {k}: how many results are wanted, 1 or more.")
+        raise UserError(f"k is {k}, but it must be at least 1: it is the number of results.")
 
 
 def shown(given: object) -> str:
-    """What was given, for a message: strings and paths themselves, else their type."""
+    """A given value for a message: strings and paths themselves, otherwise the type."""
     if isinstance(given, str | Path):
         return repr(str(given))
     if isinstance(given, np.ndarray):

@@ -1,4 +1,4 @@
-"""An index: everything of a folder of images that searching needs, so that no image is encoded twice."""
+"""An index: all that searching needs of a folder of images, so that each image is encoded only once."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (
 
 @dataclass(frozen=True)
 class Index:
-    """Images with their features in memory and their image tokens on disk."""
+    """Indexed images: their features in memory, their tokens on disk."""
 
-    model: str  # what `Engine.load` takes to load the model that made it
+    model: str  # what `Engine.load` takes to load the model of the index
     weights: str  # that model's fingerprint
     paths: tuple[Path, ...]  # absolute
     features: np.ndarray  # float32 [N, F], unit length
     tokens: np.ndarray  # float16 [N, patches + 1, width], mapped from the file
-    num_skipped: int  # files that were no readable images, listed in skipped.jsonl
+    num_skipped: int  # files that could not be read as images, listed in skipped.jsonl
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
 def find_images(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
-    """Absolute paths of the given files, and of all images in the given folders and below; and what is left out there.
+    """Absolute paths of the given files and of all images in and below the given folders, and the files left out.
 
-    Each is there once. Raises `UserError` for a place that isn't there, and when there is no image at all.
+    Each path comes once. Raises `UserError` for a place that does not exist, and if there is no image at all.
     """
     found: dict[Path, None] = {}
     left_out: list[LeftOut] = []
     entered: set[Identity] = set()
     for place in (place.absolute() for place in places):
         if not os.path.exists(place):
-            raise UserError(f"{place}: no such file or folder; give images or folders of images.")
+            raise UserError(f"{place}: no such file or folder. Give images or folders of images.")
         if not os.path.isdir(place):
             found[place] = None
             continue
@@ -65,7 +65,7 @@ def find_images(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
         left_out += [replace(one, origin=str(place / one.origin)) for one in inside.left_out]
     if not found:
         raise UserError(
-            f"{', '.join(map(str, places))}: no images there; give images or folders of images. "
+            f"{', '.join(map(str, places))}: no images there. Give images or folders of images. "
             f"{summary(left_out)}".rstrip()
         )
     return list(found), left_out
@@ -78,13 +78,12 @@ def build_index(
     left_out: Sequence[LeftOut] = (),
     batch_size: int = IMAGES_AT_ONCE,
 ) -> Index:
-    """The index of images and of folders of images, written into the folder `out`, whole or not at all.
+    """Writes an index of images and folders of images into the folder `out`, whole or not at all, and returns it.
 
-    Per image it takes 2 bytes × tokens × width: 395 kB with the `base` model at 256 pixels. Files that are no readable
-    images are skipped and counted; these and what was left out, here or before (`left_out`), are listed with the reason
-    in `skipped.jsonl`. An index that was there is replaced; raises `UserError` for a folder that holds anything else,
-    when no image is
-    readable, and when there is not as much room on the disk.
+    An image takes 2 bytes × tokens × width: 395 kB with a `base` model at 256 pixels. Files that cannot be read as
+    images are skipped and counted. `skipped.jsonl` lists them with the reason, with all other files that were left out
+    here or before (`left_out`). An existing index is replaced. Raises `UserError` if the folder holds anything else, if
+    no image is readable, or if the disk has too little room.
     """
     files, others = find_images(images)
     bad: dict[int, BadImage] = {}
@@ -93,8 +92,8 @@ def build_index(
     shape = (config.grid**2 + 1, config.image_width)
     check_room(out, index_bytes(config, len(files)))
     with whole_folder(out, FILES, "xxh3-128") as folder:
-        # The number of rows isn't known before the last image was read, so the header, which has the same
-        # length for any number, is written again at the end.
+        # The number of rows is known only after the last image. The header has a fixed length and is written again
+        # then.
         with (folder / TOKENS_FILE).open("wb") as file:
             file.write(header(0, shape))
             batches = engine.image_encodings(files, batch_size, bad)
@@ -124,12 +123,12 @@ def build_index(
 
 
 def index_bytes(config: ModelConfig, num_images: int) -> int:
-    """What an index takes on the disk: tokens in half precision and features in single, per image."""
+    """Bytes of an index on disk: tokens in half and features in single precision, per image."""
     return num_images * (2 * (config.grid**2 + 1) * config.image_width + 4 * config.feature_width)
 
 
 def header(rows: int, shape: tuple[int, int]) -> bytes:
-    """The beginning of a .npy file of float16 [rows, *shape]; it has room for any number of rows."""
+    """The header of a .npy file of float16 [rows, *shape]. Its length is the same for any number of rows."""
     start = io.BytesIO()
     facts = {"descr": "<f2", "fortran_order": False, "shape": (rows, *shape)}
     np.lib.format.write_array_header_1_0(start, facts)
@@ -137,9 +136,9 @@ def header(rows: int, shape: tuple[int, int]) -> bytes:
 
 
 def load_index(folder: Path) -> Index:
-    """The index in a folder; raises `UserError` when there is none, or not a whole one.
+    """The index in a folder. Raises `UserError` if there is none, or if it is not whole.
 
-    One that is replaced meanwhile is read again: its files would be of two indexes.
+    If it is replaced meanwhile, it is read again, since its files would belong to two indexes.
     """
     reading.set(folder)
     while True:
@@ -155,7 +154,7 @@ def load_index(folder: Path) -> Index:
 
 
 def identity(folder: Path) -> tuple[int, ...]:
-    """Which folder it is, whatever its name; empty where there is none."""
+    """The identity of a folder, whatever its name. Empty if there is none."""
     try:
         found = folder.stat()
     except OSError:
@@ -164,12 +163,12 @@ def identity(folder: Path) -> tuple[int, ...]:
 
 
 def read_index(folder: Path) -> Index:
-    """The index as its files are now."""
+    """Reads the index from its files as they are now."""
     for name in FILES[:3]:
         if not os.path.isfile(folder / name):
-            raise UserError(f"{folder}: no {name}, so it is no index; make one with albef index.")
+            raise UserError(f"{folder}: has no {name}, so it is no index. Make one with albef index.")
     try:
-        if (folder / MANIFEST_FILE).is_file():  # the tokens, gigabytes at times, are left to `albef verify`
+        if (folder / MANIFEST_FILE).is_file():  # tokens may be gigabytes, so only `albef verify` checks them
             verify(folder, (FACTS_FILE, FEATURES_FILE))
         facts = json.loads((folder / FACTS_FILE).read_text("utf-8"))
         version = facts["format_version"]
@@ -189,8 +188,12 @@ def read_index(folder: Path) -> Index:
         MemoryError,
         RecursionError,
     ) as error:
-        raise UserError(f"{folder}: this index can't be read ({plain(error)}); make it again.") from None
+        raise UserError(
+            f"{folder}: this index cannot be read ({plain(error)}). Make it again with albef index."
+        ) from None
     fits = (features.ndim, tokens.ndim) == (2, 3) and len(paths) == len(features) == len(tokens)
     if version != FORMAT_VERSION or not fits:
-        raise UserError(f"{folder}: this index is of another format or damaged; make it again.")
+        raise UserError(
+            f"{folder}: this index has another format or is damaged. Make it again with albef index."
+        )
     return index

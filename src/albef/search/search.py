@@ -1,4 +1,4 @@
-"""Images for a sentence in two stages: every image by contrast, then the best of them by matching."""
+"""Searches an index in two stages: ITC compares all images, then ITM reads the best."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from albef.ranker import Hit, best_first, hits_of, probability
 from albef.search.index import Index
 from albef.writing import whole_file
 
-# Of the contact sheet, in pixels and RGB.
+# Sizes and colours of the contact sheet, in pixels and RGB.
 TILE, GAP, COLUMNS, LINE, LETTER = 192, 16, 4, 20, 14
 PAPER, INK, PALE = (250, 250, 248), (30, 30, 30), (225, 225, 222)
 
@@ -33,17 +33,17 @@ def search(
     rerank: int = 64,
     batch_size: int | None = None,
 ) -> list[Hit]:
-    """The `k` best images for a text, or the most similar ones for an image file; the best first.
+    """The `k` best images for a text, or the most similar images for an image file, best first.
 
-    All images are compared by their features. For a text the best `rerank` of them (at least `k`; 0: none)
-    are then ordered by that and by matching together, as `Engine.rank` does it, `batch_size` in a pass
-    (default: as many as the memory is meant for). Raises `UserError` when another model made the index, and when the
-    query says nothing or is no image.
+    All images are compared by their features. For a text, the best `rerank` of them (at least `k`; 0 = none) are then
+    ordered by the sum of ITC and ITM, as in `Engine.rank`. ITM takes `batch_size` images in one pass (default: as many
+    as fit into the engine's memory limit). Raises `UserError` if another model made the index, if the text says nothing,
+    or if the file is not an image.
     """
     if engine.fingerprint != index.weights:
         raise UserError(
-            f"The index was made by other weights than these (by {index.model or 'a model in memory'}): "
-            f"load that model, or make the index again."
+            f"The index was made with other weights (of {index.model or 'a model in memory'}). "
+            f"Load that model, or make the index again."
         )
     if isinstance(query, Path):
         feature = engine.encode_images([query])[0]
@@ -59,7 +59,7 @@ def search(
 
 
 def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """Matching log-odds of one text with the indexed images of those rows, float32 [rows]."""
+    """Matching log-odds of one text with the indexed images in these rows, float32 [rows]."""
     (query,) = engine.text_encodings([text])
     found = []
     for start in range(0, len(rows), batch_size):
@@ -69,7 +69,7 @@ def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray, batch_
 
 
 def hits_table(hits: Sequence[Hit]) -> Table:
-    """Rank, score, similarity, chance of a match and file of each hit; the order is that of the score."""
+    """A table of the hits: rank, score, similarity, probability of a match, and file. They are ordered by score."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("#", "score", "similarity", "match"):
         table.add_column(name, justify="right")
@@ -81,7 +81,7 @@ def hits_table(hits: Sequence[Hit]) -> Table:
 
 
 def percent(log_odds: float | None) -> str:
-    """The probability of a match, as a text; empty where nothing was matched."""
+    """The probability of a match as a text. Empty without ITM."""
     return "" if log_odds is None else f"{100 * chance(log_odds):.1f} %"
 
 
@@ -91,9 +91,9 @@ def chance(log_odds: float) -> float:
 
 
 def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None:
-    """Writes a PNG of the hits in reading order, each with rank, scores and file name, under the query.
+    """Writes a PNG of the hits in reading order, each with rank, scores and file name, below the query.
 
-    A query that is an image is shown above its hits. Images that are gone leave an empty frame.
+    A query image is shown above its hits. Images that no longer exist leave an empty frame.
     """
     sheet_columns = max(1, min(COLUMNS, len(hits)))
     lines = -(-len(hits) // sheet_columns)
@@ -135,14 +135,14 @@ def paste(sheet: Image.Image, path: Path, x: int, y: int) -> None:
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Letters of most alphabets: matplotlib brings them along."""
+    """A font with most alphabets, which comes with matplotlib."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text on one line, with its end cut to "..." where it is wider than `width` pixels."""
+    """The text on one line. If it is wider than `width` pixels, it ends in "..."."""
     text = printable(" ".join(text.split()))[: width + 1]  # no letter is narrower than a pixel
     if font.getlength(text) <= width:
         return text

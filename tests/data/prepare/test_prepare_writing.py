@@ -119,4 +119,4 @@ def test_an_unreplaced_model_gets_a_sentence(capsys: pytest.CaptureFixture[str],
     _, *arguments = shlex.split(command)
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, "--out", str(tmp_path / "run")])
-    assert "MODEL: no such folder; give a run" in capsys.readouterr().err
+    assert "MODEL: no such folder. Give a run" in capsys.readouterr().err
