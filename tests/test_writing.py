@@ -476,7 +476,7 @@ def test_room_is_compared_before_the_work(tmp_path: Path, monkeypatch: pytest.Mo
     check_room(tmp_path / "idx", 1000)
     monkeypatch.setattr(disk, "free_bytes", lambda place: 1_500_000)
     check_room(tmp_path / "idx", 1_500_000)
-    with pytest.raises(UserError, match=r"idx: takes 2\.1 GB, but its disk has 1\.5 MB left; make room"):
+    with pytest.raises(UserError, match=r"idx: needs 2\.1 GB, but its disk has only 1\.5 MB free. Make room"):
         check_room(tmp_path / "idx", 2_100_000_000)
     monkeypatch.setattr(disk, "free_bytes", lambda place: None)
     check_room(tmp_path / "idx", 10**18)

@@ -161,9 +161,9 @@ def test_absolute_paths_that_are_right_or_nowhere_are_left_alone(tmp_path: Path)
             "coco/images/{}.png",
             r"is below .* by data\.image_root .*; but images/0\.png is there .* to coco/, or take",
         ),
-        ("https://x.org/{}.png", "is a link, but images are read from files: download them"),
-        ("images/{}.png ", "has white space round it"),
-        ("images/{}.png\n", "has white space round it"),
+        ("https://x.org/{}.png", "is a link, but images must be files. Download them"),
+        ("images/{}.png ", "has spaces at an end"),
+        ("images/{}.png\n", "has spaces at an end"),
     ],
 )
 def test_why_no_image_is_where_the_rows_say(tmp_path: Path, image: str, message: str) -> None:

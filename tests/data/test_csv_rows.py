@@ -108,7 +108,7 @@ def test_the_separator_is_read_off_the_header(tmp_path: Path, separator: str, en
         ("picture,title\na.png,a fox\n", 'header: the key "image" is missing; found only picture, title'),
         ("image_id,caption\n1,a fox\n", 'header: the key "image" is missing; found only image_id, caption'),
         ("image,caption,caption\na.png,a fox,b\n", 'header: two columns are called "caption"'),
-        ("image,caption\na.png,a fox\nimage,caption\nb.png,x\n", "line 3: the header stands here again"),
+        ("image,caption\na.png,a fox\nimage,caption\nb.png,x\n", "line 3: the header is repeated here"),
         ("image,caption\na.png,a fox,b\n", r"line 2: not as many fields as the header has \(3, not 2\)"),
         ("image,caption\na.png\n", r"line 2: not as many fields as the header has \(1, not 2\)"),
         ("", "holds no rows"),

@@ -83,7 +83,7 @@ def test_image_root(tmp_path):
     (tmp_path / "pictures").mkdir()
     source = opened(written(tmp_path, "pairs.json", ROWS), image_root=str(tmp_path / "pictures"))
     assert source.record(0, 0).image == tmp_path / "pictures" / "a.jpg"
-    with pytest.raises(UserError, match=r"nowhere: no such folder; correct data.image_root"):
+    with pytest.raises(UserError, match=r"nowhere: no such folder. Correct data.image_root"):
         opened(tmp_path / "pairs.json", image_root=str(tmp_path / "nowhere"))
 
 
@@ -204,7 +204,7 @@ def test_kinds_of_scene_are_weighed_in_training_alone():
 
 @pytest.mark.parametrize("task", ["vqa", "entailment", "nlvr", "grounding"])
 def test_a_folder_is_refused_for_tasks_that_need_more_than_captions(tmp_path, task):
-    with pytest.raises(UserError, match=f"captions alone; task {task} needs an annotation file"):
+    with pytest.raises(UserError, match=f"only has captions, but task {task} needs an annotation file"):
         open_source(DataConfig(source=str(tmp_path)), "train", 0, task=task)
 
 

@@ -159,7 +159,7 @@ QUESTION = {"image": "0.png", "question": "how many", "answer": ["2", "2"], "que
             ("contrast", "itm"),
             {"image": "1.png", "text": "a", "box": [0, 0, 9, 9]},
             ["--task=grounding", "--layer=7"],
-            "no fusion layer 7: choose one of 0 to 1",
+            "no fusion layer 7. Choose one from 0 to 1",
         ),
         (("contrast",), {"image": "0.png", "caption": "a"}, ["--task=vqa"], "trained for contrast, not for vqa"),
     ],

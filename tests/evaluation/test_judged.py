@@ -250,7 +250,7 @@ def test_grounding(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"row 1: the proposed box .* another image"):
             dict(evaluate_grounding(engine, source, "data"))
     for layer in (-1, 2):
-        with pytest.raises(UserError, match=f"no fusion layer {layer}: choose one of 0 to 1"):
+        with pytest.raises(UserError, match=f"no fusion layer {layer}. Choose one from 0 to 1"):
             engine.ground(tmp_path / "0.png", "a fox", layer=layer)
     found = engine.ground(tmp_path / "0.png", "a fox")
     assert isinstance(found, Grounding)

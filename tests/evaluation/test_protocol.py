@@ -22,9 +22,9 @@ from albef.model_directory import Trained, save_model
     [
         (None, "flickr30k_test.json", "unknown", "does not say"),
         (Trained("pretrain", ""), "flickr30k_test.json", "unknown", "does not say"),
-        (Trained("pretrain", "pretrain_4m.jsonl"), "flickr30k_test.json", "direct", "Zero-shot, direct"),
-        (Trained("pretrain", "ALBEF_4M.pth"), "coco_test.json", "direct", "Direct, but not zero-shot"),
-        (Trained("pretrain", "pictograms"), "pictograms", "direct", "Direct, but not zero-shot"),
+        (Trained("pretrain", "pretrain_4m.jsonl"), "flickr30k_test.json", "direct", "Zero-shot, not fine-tuned"),
+        (Trained("pretrain", "ALBEF_4M.pth"), "coco_test.json", "direct", "Not zero-shot \\(same data set"),
+        (Trained("pretrain", "pictograms"), "pictograms", "direct", "Not zero-shot \\(same data set"),
         (
             Trained("retrieval", "mscoco.pth"),
             "x/flickr30k_test.json",
@@ -39,7 +39,7 @@ from albef.model_directory import Trained, save_model
         # Names that tell nothing: whose pictures are in these nobody can know.
         (Trained("pretrain", "my-pairs/train.json"), "my-test/test.json", "unknown", "my-pairs/train.json"),
         (Trained("pretrain", "pictograms"), "my-test/test.json", "unknown", "name my-test/test.json does"),
-        (Trained("pretrain", "4m.json"), "flickr30k_test.json", "unknown", "the name 4m.json does not tell"),
+        (Trained("pretrain", "4m.json"), "flickr30k_test.json", "unknown", "4m.json is not the name of a"),
         (Trained("retrieval", "mine/train.json"), "/data/mine/test.json", "unknown", "mine/train.json"),
         (Trained("retrieval", "coco/mine.json"), "flickr30k_test.json", "unknown", "coco/mine.json"),
         (Trained("retrieval", "coco_train.json"), "photos", "unknown", "the name photos"),

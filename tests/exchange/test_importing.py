@@ -194,12 +194,12 @@ def changed(name: str, **changes: Tensor | None) -> dict[str, Tensor]:
     ("state", "match"),
     [
         ({"fc.weight": torch.zeros(2, 2)}, r"not one of the published ALBEF models.*\(but fc\.weight"),
-        (changed("ve", cls_head=None), "encoders without any head"),
+        (changed("ve", cls_head=None), "has no head of the published models"),
         (changed("ve", cls_head__2__weight=torch.zeros(7, 16)), "cls_head has 7 classes"),
-        (changed("ve", visual_encoder__pos_embed=torch.zeros(1, 9, 16)), "belong to no square image"),
+        (changed("ve", visual_encoder__pos_embed=torch.zeros(1, 9, 16)), "do not belong to a square image"),
         (
             changed("ve", visual_encoder__patch_embed__proj__weight=torch.zeros(16, 3, 0, 0)),
-            "belong to no square image",
+            "do not belong to a square image",
         ),
         (changed("ve", visual_encoder__blocks__0__mlp=None), r"blocks\.0\.mlp\.fc1\.weight is missing"),
         (
@@ -217,7 +217,7 @@ def changed(name: str, **changes: Tensor | None) -> dict[str, Tensor]:
         (changed("ve", visual_encoder__norm__bias=torch.zeros(16, dtype=torch.int8)), "holds torch.int8"),
         (
             changed("vqa", text_decoder__cls__predictions__decoder__weight=torch.zeros(40, 16)),
-            "in ALBEF the two are one",
+            "in ALBEF they are equal",
         ),
         (changed("pretrain", text_queue=torch.zeros(9, 10)), "image_queue|text_queue is"),
         (
@@ -243,13 +243,13 @@ def test_a_pair_of_layers_with_keys_of_their_own_is_another_model(tmp_path: Path
     state = toy_state("nlvr")
     name = "text_encoder.encoder.layer.3.crossattention.self.key.weight"
     state[name] = state[name] + 1
-    with pytest.raises(UserError, match="in ALBEF the two are one"):
+    with pytest.raises(UserError, match="in ALBEF they are equal"):
         import_checkpoint(saved(tmp_path / "a.pth", state), tmp_path / "model", choices)
 
 
 def test_bert_s_tokenizer_needs_as_many_embeddings(tmp_path: Path, choices: Choices) -> None:
     file = saved(tmp_path / "a.pth", toy_state("ve"))
-    with pytest.raises(UserError, match=r"40 word embeddings, fewer than the 30522 pieces.*--tokenizer"):
+    with pytest.raises(UserError, match=r"40 word embeddings, but the tokenizer has 30522 tokens.*--tokenizer"):
         import_checkpoint(file, tmp_path / "model", choices._replace(tokenizer=None))
 
 

@@ -1,4 +1,4 @@
-"""Records of annotation files: JSON, JSONL, CSV or TSV, a row each."""
+"""Records from annotation files (JSON, JSONL, CSV or TSV). Each row is a record."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ENDINGS = ", ".join(_READERS)
 
 
 class AnnotationSource:
-    """The rows of a JSON, JSONL, CSV or TSV file, each with what `rows.py` says of the task.
+    """The rows of a JSON, JSONL, CSV or TSV file, each with the keys that `rows.py` requires for the task.
 
-    Rows with the same path are of one image, unless an `image_id` says otherwise. Paths begin at `image_root`, after
-    `strip_prefix` has been taken away from their beginning. With `only_judged` rows without what they are judged by
-    (`rows.Judged`) are left out; raises `UserError` if that are all.
+    Rows with the same path belong to one image, unless `image_id` says otherwise. Image paths are relative to
+    `image_root`, after `strip_prefix` is removed from their beginning. With `only_judged`, rows without the key that
+    they are judged by (`rows.Judged`) are left out. Raises `UserError` if no row is left.
     """
 
     couple = 1
@@ -46,16 +46,18 @@ class AnnotationSource:
         only_judged: bool = False,
     ) -> None:
         if path.suffix.lower() not in _READERS:
-            raise UserError(f"{path}: unknown kind of annotation file; give it one of the endings {ENDINGS}.")
+            raise UserError(
+                f"{path}: unknown kind of annotation file. Its name must end in one of {ENDINGS}."
+            )
         root = Path(os.path.expanduser(image_root)) if image_root else path.parent
         if not os.path.isdir(root):
-            raise UserError(f"{root}: no such folder; correct data.image_root.")
+            raise UserError(f"{root}: no such folder. Correct data.image_root.")
         file = AnnotationFile(path, task, strip_prefix, only_judged)
         self._columns = _arrow_columns(file.rows(), path)
         self._name, self._root, self._below_root = path.name, root, os.path.join(os.path.abspath(root), "")
         self.notes: Sequence[str] = file.notes()
         self.left_out: Sequence[LeftOut] = file.left_out
-        self.none_judged = file.none_judged()  # a sentence if no row has what it is judged by
+        self.none_judged = file.none_judged()  # the error to raise if no row has the key that it is judged by
         if not self._columns:
             raise UserError(self.none_judged or f"{path}: holds no rows.")
         images = [self._columns["image"][index].as_py() for index in range(0, len(self), len(self) // 5 + 1)]
@@ -89,20 +91,20 @@ class AnnotationSource:
         )
 
     def _identity(self, image: str) -> int:
-        """A number for an image by its path as text: the file system is not asked, of which there are millions."""
+        """A number for an image, from its path as text: asking the file system about millions would take long."""
         path = os.path.normpath(os.path.join(self._below_root, image))
-        # Below the root by what follows it, so that data that have moved are the same.
+        # Relative to the root, so that numbers stay the same when the data move.
         return stable_id(path.removeprefix(self._below_root))
 
 
 class AnnotationFile:
-    """The rows of one file for one task, and an account of what is in it besides them."""
+    """The rows of one file for one task, and counts of what was left out."""
 
     def __init__(self, path: Path, task: TaskName, strip_prefix: str, only_judged: bool) -> None:
         self.path, self.task, self.strip_prefix, self.only_judged = path, task, strip_prefix, only_judged
         self.judged = ROWS[task].judged
         self.num_rows, self.num_unjudged, self.num_empty, self.near = 0, 0, 0, ""
-        self.spread: list[str] = []  # places of rows that run over several lines
+        self.spread: list[str] = []  # places of rows that span several lines
         self.left_out: list[LeftOut] = []
 
     def rows(self) -> Iterator[Columns]:
@@ -130,7 +132,7 @@ class AnnotationFile:
             yield read
 
     def notes(self) -> list[str]:
-        """What a user should know of the file, in sentences."""
+        """Notes about the file for the user, in sentences."""
         notes, rows = [], f"of {self.num_rows:,}"
         if self.judged and 0 < self.num_unjudged < self.num_rows:
             judged, done = self.judged, "left out" if self.only_judged else "not judged"
@@ -140,7 +142,9 @@ class AnnotationFile:
             )
         if self.num_empty:
             key = ROWS[self.task].required[1]
-            notes.append(f'{self.path}: {self.num_empty:,} {rows} rows have nothing but an empty "{key}".')
+            notes.append(
+                f'{self.path}: {self.num_empty:,} {rows} rows have an empty "{key}" and nothing else.'
+            )
         if self.spread:
             notes.append(
                 f"{self.path}: {len(self.spread):,} {rows} rows run over several lines, the first from "
@@ -149,7 +153,7 @@ class AnnotationFile:
         return notes
 
     def none_judged(self) -> str:
-        """A sentence if no row has what it is judged by."""
+        """The error if no row has the key that it is judged by."""
         judged = self.judged
         if judged is None or not self.num_rows or self.num_unjudged < self.num_rows:
             return ""
@@ -161,7 +165,7 @@ class AnnotationFile:
         )
 
     def meant(self) -> str:
-        """The key that was probably meant for what they are judged by."""
+        """The key in the file that was probably meant for the missing one."""
         return f" (found {quoted(self.near)})" if self.near else ""
 
 
@@ -173,17 +177,17 @@ def stripped(image: str | None, prefix: str) -> str | None:
 
 
 def check_paths(images: Sequence[str], root: Path, where: str) -> None:
-    """Raises `UserError` if none of these images is there and it can be said why; `where` is the first one's row."""
+    """Raises `UserError` if none of these images exists and the reason is clear. `where` is the row of the first."""
     if any(os.path.exists(root / image) for image in images):
         return
     image = images[0]
     if "://" in image:
         raise UserError(
-            f"{where}: {quoted(image)} is a link, but images are read from files: download them, and name the files."
+            f"{where}: {quoted(image)} is a link, but images must be files. Download them, and name the files."
         )
     if all(os.path.isfile(root / one.strip()) for one in images):
         raise UserError(
-            f"{where}: {quoted(image)} has white space round it, and there is no such file; take it away."
+            f"{where}: {quoted(image)} has spaces at an end, and there is no such file. Remove the spaces."
         )
     beginning, below = known_end(image, root)
     if "\\" in image and below:
@@ -202,7 +206,7 @@ def check_paths(images: Sequence[str], root: Path, where: str) -> None:
 
 
 def known_end(image: str, root: Path) -> tuple[str, str]:
-    """A path's beginning, and the longest end of it that is a file below the root; empty if none is."""
+    """A path's beginning, and its longest end that is a file below the root. Empty if there is none."""
     parts = re.split(r"[/\\]", image)
     for start in range(len(parts)):
         below = "/".join(parts[start:])
@@ -211,9 +215,9 @@ def known_end(image: str, root: Path) -> tuple[str, str]:
     return "", ""
 
 
-# Rows are kept in Arrow columns: millions of them as Python objects would take gigabytes in every process.
+# Rows are stored as Arrow columns. As Python objects, millions of rows would take gigabytes in every process.
 def _arrow_columns(rows: Iterator[Columns], path: Path) -> dict[str, pa.Array]:
-    """The columns of `SCHEMA` that have anything in them; a column of nothing would cost as much as one that has."""
+    """The columns of `SCHEMA` that are not empty. An empty column would take as much memory as a full one."""
     batches = []
     while chunk := list(islice(rows, 65_536)):
         batches.append(_record_batch(chunk, path))
@@ -226,7 +230,7 @@ def _arrow_columns(rows: Iterator[Columns], path: Path) -> dict[str, pa.Array]:
 
 
 def _record_batch(rows: Sequence[Columns], path: Path) -> pa.RecordBatch:
-    """The rows as Arrow has them; raises `UserError`, which names the row, for what it has no place for."""
+    """The rows as Arrow columns. Raises `UserError`, which names the row, for values that Arrow cannot store."""
     try:
         return pa.RecordBatch.from_pylist(rows, SCHEMA)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Answers as the official VQA evaluation compares them: normalised, and right as far as people gave them."""
+"""Answers as the official VQA evaluation compares them: normalised, and scored by how many people gave them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 AnswerType = Literal["yes_no", "number", "other"]
-ENOUGH = 3  # people who gave an answer make it wholly right
+ENOUGH = 3  # an answer that so many people gave counts fully
 
 _ARTICLES = {"a", "an", "the"}
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -16,7 +16,7 @@ _NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS)} | {"none":
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-# Apostrophes are put back where they were left out.
+# Words whose missing apostrophes are restored.
 _WITH_APOSTROPHE = """
 ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's i'd've i'm
 i've isn't it'd it'll let's ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't she'd've
@@ -41,12 +41,12 @@ def normalise_answer(answer: str) -> str:
 
 
 def comparable(answer: str) -> str:
-    """What equal answers have in common: the normalised text, or all of it where nothing is left of it ("A", "!")."""
+    """The key by which answers are equal: the normalised text, or the whole text if nothing is left ("A", "!")."""
     return normalise_answer(answer) or " ".join(answer.lower().split())
 
 
 def most_frequent(answers: Iterable[str]) -> list[str]:
-    """The different answers, the most frequent first; of equal ones the form that is given most often."""
+    """The different answers, most frequent first. Equal answers appear in their most frequent form."""
     counts: Counter[str] = Counter()
     forms: dict[str, str] = {}
     for form, count in Counter(answers).most_common():
@@ -56,11 +56,11 @@ def most_frequent(answers: Iterable[str]) -> list[str]:
 
 
 def soft_accuracy(answer: str, given: Sequence[str], official: bool = False) -> float:
-    """How right an answer is by what people gave, 0–1: min(matches / 3, 1), averaged over leaving one person out.
+    """The soft accuracy of an answer, 0–1: min(matches / 3, 1), averaged over leaving out one person at a time.
 
-    Of three people the other two are enough, of fewer one. `official`, as the evaluation of VQA v2 has it: always
-    three are needed; where all people gave the same answer nothing is normalised, not even its case; and answers of
-    which nothing is left are equal.
+    With three people two matches are enough, with fewer people one. `official` follows the evaluation of VQA v2: it
+    always needs three matches, it normalises nothing (not even case) if all people agree, and all answers of which
+    nothing is left are equal.
     """
     if len(given) < ENOUGH:
         return float(comparable(answer) in {comparable(one) for one in given})

@@ -1,4 +1,4 @@
-"""The rows of tables, CSV or TSV: every line belongs to a row that is whole, or the table is refused."""
+"""The rows of CSV and TSV tables. A table with a line that fits no row is refused."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ OWN = {".csv": ",", ".tsv": "\t"}
 
 
 def csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, object]]:
-    """The place and columns of each row, by the names in the header, of which the `required` ones must be there.
+    """The place of each row, and its fields by the names in the header. The header must have the `required` names.
 
-    What separates the fields is read off the header. A row of a CSV may run over several lines if it is in quotation
-    marks; of a TSV a row is a line. Raises `UserError` for a row that has not as many fields as the header.
+    The separator is found from the header. In a CSV, a field in quotation marks may span several lines. In a TSV, a
+    row is a line. Raises `UserError` for a row that does not have as many fields as the header.
     """
     place = "line 0"
     try:
@@ -44,21 +44,21 @@ def csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[str, object]
                     )
                 if fields == names:
                     raise UserError(
-                        f"{path}, {place}: the header stands here again, as where tables are joined; take it out."
+                        f"{path}, {place}: the header is repeated here, as if tables were joined. Remove this line."
                     )
                 yield place, dict(zip(names, fields, strict=True))
     except UnicodeDecodeError:
         raise not_utf8(path) from None
     except UserError:
         raise
-    except Exception as error:  # whatever a broken table may raise
+    except Exception as error:  # a broken table may raise anything
         raise unusable(path, f"after {place}", error) from None
 
 
 def separator_of(header: str, path: Path, required: Sequence[str]) -> str:
-    """What separates the fields: by the file's name, else what gives a header with the required names.
+    """The separator: by the file's ending, else the one that gives a header with the required names.
 
-    Where none does, what gives most names: a message about them can be understood.
+    If none does, the one that gives the most names, so that the error message makes sense.
     """
     own = OWN[path.suffix.lower()]
     found = {separator: fields_of(header, separator) for separator in dict.fromkeys((own, *SEPARATORS))}
@@ -74,7 +74,7 @@ def fields_of(header: str, separator: str) -> list[str]:
 
 
 def check_names(names: list[str], separator: str, path: Path, required: Sequence[str]) -> list[str]:
-    """The names, if every required one is there and none is there twice."""
+    """The names, if all required ones are there and none comes twice."""
     for name in required if names else ():
         where = (
             f"{path}, header"
@@ -84,7 +84,7 @@ def check_names(names: list[str], separator: str, path: Path, required: Sequence
         require_key(names, name, where)
     for name in filter(None, names):
         if names.count(name) > 1:
-            raise UserError(f"{path}, header: two columns are called {quoted(name)}; rename or take out one.")
+            raise UserError(f"{path}, header: two columns are called {quoted(name)}. Rename or remove one.")
     return names
 
 
@@ -96,7 +96,7 @@ def advice(separator: str) -> str:
 
 
 def tsv_lines(file: TextIO, number: int) -> Iterator[tuple[str, list[str]]]:
-    """The fields of each line after `number`; a quotation mark is a letter, unless marks go round a whole field."""
+    """The fields of each line after `number`. Quotation marks only count if they surround a whole field."""
     for place, line in enumerate(file, start=number + 1):
         fields = line.rstrip("\r\n").split("\t")
         if '"' in line:
@@ -105,7 +105,7 @@ def tsv_lines(file: TextIO, number: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def unquoted(field: str) -> str:
-    """A field without the marks round it, and those within it, which then are doubled, single."""
+    """A field without its surrounding quotation marks. Doubled marks inside become single ones."""
     within = field[1:-1]
     if len(field) < 2 or field[0] != '"' or field[-1] != '"' or '"' in within.replace('""', ""):
         return field

@@ -1,4 +1,4 @@
-"""Which files below a folder are images of it: what decides is their content; what is left out is counted, and why."""
+"""Finds the images below a folder. Their content decides. Files that are left out are counted, with the reason."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from albef.data.formats import SUFFIXES, image_format, start_of, why_unread
 from albef.data.records import LeftOut
 
-# Folders that hold no images of the folder that they are in: waste baskets, thumbnails, what a system keeps for itself.
-# So do all whose name begins with a dot. Who names one has its images.
+# Folders whose images are not searched: trash, thumbnails, folders of the operating system, and all whose names begin
+# with a dot. If the user names such a folder itself, its images are used.
 ASIDE = {
     "@eadir",
     "@recycle",
@@ -28,7 +28,7 @@ ASIDE = {
     "thumbnails",
     "thumbs",
 }
-# Cameras' own files are TIFF with a small image before the photograph.
+# Raw files of cameras: TIFF files that begin with a small preview.
 RAW = {
     ".3fr",
     ".arw",
@@ -46,7 +46,7 @@ RAW = {
 } | {".pef", ".raf", ".rw2", ".sr2", ".srf", ".srw"}
 BY_ENDING = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".avif": "AVIF"}
 
-# Why something is left out, after the number of images.
+# Reasons to leave something out. In messages they follow the number of images.
 IN_ASIDE = (
     "in hidden folders, waste baskets and folders of thumbnails (name such a folder to have its images)"
 )
@@ -56,12 +56,12 @@ NO_FILE = "that are pipes, sockets or devices"
 CLOSED = "that can't be opened, files or folders"
 AGAIN = "that are there under another name"
 
-Identity = tuple[int, int | str]  # device, and number or path
+Identity = tuple[int, int | str]  # device, and inode number or path
 _TYPES = mimetypes.MimeTypes()  # Python's own list, the same on every machine
 
 
 class Found(NamedTuple):
-    """The files below a folder, by names such as "deep/a.jpg" and in their order."""
+    """The files below a folder, as sorted names such as "deep/a.jpg"."""
 
     images: list[str]
     texts: list[str]  # all that end in .txt
@@ -69,12 +69,11 @@ class Found(NamedTuple):
 
 
 def found_below(folder: Path, entered: set[Identity] | None = None) -> Found:
-    """The images and texts in a folder and below it, behind links too, and what looks like images and is left out.
+    """The images and texts in and below a folder, behind links too, and files that look like images but are left out.
 
-    Each folder is entered once and each image is there once, whatever links lead to it. Files whose ending says that
-    they are images are not opened; those whose ending says nothing are, for their first bytes; those whose ending
-    says that they are something else are not looked at. `entered`: folders that were entered before, by device and
-    number; those of this search are added.
+    Each folder is entered once, and each image comes once, however many links lead to it. Files with an image's ending
+    are not opened. Files with an unknown ending are opened for their first bytes. Files with another known ending are
+    ignored. `entered` holds the folders entered before (device and inode number). This search adds its own.
     """
     entered = set() if entered is None else entered
     found = Found([], [], [])
@@ -112,14 +111,14 @@ def found_below(folder: Path, entered: set[Identity] | None = None) -> Found:
 
 
 def summary(left_out: Iterable[LeftOut]) -> str:
-    """What was left out and why, in a sentence; empty when nothing was."""
+    """A sentence with what was left out and why. Empty if nothing was."""
     counts = Counter(one.reason for one in left_out).most_common()
     each = "; ".join(f"{count:,} {reason}" for reason, count in counts)
     return f"Left out: {each}." if each else ""
 
 
 def _entries(folder: Path, entered: set[Identity]) -> list[os.DirEntry[str]]:
-    """What is in a folder; nothing when it has been entered before, by this or another name."""
+    """The content of a folder. Empty if it was entered before, by any name."""
     key = _identity(folder)
     if key in entered:
         return []
@@ -129,14 +128,14 @@ def _entries(folder: Path, entered: set[Identity]) -> list[os.DirEntry[str]]:
 
 
 def _identity(path: Path) -> Identity:
-    """What is the same for all names of a file or folder; raises `OSError` where nothing is."""
+    """An identity that all names of a file or folder share. Raises `OSError` if there is nothing of this name."""
     status = os.stat(path)
     # Some disks of other systems number nothing.
     return (status.st_dev, status.st_ino) if status.st_ino else (status.st_dev, os.path.realpath(path))
 
 
 def _why_left_out(entry: os.DirEntry[str]) -> str | None:
-    """None for an image, the reason for what looks like one and is left out, and "" for other things."""
+    """None for an image, the reason for a file that looks like one but is left out, and "" for all others."""
     ending = os.path.splitext(entry.name)[1].lower()
     is_image = ending in SUFFIXES
     if not is_image and (entry.name.startswith(".") or _is_known_otherwise(ending)):
@@ -159,13 +158,13 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
 
 
 def _is_known_otherwise(ending: str) -> bool:
-    """Whether a file with this ending is something else than an image: a film, a text, an archive."""
+    """Whether the ending belongs to something else than an image: a video, a text, an archive."""
     kind = _TYPES.types_map[True].get(ending, "image/")
     return not kind.startswith("image/") or ending in _TYPES.encodings_map
 
 
 def _is(entry: os.DirEntry[str], what: Callable[[os.DirEntry[str]], bool]) -> bool:
-    """Whether an entry, or what it leads to, is that; False where nobody may know."""
+    """The result of a check of an entry or its link target. False if access is denied."""
     try:
         return what(entry)
     except OSError:
@@ -173,7 +172,7 @@ def _is(entry: os.DirEntry[str], what: Callable[[os.DirEntry[str]], bool]) -> bo
 
 
 def _images_in(folder: str) -> list[str]:
-    """The files with the ending of an image in a folder that is not entered, as they are named from there."""
+    """The files with an image's ending in a folder that is not searched, by their names from there."""
     return [
         os.path.relpath(os.path.join(inside, name), folder).replace(os.sep, "/")
         for inside, _, names in os.walk(folder)
@@ -183,16 +182,16 @@ def _images_in(folder: str) -> list[str]:
 
 
 def _each_once(folder: Path, images: list[str], links: set[str], left_out: list[LeftOut]) -> list[str]:
-    """The images without links to others of them, and without further links to the same file."""
+    """The images without duplicates: links to another image of the list, or to the same file, are removed."""
     kept: dict[Identity | str, str] = {}
     for name in sorted(images, key=lambda name: name in links):  # files before links
         try:
             key = _identity(folder / name)
-        except OSError:  # gone since: a bad sample later
+        except OSError:  # deleted meanwhile: a bad sample later
             kept[name] = name
             continue
         if name in links and key in kept:
             left_out.append(LeftOut(name, AGAIN))
-        else:  # a file with two names of its own is two
+        else:  # hard links count as separate files
             kept[key if key not in kept else name] = name
     return list(kept.values())

@@ -1,4 +1,4 @@
-"""By what training data are known again."""
+"""A fingerprint that recognises training data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from albef.manifest import digest
 
 
 def data_fingerprint(config: DataConfig) -> str:
-    """A hash that other records give another one of: wherever they lie, and however the recipe names them.
+    """A hash of the data. It does not depend on where they are or how the recipe names them.
 
-    Of an annotation file it is that of its content, of a folder that of its images' and captions' names and
-    sizes. The pixels of images are not read. Pictograms follow from the settings, so their name stands for them.
+    For an annotation file it is a hash of its content, for a folder a hash of the names and sizes of its images and
+    captions. Pixels are not read. Pictograms follow from the settings, so their name is enough.
     """
     path = Path(os.path.expanduser(config.source))
     if path.is_file():
@@ -26,7 +26,7 @@ def data_fingerprint(config: DataConfig) -> str:
         hasher = xxhash.xxh3_128()
         found = found_below(path)
         for name in sorted([*found.images, *found.texts], key=lambda name: name.split("/")):
-            with contextlib.suppress(OSError):  # gone since
+            with contextlib.suppress(OSError):  # deleted meanwhile
                 hasher.update(os.fsencode(f"{name} {os.stat(path / name).st_size}\n"))
         return str(hasher.hexdigest())
     return config.source

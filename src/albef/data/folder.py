@@ -1,4 +1,4 @@
-"""A folder of images with texts beside them, as records."""
+"""Records from a folder of images with text files beside them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from albef.data.records import LeftOut, Record
 
 
 class FolderSource:
-    """The images in a folder and below it; each line of the .txt beside an image is a caption of it."""
+    """The images in and below a folder. Each line of the .txt beside an image is a caption."""
 
     couple = 1
 
@@ -31,7 +31,7 @@ class FolderSource:
                 f"write the captions of cat.jpg into cat.txt, one a line.{' ' + note if note else ''}"
             )
         self._folder = folder
-        # Names are bytes to the system, and not always UTF-8.
+        # File names are bytes and not always UTF-8.
         self._images, self._texts = (
             pa.array([name if name is None else os.fsencode(name) for name in names], pa.large_binary())
             for names in (images, beside)
@@ -41,12 +41,12 @@ class FolderSource:
         return len(self._images)
 
     def record(self, index: int, epoch: int) -> Record:
-        """Image `index` in the order of the names; without captions when its .txt can't be read."""
+        """Image `index` in the order of names. It has no captions if its .txt cannot be read."""
         name, text = os.fsdecode(self._images[index].as_py()), self._texts[index].as_py()
         try:
             beside = None if text is None else self._folder / os.fsdecode(text)
             lines = beside.read_text("utf-8-sig", errors="replace").splitlines() if beside else []
-        except OSError:  # gone, not ours to read: a bad sample, and no end of the run
+        except OSError:  # deleted or not readable: a bad sample, but the run goes on
             lines = []
         return Record(
             image=self._folder / name,

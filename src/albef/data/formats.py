@@ -1,4 +1,4 @@
-"""What kind of image a file holds, by its first bytes: names say little, and a wrong one nothing."""
+"""The kind of image in a file, by its first bytes, since file names may be wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import features
 
 START_BYTES = 512  # of a file, which tell its kind
 
-# What is read: Pillow's name of each format.
+# Formats that can be read, by Pillow's names.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -28,7 +28,7 @@ _STARTS = {
     b"MM\0+": "TIFF",
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
     b"\xff\x4f\xff\x51": "JPEG2000",
-    # What is an image, but can't be read here.
+    # Image formats that cannot be read here.
     b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
     b"\xff\x0a": "JPEG XL",
     b"II\xbc\x01": "JPEG XR",
@@ -51,7 +51,7 @@ _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
 
 
 def image_format(start: bytes) -> str | None:
-    """The format of the file that begins so (one of `FORMATS` if it is read, else in words); None: no image."""
+    """The format of a file with these first bytes: one of `FORMATS` if it can be read, else its name. None: no image."""
     for signature, name in _STARTS.items():
         if start.startswith(signature):
             return name
@@ -78,7 +78,7 @@ def start_of(path: str) -> bytes:
 
 
 def why_unread(kind: str) -> str | None:
-    """Why images of a kind are not read here, after their number; None for those that are."""
+    """Why images of this kind cannot be read, as words after their number. None if they can."""
     if kind == "HEIF" and importlib.util.find_spec("pi_heif") is None:
         return "in HEIC, which takes an extra: pip install 'albef[heic]'"
     if kind == "AVIF" and not features.check("avif"):

@@ -1,4 +1,4 @@
-"""Images of any kind to RGB arrays, safely: the size is bounded by the header before anything is decoded."""
+"""Images of any kind → RGB arrays, safely: the header's size is checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from albef.manifest import plain
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 Transparent = Literal["white", "dropped"]
 
-MAX_PIXELS = 100_000_000  # that are decoded
-# A JPEG with more is decoded at a half, a quarter or an eighth of its sides: telephones have up to 200 megapixels.
+MAX_PIXELS = 100_000_000  # of a decoded image
+# A larger JPEG is decoded at 1/2, 1/4 or 1/8 of its sides, since phones take up to 200 megapixels.
 MAX_JPEG_PIXELS = 1_000_000_000
-MAX_PROGRESSIVE_PIXELS = 200_000_000  # whose whole content is in memory before the first pixel is known
+MAX_PROGRESSIVE_PIXELS = 200_000_000  # decoded as a whole before it can be scaled
 MAX_BYTES = 1_000_000_000  # of a file
 
-# What OpenCV decodes as Pillow does, in less time. It treats palettes, alpha and CMYK its own way, so those
-# go to Pillow; so does sixteen-bit grey of other formats than PNG.
+# OpenCV decodes these as Pillow does, but faster. Palettes, alpha, CMYK, and 16-bit grey of other formats than PNG go to
+# Pillow, since OpenCV treats them differently.
 _OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 _OPENCV_MODES = frozenset({"RGB", "L", "I;16"})
 
-# The EXIF orientation says how the stored image lies; these bring it upright.
+# EXIF orientation → the operation that turns the stored image upright.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -48,21 +48,20 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class BadImage(UserError):
-    """Something that cannot be used as an image; the message names the file and the reason."""
+    """Something that cannot be used as an image. The message names the file and the reason."""
 
 
 def open_image(
     image: ImageInput, *, obey_exif: bool, transparent: Transparent = "white", shrink: bool = True
 ) -> np.ndarray:
-    """The image as uint8 [H, W, 3], RGB, without alpha; of an animation the first frame.
+    """The image as uint8 [H, W, 3], RGB, without alpha. An animation gives its first frame.
 
     `image` is a file's path or its content, a Pillow image, or an array: uint8 [H, W] grey, [H, W, 3] RGB or
-    [H, W, 4] RGBA. With `obey_exif` it is turned upright as its EXIF data say; published data sets were read without.
-    `transparent`: whether what shows through is white, or alpha is dropped, as published, which leaves the colours
-    that were hidden. With `shrink` a JPEG of more than 100 megapixels comes smaller; without it is refused, for what
-    is measured in its pixels. Raises `BadImage` when it is missing, unreadable, truncated or empty, when nothing
-    says which of its values is white, and when its header announces too many pixels, which is found out before
-    decoding.
+    [H, W, 4] RGBA. `obey_exif` turns it upright by its EXIF data (published data sets were read without).
+    `transparent`: "white" puts it on white, "dropped" ignores alpha, as published, and so shows hidden colours.
+    `shrink` decodes a JPEG of more than 100 megapixels at a smaller size. Without it such a file is refused, which
+    matters where boxes are in pixels. Raises `BadImage` if the image is missing, unreadable, truncated or empty, if its
+    white level is unknown, or if its header announces too many pixels, which is checked before decoding.
     """
     name = str(image) if isinstance(image, str | os.PathLike) else "the image"
     reading.set(name)
@@ -71,7 +70,7 @@ def open_image(
             return _of_array(image, transparent)
         if not isinstance(image, str | os.PathLike | bytes | Image.Image):
             raise _Refused(
-                f"is a {type(image).__name__}; give a path, a file's content as bytes, a Pillow image or an array."
+                f"is a {type(image).__name__}. Give a path, a file's content as bytes, a Pillow image or an array."
             )
         with _without_warnings:
             if isinstance(image, Image.Image):
@@ -89,12 +88,12 @@ def open_image(
         return np.ascontiguousarray(upright(pixels) if upright else pixels)
     except _Refused as error:
         raise BadImage(f"{name}: {error}") from None
-    except Exception as error:  # whatever a decoder raises on broken content: that is no closed list
+    except Exception as error:  # on broken content decoders may raise anything
         raise BadImage(f"{name}: cannot be read as an image ({plain(error)}).") from None
 
 
 class _Refused(Exception):
-    """What is wrong with an image, in a sentence without its name."""
+    """What is wrong with an image, as a sentence without the name."""
 
 
 # A Pillow image is decoded when it is first looked at, and the same one may be given to several threads.
@@ -105,12 +104,12 @@ _SIGNED = 2  # TIFF's word for numbers with a sign
 
 
 def _file(path: str | os.PathLike[str]) -> BinaryIO:
-    """An open file; raises `_Refused` for what is none, such as a pipe, which would be waited for without end."""
+    """An open file. Raises `_Refused` for anything else, such as a pipe, which could block forever."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         if os.path.islink(path):
-            raise _Refused(f"is a link to {os.readlink(path)}, where no file is.") from None
+            raise _Refused(f"is a link to {os.readlink(path)}, which does not exist.") from None
         raise _Refused(
             "no such file; relative paths in an annotation file begin at data.image_root (--image-root)."
         ) from None
@@ -123,7 +122,7 @@ def _file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def _header(file: BinaryIO, shrink: bool) -> Image.Image:
-    """The image with only its header read; raises `_Refused` for other files and for huge images."""
+    """The image with only its header read. Raises `_Refused` for other files and for huge images."""
     start = file.read(START_BYTES)
     file.seek(0)
     kind = image_format(start)
@@ -139,7 +138,9 @@ def _header(file: BinaryIO, shrink: bool) -> Image.Image:
         else:
             header = Image.open(file, formats=[kind])
     except UnidentifiedImageError:
-        raise _Refused(f"cannot be read as an image (it begins as {kind}, but goes on otherwise).") from None
+        raise _Refused(
+            f"cannot be read as an image (it begins like {kind}, but the rest is damaged)."
+        ) from None
     except Image.DecompressionBombError:
         raise _Refused(_REFUSED_SIZE.format(MAX_PIXELS // 1_000_000)) from None
     most = MAX_PIXELS
@@ -160,7 +161,7 @@ def _why_none(start: bytes) -> str:
 
 def _heif(file: BinaryIO) -> Image.Image:
     """A HEIC or HEIF image with only its header read."""
-    from pi_heif import HeifImageFile  # of an extra
+    from pi_heif import HeifImageFile  # needs an extra
 
     header: Image.Image = HeifImageFile(file)
     return header
@@ -180,7 +181,7 @@ def _decoded(header: Image.Image, data: bytes, transparent: Transparent) -> np.n
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if pixels is not None:
             return pixels
-    # Also names the reason when OpenCV gave up.
+    # Pillow also names the reason if OpenCV failed.
     with _header(io.BytesIO(data), shrink=True) as image:
         part = 1
         while image.width * image.height > MAX_PIXELS * part**2:
@@ -191,7 +192,7 @@ def _decoded(header: Image.Image, data: bytes, transparent: Transparent) -> np.n
 
 
 def _is_whole_png(data: bytes) -> bool:
-    """Whether every chunk of a PNG ends within it: for one that doesn't OpenCV takes as much memory as it claims."""
+    """Whether all chunks of a PNG end within the file. OpenCV would allocate whatever size a chunk claims."""
     place = 8
     while (length := int.from_bytes(data[place : place + 4], "big")) <= len(data) - place - 12:
         if data[place + 4 : place + 8] == b"IEND":
@@ -201,11 +202,11 @@ def _is_whole_png(data: bytes) -> bool:
 
 
 def _rgb(image: Image.Image, transparent: Transparent) -> np.ndarray:
-    """Any Pillow image as uint8 [H, W, 3], laid on white or without its alpha."""
+    """Any Pillow image as uint8 [H, W, 3], on white or with alpha ignored."""
     key = image.info.get("transparency")
     if isinstance(image, PngImagePlugin.PngImageFile) and isinstance(key, int) and image.tile:
         scale = {"L;2": 255 // 3, "L;4": 255 // 15}.get(str(image.tile[0].args), 1)
-        image.info["transparency"] = key * scale  # Pillow scales the pixels alone
+        image.info["transparency"] = key * scale  # Pillow scales the pixels, but not this
     image.load()
     if 0 in image.size:
         raise _Refused("is empty.")
@@ -213,7 +214,7 @@ def _rgb(image: Image.Image, transparent: Transparent) -> np.ndarray:
         raise _Refused(_NO_WHITE.format("numbers with a sign"))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return cv2.cvtColor(_eight_bits(image, transparent), cv2.COLOR_GRAY2RGB)
-    if image.mode in ("La", "RGBa"):  # whose colours are dimmed by their alpha
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -225,7 +226,7 @@ def _rgb(image: Image.Image, transparent: Transparent) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image, transparent: Transparent) -> np.ndarray:
-    """A grey image of more than eight bits as uint8 [H, W], scaled; refused where nothing says what is white."""
+    """A grey image of more than 8 bits, scaled to uint8 [H, W]. Refused if its white level is unknown."""
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})  # the tags of a TIFF
     if image.mode == "F":
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
@@ -248,7 +249,7 @@ def _of_array(array: np.ndarray, transparent: Transparent) -> np.ndarray:
     channels = array.shape[2] if array.ndim == 3 else 1 if array.ndim == 2 else 0
     if array.dtype != np.uint8 or channels not in (1, 3, 4) or 0 in array.shape:
         raise _Refused(
-            f"is an array of {array.dtype}, {list(array.shape)}; give uint8 from 0 to 255, [height, width] grey, "
+            f"is an array of {array.dtype}, {list(array.shape)}. Give uint8 from 0 to 255: [height, width] grey, "
             f"[height, width, 3] RGB or [height, width, 4] RGBA."
         )
     if channels == 3:
@@ -259,22 +260,22 @@ def _of_array(array: np.ndarray, transparent: Transparent) -> np.ndarray:
 
 
 def _orientation(header: Image.Image, data: bytes | None = None) -> int:
-    """The EXIF orientation, 1 to 8; 1 = as stored. `data`: the file's content, unless the image is decoded."""
+    """The EXIF orientation, 1 to 8 (1 = as stored). `data`: the file's content, unless the image is decoded."""
     if header.format == "TIFF":  # Pillow has turned it while decoding
         return 1
     if header.format == "PNG" and data is not None and b"eXIf" not in data:
-        return 1  # Pillow would decode the image to be sure of it
+        return 1  # Pillow would decode the image to find it
     try:
         orientation: int = header.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF data say nothing of the image
+    except Exception:  # broken EXIF data do not make the image bad
         return 1
     return orientation
 
 
 class _WithoutWarnings:
-    """Within it Pillow doesn't warn of odd files: it would be noise, or, where warnings are errors, their end.
+    """Silences Pillow's warnings about unusual files, which would be noise, or errors if warnings are errors.
 
-    Warning filters belong to the process: the first thread that enters sets them, the last one out restores them.
+    Warning filters are global: the first thread that enters sets them, and the last that leaves restores them.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The rows of JSON files one by one, so that a long list never exists as Python objects."""
+"""Reads the rows of JSON files one by one, so that a long list is never in memory as Python objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_SPACE = re.compile(r"\S")
 
 
 def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of these keys and values; the standard decoder keeps the last value of a key that is there twice."""
+    """An object of these keys and values. Refuses duplicate keys, of which the standard decoder keeps the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -28,9 +28,9 @@ _DECODER = json.JSONDecoder(object_pairs_hook=distinct)
 
 
 def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
-    """The place and value of each row of a list: the whole file, or what an object has under `key`.
+    """The place and value of each row of a list: the whole file, or the list under `key` of an object.
 
-    Raises `UserError` for anything else, and where the JSON is broken.
+    Raises `UserError` for anything else, and for broken JSON.
     """
     number = 0
     try:
@@ -66,12 +66,12 @@ def json_rows(path: Path, key: str = "") -> Iterator[tuple[str, object]]:
         raise not_utf8(path) from None
     except UserError:
         raise
-    except Exception as error:  # whatever broken content may raise
+    except Exception as error:  # broken content may raise anything
         raise unusable(path, f"row {number + 1}", error) from None
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
-    """The place and value of each line; empty lines are skipped."""
+    """The place and value of each line. Empty lines are skipped."""
     number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -89,7 +89,7 @@ def jsonl_rows(path: Path) -> Iterator[tuple[str, object]]:
         raise not_utf8(path) from None
     except UserError:
         raise
-    except Exception as error:  # whatever broken content may raise
+    except Exception as error:  # broken content may raise anything
         raise unusable(path, f"line {number}", error) from None
 
 
@@ -115,13 +115,13 @@ def _value_of(text: str, position: int, key: str, path: Path) -> int:
 
 
 def _after(text: str, position: int, sign: str, problem: str) -> int:
-    """The place of what follows a sign, which must be there."""
+    """The position after a character that must be there."""
     if text[position : position + 1] != sign:
         raise json.JSONDecodeError(problem, text, position)
     return _skip(text, position + 1)
 
 
 def _skip(text: str, position: int) -> int:
-    """The place of the next character that is not white space."""
+    """The position of the next character that is not white space."""
     found = _NOT_SPACE.search(text, position)
     return found.start() if found else len(text)

@@ -28,7 +28,7 @@ class ProposalSource:
         reading.set(detections)
         try:
             self._boxes = json.loads(detections.read_text("utf-8-sig"))
-        except Exception as error:  # whatever broken content may raise
+        except Exception as error:  # broken content may raise anything
             raise unusable(detections, "data.detections", error) from None
         if not isinstance(self._boxes, dict):
             raise UserError(f'{detections}: expected {{"image number": [[x, y, w, h], …]}}.')
@@ -37,7 +37,7 @@ class ProposalSource:
         return len(self._source)
 
     def record(self, index: int, epoch: int) -> Record:
-        """Row `index` with its image's proposals; the image's number is the last one in its name."""
+        """Row `index` with its image's proposals. The image's number is the last number in its file name."""
         record = self._source.record(index, epoch)
         numbers = re.findall(r"[0-9]+", Path(str(record.image)).stem)
         number = numbers[-1].lstrip("0") or "0" if numbers else ""

@@ -1,4 +1,4 @@
-"""What flows through the data layer: the `Record` of a source, the `Example` drawn from it, the `Batch`."""
+"""The three forms of training data: a source's `Record`, an `Example` drawn from it, and a `Batch`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Box = tuple[float, float, float, float]  # left, top, width, height in pixels
 
 
 def stable_id(text: str) -> int:
-    """A 63-bit number for a text, never negative, the same on every machine and in every run."""
+    """A 63-bit number ≥ 0 for a text, the same on every machine and in every run."""
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) >> 1
 
 
 class Naming(NamedTuple):
-    """A caption that names several things of its image, each once, and the box of each by the words for it."""
+    """A caption that names several things of its image, each once, and the box of each thing by its words."""
 
     caption: str
     things: tuple[tuple[str, Box], ...]
@@ -32,33 +32,31 @@ class Naming(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One image with all its texts, as the source has them: nothing decoded, cleaned or drawn yet.
+    """One image with all its texts, as the source has them: not decoded, not cleaned, nothing chosen at random.
 
-    What follows `origin` belongs to single tasks: a second image and a label (NLVR, entailment), weighted answers
-    to the question that stands in `captions` (VQA), the box of the thing meant (grounding).
+    The fields after `origin` are for single tasks: a second image and a label (NLVR2, entailment), weighted answers to
+    the question in `captions` (VQA), the box of the thing that a phrase means (grounding).
     """
 
     image: Path | np.ndarray  # a file, or uint8 [H, W, 3] RGB
-    captions: tuple[str, ...]  # or the one question, sentence, statement or phrase
-    image_id: (
-        int | None
-    )  # equal for records of one image; None when it is another one's than any other record's
-    caption_ids: tuple[int, ...] | None  # one per caption, equal where the meaning is; None when unknown
-    origin: str  # where the user finds it, such as "captions.json, row 12"
+    captions: tuple[str, ...]  # or a single question, sentence, statement or phrase
+    image_id: int | None  # equal for records of one image; None if no other record has this image
+    caption_ids: tuple[int, ...] | None  # one per caption, equal for equal meanings; None if unknown
+    origin: str  # where the user can find it, such as "captions.json, row 12"
     second_image: Path | np.ndarray | None = None
     label: int | None = None
-    answers: tuple[str, ...] = ()  # as given, repeated where several people gave the same
-    answer_weights: tuple[float, ...] = ()  # of each answer; the same answer's weights add up
-    official: bool = False  # answers are judged letter by letter where all people agree, as VQA v2's are
-    key: str = ""  # the data set's own name of the row: question_id, ref_id, identifier
-    box: Box | None = None  # of what the phrase means
-    proposals: tuple[Box, ...] = ()  # boxes that it may be
-    naming: Naming | None = None  # of the same image, to tell whether the map of a word is of that word
+    answers: tuple[str, ...] = ()  # as given, repeated if several people gave the same
+    answer_weights: tuple[float, ...] = ()  # of each answer; weights of equal answers add up
+    official: bool = False  # answers are judged as by VQA v2: letter by letter if all people agree
+    key: str = ""  # the data set's own id of the row: question_id, ref_id, identifier
+    box: Box | None = None  # of the thing that the phrase means
+    proposals: tuple[Box, ...] = ()  # candidates for this box
+    naming: Naming | None = None  # of the same image, to check the maps of single words
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row or file that a source has and does not use, and why."""
+    """A row or file that a source does not use, and why."""
 
     origin: str
     reason: str
@@ -70,9 +68,9 @@ class Example:
 
     pixels: np.ndarray  # uint8 [3, S, S]
     ids: np.ndarray  # int64 [l], begins with [CLS]
-    masked_ids: np.ndarray  # int64 [l], `ids` with some tokens hidden
-    mlm_mask: np.ndarray  # bool [l], True where the token is to be predicted
-    image_id: int  # negative, and no other record's, when the data give none
+    masked_ids: np.ndarray  # int64 [l], `ids` with some tokens masked
+    mlm_mask: np.ndarray  # bool [l], True for tokens to predict
+    image_id: int  # negative and unique if the data give none
     caption_id: int  # equal for captions that say the same
     index: int  # of the record in its source
     second_pixels: np.ndarray | None = None
@@ -83,7 +81,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as tensors; captions are padded to the longest one.
+    """Examples as tensors. Captions are padded to the longest one.
 
     Tensors that only some tasks have are None for the others. Pixels come as uint8; a model takes them `normalised`.
     """
@@ -119,7 +117,7 @@ class Batch:
         return replace(self, pixels=normalised(self.pixels, mean, std), second_pixels=second)
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory that a GPU can copy from while other work goes on."""
+        """The same batch in pinned memory, from which a GPU can copy in the background."""
         return replace(self, **{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
@@ -128,13 +126,13 @@ class Batch:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def split(self, rows: int) -> list[Batch]:
-        """The batch cut into parts of so many rows; the last one may have fewer."""
+        """The batch in parts of so many rows. The last part may have fewer."""
         if rows >= len(self):
-            return [self]  # whose memory may be pinned
+            return [self]  # unchanged, since its memory may be pinned
         return [self.slice(start, start + rows) for start in range(0, len(self), rows)]
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Rows `start` to `stop` (exclusive) as a batch of their own; texts keep their padded length."""
+        """Rows `start` to `stop` (exclusive) as a batch. Texts keep their padded length."""
         length = self.ids.shape[1]
         start, stop, _ = slice(start, stop).indices(len(self))
         masked = (self.mlm_positions >= start * length) & (self.mlm_positions < stop * length)

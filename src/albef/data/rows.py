@@ -1,4 +1,4 @@
-"""What a row of each task's annotation file must hold, in the published formats, checked and made uniform."""
+"""Checks the rows of annotation files, in the published format of each task, and makes them uniform."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from albef.data.text_files import quoted
 
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 NLVR_LABELS = ("False", "True")
-MAX_PIXELS = 1e9  # that a box may reach: far beyond every image, and a number that can be computed with
-VQA_WEIGHT, VG_WEIGHT = 1.0, 0.5  # of all answers to a question together
+MAX_PIXELS = 1e9  # largest coordinate of a box: far beyond every image, but still safe to compute with
+VQA_WEIGHT, VG_WEIGHT = 1.0, 0.5  # total weight of the answers to a question
 
-# The columns of every task; what a task does not have is null there.
+# The columns of all tasks. Columns that a task does not use are null.
 SCHEMA = pa.schema(
     [
         ("place", pa.large_string()),
@@ -39,15 +39,17 @@ Columns = dict[str, Any]
 
 
 class Judged(NamedTuple):
-    """What a row is judged by (and a question learnt from), though it is a row without it."""
+    """The key that a row is evaluated by (and that VQA also learns from). Rows without it are valid too."""
 
     key: str
     column: str
     rows: str  # what the rows are, in messages
-    learnt: bool = False  # training needs it, and asking doesn't; else it is the other way round
+    learnt: bool = (
+        False  # True: training needs it, predicting does not. False: evaluation needs it, training does not
+    )
 
 
-# What other tools call it, where the names are not alike.
+# Other tools' names for these keys.
 OTHER_NAMES = {
     "image": ("filepath", "file_name", "filename", "path", "img"),
     "images": ("image", "left"),
@@ -58,10 +60,13 @@ OTHER_NAMES = {
     "label": ("gold_label", "answer"),
     "box": ("bbox",),
 }
-IDS = {"image_id", "question_id", "ref_id"}  # never meant for another key, however alike
-LONGEST_KEY = 60  # characters that keys are compared by
+IDS = {"image_id", "question_id", "ref_id"}  # never suggested for another missing key
+LONGEST_KEY = 60  # keys are compared by so many characters
 
-OFFICIAL_DATASET, OFFICIAL_PEOPLE = "vqa", 10  # whom VQA v2's official evaluation asks
+OFFICIAL_DATASET, OFFICIAL_PEOPLE = (
+    "vqa",
+    10,
+)  # the data set and number of people of VQA v2's official evaluation
 
 
 def pair_row(row: dict[str, Any], where: str) -> Columns:
@@ -77,7 +82,8 @@ def pair_row(row: dict[str, Any], where: str) -> Columns:
 def vqa_row(row: dict[str, Any], where: str) -> Columns:
     """A question: {"image", "question", "answer": text or list of texts (none in a test set), "question_id"}.
 
-    Answers of "dataset": "vg" weigh half, as published. Ten of "dataset": "vqa" are judged as officially.
+    Answers with "dataset": "vg" have half the weight, as published. Ten answers with "dataset": "vqa" are judged by the
+    official rule.
     """
     answers = [] if row.get("answer") is None else texts_at(row, "answer", where)
     if not any(answer.strip() for answer in answers):
@@ -122,10 +128,10 @@ def nlvr_row(row: dict[str, Any], where: str) -> Columns:
 def grounding_row(row: dict[str, Any], where: str) -> Columns:
     """A phrase for a thing in an image: {"image", "text", "ref_id", "box": [left, top, width, height]}.
 
-    The last two are for evaluation. Phrases of one image are positives of it, as published.
+    "ref_id" and "box" are for evaluation. All phrases of an image are its positives, as published.
     """
     box = row.get("box")
-    if box == "":  # as tables have it where there is none
+    if box == "":  # an empty cell of a table
         box = None
     if box is not None and not is_box(box):
         raise UserError(f'{where}: "box" must be [left, top, width, height] in pixels.')
@@ -138,23 +144,23 @@ def grounding_row(row: dict[str, Any], where: str) -> Columns:
 
 
 def is_box(box: object) -> bool:
-    """Whether a value is a box as files have it, [left, top, width, height], of a size above 0."""
+    """Whether a value is a box [left, top, width, height] with a size above 0."""
     return isinstance(box, list) and len(box) == 4 and are_pixels(box) and min(box[2:]) > 0
 
 
 def are_pixels(sides: list[object]) -> bool:
-    """Whether all are numbers that pixels can be counted by: none of them infinite, or none at all (NaN)."""
+    """Whether all are finite numbers of pixels, without NaN."""
     return all(type(side) in (int, float) and -MAX_PIXELS <= side <= MAX_PIXELS for side in sides)  # type: ignore[operator]
 
 
 class Rows(NamedTuple):
-    """A task's rows: how one is read, and what else holds all that they hold."""
+    """How a task's rows are read, and which other sources have the same content."""
 
     read: Callable[[dict[str, Any], str], Columns]
-    required: tuple[str, ...]  # the keys without which a row is none of the task's
+    required: tuple[str, ...]  # keys that every row of the task must have
     judged: Judged | None = None
-    folder: bool = False  # a folder of images with a .txt beside each has all of it
-    scenes: bool = False  # the scenes of pictograms with their captions have
+    folder: bool = False  # a folder of images with a .txt beside each will do too
+    scenes: bool = False  # the plain scenes of pictograms will do too
 
 
 PAIRS = Rows(pair_row, ("image", "caption"), folder=True, scenes=True)
@@ -170,7 +176,7 @@ ROWS: dict[TaskName, Rows] = {
 
 
 def columns(row: object, task: TaskName, where: str) -> Columns:
-    """The row as `SCHEMA` has it; raises `UserError` when it is none of that task's."""
+    """The row in the columns of `SCHEMA`. Raises `UserError` if it is not a row of that task."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with keys and values, found {kind(row)}.")
     return dict.fromkeys(NAMES) | ROWS[task].read(row, where)
@@ -185,7 +191,7 @@ def text_at(row: dict[str, Any], key: str, where: str) -> str:
 
 
 def texts_at(row: dict[str, Any], key: str, where: str) -> list[str]:
-    """The texts under a key; a single one need not be a list."""
+    """The texts under a key. A single text need not be a list."""
     require_key(row, key, where)
     texts = [row[key]] if isinstance(row[key], str) else row[key]
     if not isinstance(texts, list):
@@ -199,9 +205,9 @@ def texts_at(row: dict[str, Any], key: str, where: str) -> list[str]:
 
 
 def name_at(row: dict[str, Any], key: str, where: str) -> str:
-    """The data set's own name of something, a text or a number; empty if there is none.
+    """The data set's own id of something, a text or a number. Empty if there is none.
 
-    A table with gaps makes a number a decimal one and a gap a number that is none: 7.0 is "7", and NaN is a gap.
+    In tables with gaps, tools turn numbers into decimals and gaps into NaN: so 7.0 is "7", and NaN is a gap.
     """
     value = row.get(key)
     if isinstance(value, float):
@@ -222,7 +228,7 @@ def label_at(row: dict[str, Any], labels: tuple[str, ...], where: str) -> int:
 
 
 def require_key(keys: Iterable[str], key: str, where: str) -> None:
-    """Raises `UserError`, with the nearest key that is there, when one is missing."""
+    """Raises `UserError` if a key is missing, and names the most similar key that is there."""
     if key not in keys:
         near = nearest(keys, key)
         names = ", ".join(quoted(name)[1:-1] for name in list(keys)[:10])
@@ -231,7 +237,7 @@ def require_key(keys: Iterable[str], key: str, where: str) -> None:
 
 
 def nearest(keys: Iterable[str], key: str) -> str:
-    """The key that was probably meant for one that is missing; empty if none is like it."""
+    """The key that was probably meant for a missing one. Empty if none is similar."""
     found = [str(name) for name in keys if name not in IDS and name != key]
     alike = difflib.get_close_matches(key, [name[:LONGEST_KEY] for name in found], n=1, cutoff=0.5)
     other = [name for name in OTHER_NAMES.get(key, ()) if name in found]

@@ -1,4 +1,4 @@
-"""Where records come from: annotation files, folders of images with texts, the embedded pictograms."""
+"""Sources of records: annotation files, folders of images with texts, and the embedded pictograms."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from albef.data.rows import ROWS
 
 
 class Source(Protocol):
-    """Records by number; the same (index, epoch) gives the same record in every process."""
+    """Records by number. The same (index, epoch) gives the same record in every process."""
 
-    couple: int  # 2 when records 2k and 2k + 1 belong side by side in a batch, else 1
-    notes: Sequence[str] = ()  # what is not used of the data or looks like a mistake in them, in sentences
+    couple: int  # 2 if records 2k and 2k + 1 belong side by side in a batch, else 1
+    notes: Sequence[
+        str
+    ] = ()  # sentences about parts of the data that are not used, or that look like mistakes
     left_out: Sequence[LeftOut] = ()
 
     def __len__(self) -> int: ...
@@ -32,9 +34,8 @@ def open_source(
 ) -> Source:
     """The records that `config.source` names, as the task reads them.
 
-    "pictograms" is drawn from (split, seed), `image_size` pixels a side; anything else is a file or a folder
-    of the user's, which is one split by itself. Raises `UserError` when there is nothing usable, and for data that the
-    task can't learn from.
+    "pictograms" is generated from (split, seed), with `image_size` pixels a side. Anything else is a file or folder of
+    the user, which is a single split. Raises `UserError` if nothing is usable, and for data that do not suit the task.
     """
     if is_drawn(config.source):
         check_pictograms(config.source, split, task)
@@ -45,26 +46,26 @@ def open_source(
     if os.path.isdir(path):
         if not ROWS[task].folder:
             raise UserError(
-                f"{path}: a folder of images has captions alone; task {task} needs an annotation file ({ENDINGS})."
+                f"{path}: a folder of images only has captions, but task {task} needs an annotation file ({ENDINGS})."
             )
         return FolderSource(path)
     if not os.path.isfile(path):
         raise UserError(
-            f'{path}: no such file or folder; data.source is "pictograms", an annotation file '
+            f'{path}: no such file or folder. data.source can be "pictograms", an annotation file '
             f"({ENDINGS}) or a folder of images with a .txt beside each."
         )
-    # A question without an answer teaches nothing, but can be answered; a phrase without a box is the other way round.
+    # Training cannot use a question without an answer, but prediction can. For a phrase without a box it is the reverse.
     judged = ROWS[task].judged
     only_judged = judged is None or judged.learnt is (split == "train")
     source = AnnotationSource(path, config.image_root, task, config.strip_prefix, only_judged)
     if (
         judged and judged.key == "box" and config.detections and split != "train"
-    ):  # training looks at no boxes
+    ):  # training does not use boxes
         return ProposalSource(source, Path(os.path.expanduser(config.detections)))
     return source
 
 
-# Splits that questions (VQA) and statements (NLVR2) about pictograms can't have, and why.
+# Splits that questions (VQA) and statements (NLVR2) about pictograms cannot have, and why.
 WITHOUT = {
     "unseen_pair": "in which things never are alone and some are never shown",
     "unseen_template": "which words captions as training never does; its texts have no other wordings",
@@ -72,7 +73,7 @@ WITHOUT = {
 
 
 def check_pictograms(source: str, split: str, task: TaskName) -> None:
-    """Raises `UserError` for a split that there isn't, and for pictograms of another task."""
+    """Raises `UserError` for an unknown split, and for pictograms of another task."""
     # Imported here: users of their own data need not load the drawings.
     from albef.data.pictograms.scenes import SPLITS
 
@@ -80,7 +81,7 @@ def check_pictograms(source: str, split: str, task: TaskName) -> None:
         raise UserError(f"pictograms has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     boxes = (
         task == "grounding" and split != "train"
-    )  # to evaluate with, which the scenes of other tasks have not
+    )  # evaluation needs fields that scenes of other tasks lack
     if (boxes or not ROWS[task].scenes) and source != f"pictograms:{task}":
         raise UserError(f"data.source {source!r} is not for task {task}: set data.source=pictograms:{task}.")
     if split in WITHOUT and source in ("pictograms:vqa", "pictograms:nlvr"):
@@ -91,7 +92,7 @@ def check_pictograms(source: str, split: str, task: TaskName) -> None:
 
 
 class PictogramSource(Source):
-    """The embedded scenes: new images in every epoch, often in couples that differ in one thing."""
+    """The embedded scenes: new images in every epoch, often in twins that differ in one thing."""
 
     couple = 2
 

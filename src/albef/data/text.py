@@ -1,4 +1,7 @@
-"""Captions to token ids: the published cleaning, a WordPiece tokenizer that text cannot trick, masking."""
+"""Captions → token ids: the published cleaning, a WordPiece tokenizer, and masking for MLM.
+
+Special tokens in a text are read as plain text.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from albef.writing import write_whole
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# English words that a caption may have whatever is in its image. Words of place and number are not among them.
+# English words that say nothing about an image. Words of place and number are not among them.
 FILLERS = (
     "a an the this that these those some and or but as of on in at to for from by with it its is are be was were has "
-    "have there here i you we they he she his her their can could will would very picture photo image drawing see seen "
-    "look show"
+    "have there here i you we they he she his her their can could will would very picture photo image drawing see "
+    "seen look show"
 )
 
 _PUNCTUATION = str.maketrans({**dict.fromkeys(",.'!?\"()*#:;~", None), "-": " ", "/": " "})
@@ -28,30 +31,30 @@ _SPACES = re.compile(r"\s{2,}")
 
 
 def clean_caption(text: str, max_words: int) -> str:
-    """The caption in lower case, without punctuation, single-spaced, cut to `max_words`; as published."""
+    """The caption in lower case, without punctuation, single-spaced, cut to `max_words`, as published."""
     text = text.lower().translate(_PUNCTUATION).replace("<person>", "person")
     text = _SPACES.sub(" ", text).rstrip("\n").strip(" ")
     return " ".join(text.split(" ")[:max_words])
 
 
 def clean_question(text: str, max_words: int) -> str:
-    """The question in lower case and without punctuation, cut to `max_words`; spacing stays, as published."""
+    """The question in lower case, without punctuation, cut to `max_words`, with its spacing, as published."""
     return " ".join(text.lower().translate(_PUNCTUATION).rstrip(" ").split(" ")[:max_words])
 
 
 class Tokenizer:
-    """WordPiece over lower-cased, accent-free words, as BERT's; a sequence is `[CLS] tokens`.
+    """BERT's WordPiece over lower-cased words without accents. A sequence is `[CLS] tokens`.
 
-    Special tokens come from the code alone: "[MASK]" in a text is a bracket, a word and a bracket.
+    Only code adds special tokens: "[MASK]" in a text is a bracket, a word and a bracket.
     """
 
     def __init__(self, wordpiece: tokenizers.Tokenizer) -> None:
         wordpiece.no_padding()
         wordpiece.no_truncation()
-        wordpiece.encode_special_tokens = True  # a text that spells one is taken apart like any other
+        wordpiece.encode_special_tokens = True  # so that a text cannot contain a special token
         self._wordpiece = wordpiece
         vocab = wordpiece.get_vocab(with_added_tokens=True)
-        self.vocab_size = len(vocab)  # special tokens included; every id is below it
+        self.vocab_size = len(vocab)  # with special tokens; all ids are below it
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             vocab[token] for token in SPECIALS
         )
@@ -62,13 +65,13 @@ class Tokenizer:
 
     @classmethod
     def bert(cls) -> Tokenizer:
-        """The bert-base-uncased vocabulary, 30,522 pieces."""
+        """The tokenizer of bert-base-uncased, with 30,522 tokens."""
         text = (resources.files("albef.data") / "bert-base-uncased-vocab.txt").read_text("utf-8")
         return cls(_wordpiece({piece: number for number, piece in enumerate(text.split("\n")[:-1])}))
 
     @classmethod
     def of_vocabulary(cls, file: Path) -> Tokenizer:
-        """BERT's pipeline over the pieces of a `vocab.txt`, one a line; raises `UserError` if it lacks special ones."""
+        """BERT's tokenizer with the tokens of a `vocab.txt`, one a line. Raises `UserError` if one is missing."""
         try:
             pieces = file.read_text("utf-8").removesuffix("\n").split("\n")
         except UnicodeDecodeError:
@@ -80,13 +83,13 @@ class Tokenizer:
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int) -> Tokenizer:
-        """A vocabulary of at most `vocab_size` pieces made for these captions; the same for the same ones."""
+        """A tokenizer of at most `vocab_size` tokens trained on these captions. Equal captions give an equal one."""
         untrained = _wordpiece({UNK: 0})
         captions = list(captions)
         normalise, split = untrained.normalizer.normalize_str, untrained.pre_tokenizer.pre_tokenize_str
         words = {word for caption in captions for word, _ in split(normalise(caption))}
-        # The trainer numbers inner letters in the order of a hash table, which differs from run to run, and
-        # breaks ties by number. Declared beforehand, they have their places.
+        # The trainer numbers letters in hash order, which differs between runs, and breaks ties by number. Declaring
+        # them beforehand fixes their numbers.
         inner = sorted({f"##{letter}" for word in words for letter in word[1:]})
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size, min_frequency=1, show_progress=False, special_tokens=[*SPECIALS, *inner]
@@ -96,7 +99,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, file: Path) -> Tokenizer:
-        """The tokenizer saved in a `tokenizer.json`; raises `UserError` when it is missing or unfit."""
+        """The tokenizer of a `tokenizer.json`. Raises `UserError` if it is missing or does not suit."""
         try:
             text = file.read_text("utf-8")
         except FileNotFoundError:
@@ -115,7 +118,7 @@ class Tokenizer:
     def save(self, file: Path, append_sep: bool = False) -> None:
         """Writes the tokenizer as `tokenizer.json`, which other libraries read too.
 
-        They then close a text as the model's `append_sep` says, which `encode` here is told.
+        The file also says whether a text ends in [SEP] (the model's `append_sep`). Here `encode` is told.
         """
         copy = tokenizers.Tokenizer.from_str(self._wordpiece.to_str())
         copy.post_processor = tokenizers.processors.TemplateProcessing(
@@ -125,16 +128,14 @@ class Tokenizer:
         write_whole(file, copy.to_str(pretty=True))
 
     def encode(self, text: str, max_tokens: int, append_sep: bool) -> np.ndarray:
-        """Ids, int64 [l], of `[CLS] tokens` or `[CLS] tokens [SEP]`, tokens cut so that l ≤ `max_tokens`."""
-        readable = text.encode("utf-8", "replace").decode(
-            "utf-8"
-        )  # the odd bytes of a file name are no letters
+        """Ids, int64 [l], of `[CLS] tokens` or `[CLS] tokens [SEP]`, cut so that l ≤ `max_tokens`."""
+        readable = text.encode("utf-8", "replace").decode("utf-8")  # bytes of a file name that are not UTF-8
         tokens = self._wordpiece.encode(readable, add_special_tokens=False).ids
         end = [self.sep_id] if append_sep else []
         return np.array([self.cls_id, *tokens[: max_tokens - 1 - len(end)], *end], dtype=np.int64)
 
     def words(self, text: str, max_tokens: int, append_sep: bool) -> list[tuple[str, list[int]]]:
-        """The words of the text as it spells them, each with the places of its pieces in what `encode` gives."""
+        """The words of the text as written, each with the positions of its tokens in the result of `encode`."""
         encoded = self._wordpiece.encode(text, add_special_tokens=False)
         found: dict[int | None, tuple[int, list[int]]] = {}
         kept = encoded.word_ids[: max_tokens - 1 - append_sep]
@@ -145,11 +146,11 @@ class Tokenizer:
         ]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of the ids, special tokens left out."""
+        """The text of the ids, without special tokens."""
         return self._wordpiece.decode([int(number) for number in ids], skip_special_tokens=True)
 
     def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
-        """The piece of each id, special tokens included."""
+        """The token of each id, special tokens included."""
         return [self._wordpiece.id_to_token(int(number)) or UNK for number in ids]
 
 
@@ -158,7 +159,7 @@ def _from_json(text: str) -> Tokenizer:
 
 
 def _wordpiece(vocab: dict[str, int]) -> tokenizers.Tokenizer:
-    """BERT's uncased pipeline over a vocabulary."""
+    """BERT's uncased tokenizer for a vocabulary."""
     wordpiece = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=UNK, max_input_chars_per_word=100))
     wordpiece.normalizer = normalizers.BertNormalizer()
     wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -175,11 +176,11 @@ def mask_tokens(
     rng: np.random.Generator,
     content_only: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A masked copy of the ids, int64 [l], and where tokens are to be predicted, bool [l].
+    """A masked copy of the ids, int64 [l], and a mask of the tokens to predict, bool [l].
 
-    Every token is chosen with `probability`, but never [CLS], [SEP] or padding. Of the chosen, 80 % become
-    [MASK], 10 % a random piece of the vocabulary, 10 % stay, as in BERT. With `content_only` no filler is chosen, and of
-    the others one at least (Bitton et al., 2021).
+    Every token is chosen with `probability`, except [CLS], [SEP] and padding. Of the chosen tokens, 80 % become [MASK],
+    10 % a random token, and 10 % stay, as in BERT. With `content_only`, filler words are never chosen, and at least one
+    other token is (Bitton et al., 2021).
     """
     draws = rng.random((3, len(ids)))
     words = (ids != tokenizer.cls_id) & (ids != tokenizer.sep_id) & (ids != tokenizer.pad_id)

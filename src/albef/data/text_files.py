@@ -1,4 +1,4 @@
-"""Text files as UTF-8, and what a file is that is no such text."""
+"""Reads UTF-8 text files, and says what a file is if it is not one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from albef.errors import UserError, printable
 from albef.manifest import plain
 
-LONGEST_QUOTED = 60  # characters of what stands in a file, in messages
-# How files begin that are given in place of a text.
+LONGEST_QUOTED = 60  # characters of a file's content in messages
+# First bytes of files that are given by mistake instead of a text.
 OTHER_FILES = {
     b"\x1f\x8b": "compressed (gzip): unpack it",
     b"\x28\xb5\x2f\xfd": "compressed (zstd): unpack it",
@@ -22,7 +22,7 @@ OTHER_FILES = {
 
 
 def not_utf8(path: Path) -> UserError:
-    """What to say of a file that can't be decoded: what it is, or the first line that is not UTF-8."""
+    """The error for a file that cannot be decoded: what it is, or the first line that is not UTF-8."""
     with path.open("rb") as file:
         head = file.read(8)
         for beginning, what in OTHER_FILES.items():
@@ -40,12 +40,12 @@ def not_utf8(path: Path) -> UserError:
 
 
 def unusable(path: Path, place: str, error: Exception) -> UserError:
-    """What to say of content that a parser has no sentence for, such as a number of thousands of digits."""
+    """The error for content that a parser cannot describe, such as a number with thousands of digits."""
     if isinstance(error, OSError):
         return UserError(f"{path}: cannot be read ({error.strerror}).")
     return UserError(f"{path}, {place}: cannot be read ({plain(error).partition(':')[0]}); correct it.")
 
 
 def quoted(text: object) -> str:
-    """The beginning of a text in quotation marks on one line, with what can't be seen written as escapes."""
+    """The beginning of a text, quoted, on one line, with invisible characters as escapes."""
     return f'"{printable(str(text)[:LONGEST_QUOTED])}"'

@@ -86,7 +86,7 @@ def _squeezed(image: np.ndarray, size: int) -> np.ndarray:
     # Only INTER_AREA averages over the pixels it drops.
     if max(image.shape[:2]) > 2 * size:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    # OpenCV is a third faster with the same means of floats; of large images they would take much memory.
+    # With floats OpenCV computes the same means a third faster, but large images would take much memory.
     means = cv2.resize(image.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
     return cv2.convertScaleAbs(means)
 
@@ -118,7 +118,7 @@ def _randaugment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _autocontrast(image: np.ndarray, sign: int) -> np.ndarray:
     """Each channel stretched to 0–255."""
-    channels = cv2.split(image)  # NumPy reduces whole channels much faster than interleaved ones
+    channels = cv2.split(image)  # NumPy is much faster on separate channels than on interleaved ones
     low, high = (np.array([reduce(one) for one in channels], np.float64) for reduce in (np.min, np.max))
     scale = np.where(high > low, 255 / np.maximum(high - low, 1), 1.0)
     low = np.where(high > low, low, 0.0)
@@ -141,7 +141,7 @@ def _brighten(image: np.ndarray, sign: int) -> np.ndarray:
 
 
 def _sharpen(image: np.ndarray, sign: int) -> np.ndarray:
-    """Away from the smoothed image; the outermost pixels stay."""
+    """The image moved away from its smoothed version. The outermost pixels stay."""
     smooth = cv2.filter2D(image, -1, np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13)
     sharp = image.copy()
     sharp[1:-1, 1:-1] = cv2.addWeighted(image, _ENHANCE, smooth, 1 - _ENHANCE, 0)[1:-1, 1:-1]

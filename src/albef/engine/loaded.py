@@ -240,7 +240,7 @@ class LoadedModel:
         empty = [text for text in texts if not self.prepare.cleaned(text)]
         if empty:
             warnings.warn(
-                f"{len(empty)} of {len(texts)} texts have no words, such as {empty[0]!r}: results for them mean nothing.",
+                f"{len(empty)} of {len(texts)} texts have no words, such as {empty[0]!r}: their results mean nothing.",
                 stacklevel=3,
             )
 

@@ -1,4 +1,4 @@
-"""What each task is measured by, one line a task, and the figures of a model on splits or on own data."""
+"""How each task is measured (one line a task), and the figures of a model on splits or on own data."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What is to be measured, and how."""
+    """What to measure, and how."""
 
     task: TaskName
-    asking: Asking  # of questions; its `k` is also how many candidates matching re-ranks
-    layer: int | None = None  # of the maps of grounding
+    asking: Asking  # for questions; its `k` is also the number of candidates that ITM re-ranks
+    layer: int | None = None  # fusion layer of the maps for grounding
     blind_alone: bool = False
-    results: Path | None = None  # where the answers to questions are written to
+    results: Path | None = None  # file for the answers to questions
 
 
-# The figures of a source; with True every image is replaced by another one's, the blind control.
+# Computes the figures of a source. With True every image is replaced by another one: the blind control.
 Judge = Callable[[Engine, Source, str, Asked, bool], Iterator[Metric]]
 
 
@@ -52,17 +52,17 @@ def nlvr(engine: Engine, source: Source, name: str, asked: Asked, shuffled: bool
 
 
 def grounding(engine: Engine, source: Source, name: str, asked: Asked, shuffled: bool) -> Iterator[Metric]:
-    """Whether maps and boxes lie where they should."""
+    """Accuracy of maps and boxes."""
     return evaluate_grounding(engine, source, name, asked.layer, shuffled)
 
 
 class Measured(NamedTuple):
     """How a task is measured."""
 
-    head: str  # what a model must have to be asked
-    judge: Judge | None = None  # None: by recall, or in another task
+    head: str  # the head that a model needs
+    judge: Judge | None = None  # None: measured by recall, or in another task
     by_recall: bool = False
-    in_task: TaskName | None = None  # the task that it prepares for, in which it is measured
+    in_task: TaskName | None = None  # the task that it prepares for, and that is measured instead
 
 
 MEASURED: dict[TaskName, Measured] = {
@@ -83,8 +83,8 @@ def evaluate_on(
     measured = MEASURED[asked.task]
     if measured.head not in engine.model.heads:
         raise UserError(
-            f"This model was trained for {engine.trained_for}, not for {asked.task}: "
-            f"leave --task out, or choose a model with that head."
+            f"This model was trained for {engine.trained_for}, not for {asked.task}. "
+            f"Leave --task out, or choose a model with that head."
         )
     if data.source == "pictograms" and measured.by_recall:
         found = evaluate_pictograms(engine, splits, seed, data.count, data.num_nouns, asked.asking.k)
@@ -103,7 +103,7 @@ def evaluate_on(
 
 
 def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> dict[str, float]:
-    """The task's figures on a source, and under "blind" what is left of them when every image is another one's."""
+    """The task's figures on a source, and under "blind" the same figures with every image replaced by another one."""
     measured = MEASURED[asked.task]
     if measured.by_recall:
         return chosen(evaluate_pairs(engine, source, asked.asking.k, name), asked)
@@ -117,12 +117,12 @@ def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> di
 
 
 def chosen(metrics: Iterator[Metric], asked: Asked) -> dict[str, float]:
-    """The figures that were asked for, of those that come with their blind control."""
+    """The task's figures, with or without the blind control, as asked for."""
     return {name: value for name, value in metrics if not asked.blind_alone or "/blind/" in name}
 
 
 def task_of(engine: Engine) -> TaskName:
-    """The task that a model was trained for, by its heads where it does not say."""
+    """The task that a model was trained for. If it does not say, its heads tell."""
     if engine.trained is not None:
         return engine.trained.task
     heads = engine.model.heads
@@ -131,10 +131,10 @@ def task_of(engine: Engine) -> TaskName:
 
 
 def protocol_of(engine: Engine, task: TaskName, data: str) -> Protocol | None:
-    """The protocol that the figures of retrieval belong to; None for other tasks."""
+    """The protocol that figures of retrieval belong to. None for other tasks."""
     return protocol(engine.trained, data) if MEASURED[task].by_recall else None
 
 
 def facts_of(found: Protocol | None) -> dict[str, str]:
-    """What `metrics.json` says of the protocol."""
+    """The protocol as entries of `metrics.json`."""
     return {"protocol": found.name, "protocol_in_words": found.sentence} if found else {}

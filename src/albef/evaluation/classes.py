@@ -55,8 +55,8 @@ def evaluate_entailment(
 def evaluate_nlvr(engine: Engine, source: Source, name: str, shuffled: bool = False) -> Iterator[Metric]:
     """ "{name}/accuracy" and "{name}/consistency" with intervals.
 
-    Consistency is the share of statements of which all pairs of images are judged rightly. As in the official
-    evaluation a key is split-set-pair-sentence, and names the statement without its third part.
+    Consistency is the share of statements that are judged right for all their image pairs. As in the official
+    evaluation, a key is split-set-pair-sentence, and a statement is the key without its third part.
     """
     found, bad = of_all(lambda bad: judge_classes(engine, source, NLVR_LABELS, shuffled, bad))
     yield from judged_metrics(name, found, bad)
@@ -66,7 +66,7 @@ def evaluate_nlvr(engine: Engine, source: Source, name: str, shuffled: bool = Fa
 
 
 def consistencies(keys: Sequence[str], found: Sequence[Judged]) -> tuple[np.ndarray, list[int]]:
-    """1 for each statement whose pairs are all judged rightly, else 0; and the cluster of each."""
+    """1 for each statement that is right for all its pairs, else 0, and the cluster of each statement."""
     pairs: dict[str, list[Judged]] = defaultdict(list)
     for key, one in zip(keys, found, strict=True):
         parts = key.split("-")

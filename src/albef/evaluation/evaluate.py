@@ -1,4 +1,4 @@
-"""What a model reaches: recalls and foil accuracies, by contrast, by matching and by both."""
+"""Measures a model for images and texts: recall and foil accuracy by ITC, by ITM and by their sum."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from albef.evaluation.ranking import (
 from albef.ranker import combined
 from albef.writing import write_json
 
-SCORES = ("itc", "itm", "sum")  # contrast; matching of the best by contrast; both added
+SCORES = ("itc", "itm", "sum")  # ITC; ITM for the best by ITC; the sum of both
 FOILS = ("noun", "count", "size", "background", "location", "relation")
 RECALLS = (1, 5, 10)
 
@@ -35,10 +35,10 @@ Metric = tuple[str, float]
 def evaluate_pictograms(
     engine: Engine, splits: Iterable[str], seed: int, count: int, num_nouns: int, top_k: int
 ) -> Iterator[Metric]:
-    """Names such as "test/itm/t2i_r1" with values in 0–1, for a gallery of each split drawn from `seed`.
+    """Figures such as "test/itm/t2i_r1" with values 0–1, for a gallery of each split, drawn from `seed`.
 
-    Recalls by identity, since each caption is true of its own scene only, and accuracies of preferring it to
-    its foils (chance 0.5). Beside each stand the ends of its 95 % interval, "…_low" and "…_high".
+    Recall counts a caption's own scene alone as right, since the caption is true of no other. Foil accuracy is how often
+    the caption beats its foil (chance 0.5). "…_low" and "…_high" are the ends of the 95 % interval.
     """
     # Imported here: users of their own data need not load the drawings.
     from albef.data.pictograms.gallery import foils, gallery
@@ -72,11 +72,11 @@ def evaluate_pictograms(
 
 
 def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data") -> Iterator[Metric]:
-    """Names such as "data/itm/t2i_r1" with values in 0–1, for the images and captions of a source.
+    """Figures such as "data/itm/t2i_r1" with values 0–1, for the images and captions of a source.
 
-    A caption belongs to its own image alone, though it may describe others; rows with the same image id are
-    one image. "data/pictures", "data/captions" and "data/skipped" (unreadable images) are numbers of
-    things. Raises `UserError` when nothing is left.
+    A caption belongs to its own image alone, though it may describe others. Rows with the same image id are one image.
+    "data/pictures", "data/captions" and "data/skipped" (unreadable images) are counts. Raises `UserError` if nothing is
+    left.
     """
     images: list[ImageInput] = []
     captions: list[list[str]] = []
@@ -120,17 +120,16 @@ def recalls(
     top_k: int,
     seed: int,
 ) -> Iterator[Metric]:
-    """R@1, R@5, R@10 in both directions and their mean by every score; `of_image`, `of_text` say what is right.
+    """R@1, R@5 and R@10 in both directions and their mean, by every score. `of_image` and `of_text` tell what is right.
 
-    `features` are those of the images and of the texts. Images without a text are candidates, but no queries.
-    Under "{split}/blind" stands what is left when each image is replaced by another one's: about chance, 1 of the
-    gallery's size.
+    `features` are those of the images and of the texts. Images without a text are candidates, but not queries.
+    "{split}/blind" has the same figures with each image replaced by another one. They are about chance.
     """
     of_images, of_texts = features
     for_images, for_texts = None, None
     if engine.can_match:
         for_images, for_texts = rerank(engine, images, texts, of_images, of_texts, top_k)
-    # Replacing every image leaves the scores as they are: what is right moves to another row.
+    # Replacing images does not change the scores, only which row is right.
     moves = {split: 0, f"{split}/blind": len(images) // 2} if len(images) > 1 else {split: 0}
     for name, move in moves.items():
         moved = [(row + move) % len(images) for row in of_text]
@@ -150,9 +149,9 @@ def recalls(
 def recall_metrics(
     name: str, found: Mapping[str, tuple[np.ndarray, Sequence[int]]], seed: int
 ) -> Iterator[Metric]:
-    """R@1, R@5 and R@10 in each direction, and "{name}/r_mean", the mean of them all, with intervals.
+    """R@1, R@5 and R@10 in each direction, and their mean "{name}/r_mean", with intervals.
 
-    `found` has the ranks of the queries of a direction, and each one's image: queries of one image are alike.
+    `found` has the ranks of each direction's queries, and the image of each query. Queries of one image form a cluster.
     """
     for direction, (rank, image) in found.items():
         for k in RECALLS:
@@ -167,7 +166,7 @@ def recall_metrics(
 def with_interval(
     name: str, values: np.ndarray, clusters: Sequence[int] | np.ndarray, seed: int = 0
 ) -> Iterator[Metric]:
-    """The mean of the values, and the ends of its 95 % interval; for the clusters see `metrics.interval`."""
+    """The mean of the values and the ends of its 95 % interval. For clusters see `metrics.interval`."""
     low, high = interval((values, clusters), seed=seed)
     yield name, float(values.mean())
     yield f"{name}_low", low
@@ -175,5 +174,5 @@ def with_interval(
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float], facts: Mapping[str, str] | None = None) -> None:
-    """Writes `metrics.json`, one flat object, whole or not at all; `facts` say in words what was measured."""
+    """Writes `metrics.json`, one flat object, whole or not at all. `facts` describe in words what was measured."""
     write_json(path, {**(facts or {}), **{name: float(value) for name, value in metrics.items()}})

@@ -1,4 +1,4 @@
-"""Grounding: does the map of a phrase lie on what it means? (paper §5.5)"""
+"""Grounding: whether the map of a phrase lies on the thing that it means (paper §5.5)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from albef.model.published_maps import pair_maps
 
 ENOUGH_OVERLAP = 0.5
 ROUNDING = 2.0  # pixels by which a box may reach beyond its image
-MAPPED_AT_ONCE = 16  # phrases: their images' states are kept for the backward pass
-PUBLISHED = "published"  # the map of matching at one fusion layer, beside those of both scores
+MAPPED_AT_ONCE = 16  # phrases, limited by the activations kept for the backward pass
+PUBLISHED = "published"  # the published map of ITM at one fusion layer
 
 
 @dataclass(frozen=True)
 class Grounded:
-    """Where a phrase was found, and where it is."""
+    """Where the model finds a phrase, and where it is."""
 
     box: Box  # from the map itself
     true_box: Box
@@ -39,13 +39,13 @@ class Grounded:
 
     @property
     def right(self) -> bool:
-        """Whether the chosen proposal (or, without any, the map's own box) covers the true box well enough."""
+        """Whether the chosen proposal (or the map's own box, if there are none) agrees with the true box (IoU ≥ 0.5)."""
         return overlap(self.chosen or self.box, self.true_box) >= ENOUGH_OVERLAP
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the maps of a record say: of its phrase, and of the words of a caption that names several things."""
+    """Results for a record: for its phrase, and for the words of a caption that names several things."""
 
     phrase: dict[str, Grounded]  # by the map: a score, or `PUBLISHED`
     words: dict[str, list[float]]  # by the score: of each thing's word, see `on_its_own`
@@ -55,9 +55,9 @@ class Answer:
 def ground_all(
     engine: Engine, source: Source, layer: int | None, shuffled: bool, bad: dict[int, BadImage]
 ) -> Iterator[Answer]:
-    """Each phrase grounded in its image (for the blind control: in another one), by every map."""
+    """Each phrase grounded in its image by every map. For the blind control in another image."""
     if not engine.can_match:
-        raise UserError(f"This model was trained for {engine.trained_for}, without matching (itm).")
+        raise UserError(f"This model was trained for {engine.trained_for}, without ITM. Use a model with an ITM head.")
     for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of images as stored
         for start in range(0, len(batch.records), MAPPED_AT_ONCE):
             some = slice(start, start + MAPPED_AT_ONCE)
@@ -74,13 +74,13 @@ def ground_all(
 
 
 def size_of(record: Record) -> tuple[int, int]:
-    """Width and height of the record's image; raises `UserError` where its boxes can't be of it."""
+    """Width and height of the record's image. Raises `UserError` if its boxes cannot belong to it."""
     image = open_image(record.image, obey_exif=False, shrink=False)
     size = image.shape[1], image.shape[0]
     if record.box is None:
         raise UserError(
-            f'{record.origin}: the key "box" is missing; evaluation needs [left, top, width, height] in pixels '
-            f"of what the phrase means."
+            f'{record.origin}: the key "box" is missing. Evaluation needs [left, top, width, height] in pixels '
+            f"of the thing that the phrase means."
         )
     check_inside(record.box, size, f"{record.origin}: the box")
     for box in record.proposals:
@@ -91,7 +91,7 @@ def size_of(record: Record) -> tuple[int, int]:
 def phrase_maps(
     engine: Engine, pixels: Float[Tensor, "phrases 3 height width"], phrases: Sequence[str]
 ) -> dict[str, Float[np.ndarray, "phrases grid grid"]]:
-    """A map of each phrase and its image by both scores."""
+    """Maps of each phrase on its image, by both scores."""
     ids, mask = engine.text_tokens(phrases)
     no_words = torch.zeros(len(ids), 0, ids.shape[1], dtype=torch.bool, device=ids.device)
     with engine.computing():
@@ -99,7 +99,7 @@ def phrase_maps(
 
 
 def check_inside(box: Box, size: tuple[int, int], what: str) -> None:
-    """Raises `UserError` for a box that reaches beyond an image of (width, height): it is another image's."""
+    """Raises `UserError` for a box that reaches beyond an image of (width, height), since it belongs to another."""
     left, top, width, height = box
     beyond = max(-left, -top, left + width - size[0], top + height - size[1])
     if beyond > ROUNDING:
@@ -110,7 +110,7 @@ def check_inside(box: Box, size: tuple[int, int], what: str) -> None:
 
 
 def grounded(record: Record, map_: np.ndarray) -> Grounded:
-    """What a map of the image's size says of where the phrase of a record with a box is."""
+    """The result of a map of the image's size, for a record with a box."""
     assert record.box is not None
     row, column = np.unravel_index(int(map_.argmax()), map_.shape)
     left, top, width, height = record.box
@@ -123,11 +123,11 @@ def grounded(record: Record, map_: np.ndarray) -> Grounded:
 def evaluate_grounding(
     engine: Engine, source: Source, name: str, layer: int | None = None, shuffled: bool = False
 ) -> Iterator[Metric]:
-    """ "{name}/{map}_proposals", and without any proposals "…_pointing" and "…_map_box": accuracies with intervals.
+    """Accuracies with intervals: "{name}/{map}_proposals", or "…_pointing" and "…_map_box" without proposals.
 
-    The map: "itm", of the log-odds of matching, "itc", of the similarity, or "published", of matching at fusion layer
-    `layer`. A box is right from an intersection over union of 0.5 on. "{name}/{score}_words": how often the map of a
-    word lies more on what it names than on another thing that its caption names (by chance: one half).
+    The map is "itm" (of the matching log-odds), "itc" (of the similarity) or "published" (of ITM at fusion layer
+    `layer`). A box is right with an intersection over union of 0.5 or more. "{name}/{score}_words" is how often a word's
+    map is stronger on its own thing than on another thing of the caption (chance: 0.5).
     """
     found, bad = of_all(lambda bad: ground_all(engine, source, layer, shuffled, bad))
     if not found:
@@ -152,14 +152,14 @@ def evaluate_grounding(
 
 
 def best_proposal(map_: np.ndarray, proposals: Sequence[Box]) -> Box:
-    """The box with the most of the map by the square root of its area (docs/published.md); the first of equals."""
+    """The box with the highest sum of the map / √area (docs/published.md). Of equal boxes the first."""
     return max(proposals, key=lambda box: activation(map_, box))
 
 
 def activation(map_: np.ndarray, box: Box) -> float:
-    """Sum of the map inside a box, by the square root of the box's area."""
+    """Sum of the map inside a box, divided by the square root of the box's area."""
     left, top, width, height = box
-    # As published: the sides are cut to whole pixels after they are added, and the area is of the box as it is given.
+    # As published: right and bottom are cut to whole pixels after adding, and the area is that of the given box.
     inside = map_[max(int(top), 0) : int(top + height), max(int(left), 0) : int(left + width)]
     return float(inside.sum()) / (width * height) ** 0.5 if width * height > 0 else 0.0
 

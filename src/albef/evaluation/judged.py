@@ -1,4 +1,4 @@
-"""What a model said of each record, whether that was right, and how much of it came from the image."""
+"""A model's answer to each record, whether it is right, and how much of it comes from the image."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Judged:
-    """A model's word on one record."""
+    """A model's answer to one record."""
 
     index: int  # of the record in its source
     expected: str
     answered: str
-    probability: float  # of the answer, as the model has it
-    score: float  # 1 right, 0 wrong; between them where several people differ
+    probability: float  # that the model gives to its answer
+    score: float  # 1 right, 0 wrong; in between if people disagree
     cluster: int  # see `cluster_of`
 
 
 def cluster_of(record: Record) -> int:
-    """A number that a record shares with those that are answered alike: the ones with its image.
+    """A number that records with the same image share, since their answers are not independent.
 
-    Statements about two images share the set of images, which is the second part of their key (NLVR2).
+    Statements about two images share their set of images, the second part of their key (NLVR2).
     """
     if record.second_image is not None and record.key:
         return stable_id("-".join(record.key.split("-")[:2]))
@@ -60,10 +60,10 @@ class Shown:
 def shown(
     engine: Engine, source: Source, shuffled: bool, bad: dict[int, BadImage], obey_exif: bool = True
 ) -> Iterator[Shown]:
-    """All records of the source, batch by batch; those whose images can't be read are noted in `bad` instead.
+    """All records of the source, batch by batch. Records with unreadable images are noted in `bad` instead.
 
-    Of several processes each gets its share of them. `shuffled`: every record gets another one's images, the blind
-    control; raises `UserError` where there are none. `obey_exif`: images are turned upright as their EXIF says.
+    Each of several processes gets its share. With `shuffled` every record gets the images of another one (the blind
+    control). Raises `UserError` if there are no others. `obey_exif` turns images upright by their EXIF data.
     """
 
     def pixels(image: Path | np.ndarray) -> UInt8[Tensor, "3 size size"]:
@@ -77,7 +77,9 @@ def shown(
             record = source.record(index, 0)
             seen = another(source, index, record) if shuffled else record
             if seen is None:
-                raise UserError(f"{record.origin}: no row has another image, which the blind control needs.")
+                raise UserError(
+                    f"{record.origin}: no row has another image, but the blind control needs one. Leave the control out."
+                )
             images = [seen.image] if seen.second_image is None else [seen.image, seen.second_image]
             yield index, record, images
 
@@ -111,7 +113,7 @@ def shown(
 def of_all(
     judge: Callable[[dict[int, BadImage]], Iterable[T]],
 ) -> tuple[list[T], dict[int, BadImage]]:
-    """What `judge` says of all records in order, whichever process was shown them, and the unreadable images."""
+    """The results of `judge` for all records in order, from all processes, and the unreadable images."""
 
     def own() -> tuple[list[T], dict[int, BadImage]]:
         bad: dict[int, BadImage] = {}
@@ -123,7 +125,7 @@ def of_all(
 
 
 def another(source: Source, index: int, record: Record) -> Record | None:
-    """The first record from half-way around the source on that shows something else; None if there is none."""
+    """A record with another image: the first one from half a round ahead in the source. None if there is none."""
     for step in range(len(source)):
         number = (index + len(source) // 2 + step) % len(source)
         if number == index:
@@ -141,9 +143,9 @@ def judged_metrics(
     group: Callable[[Judged], str] | None = None,
     metric: str = "accuracy",
 ) -> Iterator[Metric]:
-    """ "{name}/{metric}" with its interval, "{name}/count", "{name}/skipped"; "{name}/{metric}_{group}" of each group.
+    """ "{name}/{metric}" with its interval, "{name}/count", "{name}/skipped", and "{name}/{metric}_{group}" by group.
 
-    Raises `UserError` when nothing could be judged.
+    Raises `UserError` if nothing could be judged.
     """
     if not found:
         reason = f" ({next(iter(bad.values()))})" if bad else ""

@@ -1,4 +1,4 @@
-"""Figures of merit, in NumPy alone: recall, preference for the truth, intervals."""
+"""Metrics, in NumPy alone: recall, preference for the true caption, intervals."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 NUM_RESAMPLES = 2000
-Z = 1.959964  # standard deviations on either side of the middle 95 %
+Z = 1.959964  # standard deviations that bound the middle 95 % of a normal distribution
 
 
 def ranks(scores: np.ndarray, truth: Sequence[int | Sequence[int]]) -> np.ndarray:
-    """How many wrong candidates stand before the best correct one, int [Q]: 0 where the first is right.
+    """The number of wrong candidates ranked before the best correct one, int [Q]. 0 means that the first is right.
 
-    `scores` is [Q, N]; `truth` gives the correct column of each query, or all of them. A wrong candidate with
-    the same score counts as standing before, so a constant score is right nowhere; so does one with NaN.
+    `scores` is [Q, N]. `truth` gives the correct column or columns of each query. Wrong candidates with the same score,
+    or with NaN, count as ranked before. So a constant score is never right.
     """
     found = np.empty(len(scores), dtype=np.int64)
     for query, (row, correct) in enumerate(zip(scores, truth, strict=True)):
@@ -26,25 +26,25 @@ def ranks(scores: np.ndarray, truth: Sequence[int | Sequence[int]]) -> np.ndarra
 
 
 def recall_at(scores: np.ndarray, truth: Sequence[int | Sequence[int]], k: int) -> float:
-    """Share of queries with a correct candidate among the first `k`; for ties see `ranks`."""
+    """Share of queries with a correct candidate among the first `k`. For ties see `ranks`."""
     return float((ranks(scores, truth) < k).mean())
 
 
 def preferences(true_scores: np.ndarray, false_scores: np.ndarray) -> np.ndarray:
-    """1 where the true one scores higher, 0 where the false one does, ½ for a tie; float [N]."""
+    """1 if the true one scores higher, 0 if the false one does, ½ for a tie, float [N]."""
     preferred: np.ndarray = (true_scores > false_scores) + 0.5 * (true_scores == false_scores)
     return preferred
 
 
 def interval(*samples: tuple[np.ndarray, Sequence[int] | np.ndarray], seed: int = 0) -> tuple[float, float]:
-    """Where the mean of values in 0–1 lies with a probability of 95 %, though queries of one image are alike.
+    """The 95 % interval of the mean of values in 0–1, if queries of one image are not independent.
 
-    A sample is the values [N] and the cluster of each: queries of one cluster (the captions of an image) count as
-    drawn together. Of several samples it is the mean of their means, and a cluster is drawn for all of them at once.
-    Shares (every value 0 or 1) have a Wilson interval for as many independent queries as would vary like this, at
-    most N; where all are right, or all wrong, for as many as there are clusters. Means of other values have
-    percentiles of a bootstrap over clusters, drawn from `seed`. With less than about ten clusters that hold the rarer
-    outcome the interval is somewhat too narrow.
+    A sample is values [N] and the cluster of each. Queries of one cluster (the captions of an image) are drawn together.
+    With several samples, the interval is that of the mean of their means, and a cluster is drawn for all at once.
+    Shares (all values 0 or 1) get a Wilson interval for the number of independent queries with the same variance, at
+    most N. If all are right or all wrong, this number is the number of clusters. Other means get percentiles of a
+    bootstrap over clusters, drawn from `seed`. If the rarer outcome is in fewer than about ten clusters, the interval is
+    slightly too narrow.
     """
     values = [np.asarray(sample, dtype=np.float64) for sample, _ in samples]
     names, of_all = np.unique(np.concatenate([of for _, of in samples]), return_inverse=True)
@@ -68,23 +68,23 @@ def interval(*samples: tuple[np.ndarray, Sequence[int] | np.ndarray], seed: int 
 
 
 def effective_count(hits: np.ndarray, clusters: np.ndarray) -> float:
-    """How many independent queries would let the mean of `hits` [N] vary as these do; at most N.
+    """The number of independent queries that would give the mean of `hits` [N] the same variance, at most N.
 
-    `clusters` [N] are numbers from 0. The variance of the mean is the cluster-robust one, with G / (G - 1).
+    `clusters` [N] are numbers from 0. The variance is the cluster-robust one, with the factor G / (G - 1).
     """
     share, count = hits.mean(), clusters.max() + 1
     if count == 1:
         return 1.0
     of_cluster = np.bincount(clusters, hits - share)
     variance = count / (count - 1) * (of_cluster @ of_cluster) / len(hits) ** 2
-    # Clusters that balance each other would promise more than there are queries, in the end an interval of no width.
+    # If clusters balance each other, this could exceed the number of queries, up to an interval of width 0.
     return float(share * (1 - share) / max(variance, share * (1 - share) / len(hits)))
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:
-    """The 95 % score interval of a share of `count` independent queries (Wilson 1927)."""
+    """The 95 % Wilson score interval of a share of `count` independent queries (Wilson 1927)."""
     shrink = 1 + Z**2 / count
     middle = (share + Z**2 / (2 * count)) / shrink
     half = Z * (share * (1 - share) / count + Z**2 / (4 * count**2)) ** 0.5 / shrink
-    # Rounding must not put the share itself outside.
+    # Rounding must not exclude the share itself.
     return min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)

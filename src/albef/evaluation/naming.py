@@ -1,4 +1,4 @@
-"""Words: does the map of a word lie on what it names, or on another thing that its caption names?"""
+"""Maps of single words: whether a word's map lies on its own thing, or on another thing of the caption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def words_on_their_own(
     pixels: Float[Tensor, "records 3 height width"],
     sizes: Sequence[tuple[int, int]],
 ) -> list[dict[str, list[float]]]:
-    """By either score, `on_its_own` of the words for each thing that a record's caption names; none without such."""
+    """By each score, `on_its_own` for each thing that a record's caption names. Empty without such a caption."""
     found: list[dict[str, list[float]]] = [{score: [] for score in SCORES} for _ in records]
     rows = [row for row, record in enumerate(records) if record.naming is not None]
     namings = [naming for record in records if (naming := record.naming) is not None]
@@ -43,7 +43,7 @@ def words_on_their_own(
 
 
 def places_of(engine: Engine, caption: str, name: str) -> list[int]:
-    """The places of a thing's word or words among the tokens of a caption; none where it was cut before them."""
+    """The positions of a thing's words among the tokens of a caption. Empty if the caption was cut before them."""
     said = engine.prepare.words(caption)
     name_words = [word for word, _ in engine.prepare.words(name)]
     for start in range(len(said) - len(name_words) + 1):
@@ -54,7 +54,7 @@ def places_of(engine: Engine, caption: str, name: str) -> list[int]:
 
 
 def on_its_own(map_: np.ndarray, boxes: Sequence[Box], thing: int) -> float:
-    """The share of the other things on which a map lies less than on that one, by its mean in their boxes."""
+    """The share of other things on which a map is weaker than on this one, by its mean in their boxes."""
     own, others = mean_inside(map_, boxes[thing]), [box for n, box in enumerate(boxes) if n != thing]
     return float(np.mean(preferences(np.array(own), np.array([mean_inside(map_, box) for box in others]))))
 

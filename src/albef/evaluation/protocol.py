@@ -1,4 +1,4 @@
-"""Which of the protocols of retrieval a figure belongs to: two are called zero-shot, and are not the same."""
+"""The protocol that a figure of retrieval belongs to. Two different protocols are called zero-shot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from albef.config import is_drawn
 from albef.model_directory import Trained
 
 ProtocolName = Literal["direct", "transferred", "fine-tuned", "unknown"]
-# Parts of an annotation file's name that say which split it is, not which set.
+# Parts of an annotation file's name that name the split, not the data set.
 SPLITS = {
     "train",
     "restval",
@@ -25,8 +25,8 @@ SPLITS = {
     "all",
 }
 OF_4M = frozenset({"coco", "vg", "sbu", "cc3m"})
-# The data sets that are known, by their files' names without the split (`albef data prepare` writes them, and so the
-# published checkpoints are called), and whose images each has: RefCOCO's and half of Visual Genome's are COCO's.
+# Known data sets, by their files' names without the split, as `albef data prepare` and the published checkpoints name
+# them → the sets that their images come from. RefCOCO's images and half of Visual Genome's are COCO's.
 SETS: dict[str, frozenset[str]] = {
     "pictograms": frozenset({"pictograms"}),
     "coco": frozenset({"coco"}),
@@ -45,44 +45,43 @@ SETS: dict[str, frozenset[str]] = {
     "pretrain_14m": OF_4M | {"cc12m"},
     "albef": OF_4M | {"cc12m"},
 }
-FOR_PAIRS = ("retrieval", "grounding")  # tasks that train with pairs beyond pre-training
+FOR_PAIRS = ("retrieval", "grounding")  # tasks that fine-tune on pairs
 
 
 class Protocol(NamedTuple):
-    """What a model had seen before it was evaluated, in a word and in a sentence."""
+    """What a model had seen before evaluation, as a word and as a sentence."""
 
     name: ProtocolName
     sentence: str
 
 
 def protocol(trained: Trained | None, data: str) -> Protocol:
-    """How a model with this training meets the data (a `data.source`) that its retrieval is measured on.
+    """The protocol if a model with this training is measured on these data (a `data.source`).
 
-    "direct": pre-trained weights; "transferred": fine-tuned on another set; "fine-tuned": on a split of the same set;
-    "unknown": one of the two is none of the `SETS`. The published zero-shot figures are direct for COCO and transferred
-    for Flickr30k (docs/published.md).
+    "direct": pre-trained only. "transferred": fine-tuned on another set. "fine-tuned": fine-tuned on the same set.
+    "unknown": the training or the data are not among `SETS`. The published zero-shot figures are direct for COCO and
+    transferred for Flickr30k (docs/published.md).
     """
     if trained is None or not trained.data:
         return Protocol(
-            "unknown", "Whether this is zero-shot is unknown: the model does not say what it was trained on."
+            "unknown",
+            "It is unknown whether this is zero-shot: the model does not say what it was trained on.",
         )
     learnt, measured = images_of(trained.data), images_of(data)
     if learnt is None or measured is None:
         return Protocol(
             "unknown",
-            f"Whether this is zero-shot is unknown: the name {short(data) if learnt else trained.data} does not tell "
-            f"which data set that is (docs/tasks/retrieval.md lists the names that do).",
+            f"It is unknown whether this is zero-shot: {short(data) if learnt else trained.data} is not the name of a "
+            f"known data set (docs/tasks/retrieval.md lists them).",
         )
     same = bool(learnt & measured)
     if trained.task not in FOR_PAIRS:
-        said = "Direct, but not zero-shot (images of the same set)" if same else "Zero-shot, direct"
-        return Protocol(
-            "direct", f"{said}: pre-trained weights ({trained.task} on {trained.data}), not fine-tuned."
-        )
+        said = "Not zero-shot (same data set), not fine-tuned" if same else "Zero-shot, not fine-tuned"
+        return Protocol("direct", f"{said}: the weights are those of {trained.task} on {trained.data}.")
     if same:
         return Protocol(
             "fine-tuned",
-            f"Not zero-shot: fine-tuned for {trained.task} on {trained.data}, images of the same set.",
+            f"Not zero-shot: fine-tuned for {trained.task} on {trained.data}, which has images of the same set.",
         )
     return Protocol(
         "transferred",
@@ -91,14 +90,14 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
 
 
 def short(data: str) -> str:
-    """A `data.source` without the folders before the last."""
+    """A `data.source` with its last folder only."""
     return data if is_drawn(data) else "/".join(Path(data).parts[-2:])
 
 
 def images_of(data: str) -> frozenset[str] | None:
-    """The sets whose images a source has; None for a name that tells nothing.
+    """The data sets that a source's images come from. None for an unknown name.
 
-    The name is that of the file without its split, or of the folder where the file is called by its split alone.
+    The name is the file's name without the split, or the folder's name if the file is named by its split alone.
     """
     if is_drawn(data):
         return SETS["pictograms"]
@@ -107,6 +106,6 @@ def images_of(data: str) -> frozenset[str] | None:
 
 
 def set_name(name: str) -> str:
-    """A name without the parts that say which split it is: "flickr30k" for "Flickr30k-test"."""
+    """A name without the parts that name a split: "flickr30k" for "Flickr30k-test"."""
     parts = name.lower().replace("-", "_").split("_")
     return "_".join(part for part in parts if part not in SPLITS)

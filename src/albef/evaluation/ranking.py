@@ -1,4 +1,4 @@
-"""Scores of images against texts: contrast for all pairs, matching for the best candidates (paper §5)."""
+"""Scores of images against texts: ITC for all pairs, ITM for the best candidates (paper §5)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Truth = Sequence[int | Sequence[int]]
 
 
 def similarities(engine: Engine, images: Sequence[ImageInput], texts: Sequence[str]) -> np.ndarray:
-    """Cosine of every image's and every text's feature, float32 [N_i, N_t]: the ITC score."""
+    """The ITC score of all pairs, float32 [N_i, N_t]: the cosine of their features."""
     cosines: np.ndarray = engine.encode_images(images) @ engine.encode_texts(texts).T
     return cosines
 
@@ -47,7 +47,7 @@ def similarities(engine: Engine, images: Sequence[ImageInput], texts: Sequence[s
 def features_of_images(
     engine: Engine, images: Sequence[ImageInput], bad: dict[int, BadImage] | None = None
 ) -> Features:
-    """As `Engine.encode_images`; several processes share the images, and each gets the features of all."""
+    """Like `Engine.encode_images`, but several processes share the work, and each gets all features."""
     own = distributed.share(len(images), IMAGES_AT_ONCE)
 
     def encoded() -> tuple[Features, dict[int, BadImage]]:
@@ -62,7 +62,7 @@ def features_of_images(
 
 
 def features_of_texts(engine: Engine, texts: Sequence[str]) -> Features:
-    """As `Engine.encode_texts`; several processes share the texts, and each gets the features of all."""
+    """Like `Engine.encode_texts`, but several processes share the work, and each gets all features."""
     own = distributed.share(len(texts), TEXTS_AT_ONCE)
     return np.concatenate(distributed.from_each(lambda: engine.encode_texts(texts[own.start : own.stop])))
 
@@ -70,7 +70,7 @@ def features_of_texts(engine: Engine, texts: Sequence[str]) -> Features:
 def match_scores(
     engine: Engine, images: Sequence[ImageInput], texts: Sequence[str], pairs: np.ndarray
 ) -> np.ndarray:
-    """Matching log-odds of `pairs` [P, 2], which are numbers of an image and a text; float32 [P].
+    """Matching log-odds of `pairs` [P, 2] (number of an image, number of a text), float32 [P].
 
     The log-odds, logit of "match" minus that of "no match", rank as the probability does and add up with
     similarities; the published score is the logit of "match" alone. Each image and each text in `pairs` is encoded
@@ -142,13 +142,13 @@ def passes(
 
 @dataclass(frozen=True)
 class Gallery:
-    """Queries and what they are to find, by their features; similarities are computed for some queries at a time."""
+    """Queries and candidates with their features. Similarities are computed for some queries at a time."""
 
     queries: Features
     candidates: Features
 
     def blocks(self) -> Iterator[tuple[slice, Float32[np.ndarray, "block candidates"]]]:
-        """Some queries after the other, and their similarity to every candidate."""
+        """Blocks of queries, with their similarities to all candidates."""
         rows = max(1, BLOCK_BYTES // (4 * max(1, len(self.candidates))))
         for start in range(0, len(self.queries), rows):
             block = slice(start, min(start + rows, len(self.queries)))
@@ -174,7 +174,7 @@ class Reranked:
     def rows(
         self, block: slice, num_candidates: int, unscored: float = -np.inf
     ) -> Float32[np.ndarray, "block candidates"]:
-        """Log-odds of some queries with every candidate; `unscored` (published: -100) where there are none."""
+        """Log-odds of some queries with every candidate. `unscored` (published: -100) for pairs without a score."""
         columns = self.columns[block]
         scores = np.full((len(columns), num_candidates), unscored, dtype=np.float32)
         np.put_along_axis(scores, columns, self.match[block], axis=1)
@@ -189,14 +189,14 @@ def rerank(
     text_features: Features,
     top_k: int,
 ) -> tuple[Reranked, Reranked]:
-    """Matching of each query's `top_k` most similar candidates: of each image's, and of each text's.
+    """ITM for each query's `top_k` most similar candidates, in both directions.
 
-    A pair that is a candidate in both directions is scored once. Only the candidates are kept, which at the size of
-    5,000 images and 25,000 captions is a hundredth of all pairs.
+    A pair that is a candidate in both directions is scored once. Only candidates are stored: with 5,000 images and
+    25,000 captions they are a hundredth of all pairs.
     """
     for_images = Gallery(image_features, text_features).best(top_k)
     for_texts = Gallery(text_features, image_features).best(top_k)
-    # A pair as one number, so that pairs can be sorted, and found again.
+    # Each pair as one number, to sort and find pairs.
     count = len(texts)
     by_image = np.arange(len(for_images))[:, None] * count + for_images
     by_text = for_texts.astype(np.int64) * count + np.arange(len(for_texts))[:, None]
@@ -211,10 +211,10 @@ def rerank(
 def found_at(
     gallery: Gallery, truth: Truth, reranked: Reranked | None, temperature: float
 ) -> dict[str, Int[np.ndarray, " queries"]]:
-    """The rank of each query's best correct candidate (see `metrics.ranks`) by every score that there is.
+    """The rank of each query's best correct candidate (see `metrics.ranks`), by every score.
 
-    "itc", contrast; with re-ranked candidates also "itm", matching, and "sum", both added, where what is no candidate
-    follows in the order of contrast. Queries for which nothing is correct are left out.
+    The scores are "itc", and with re-ranked candidates also "itm" and "sum" (both added). Items that were not re-ranked
+    follow in the order of ITC. Queries without a correct candidate are left out.
     """
     found: dict[str, list[np.ndarray]] = {}
     for block, similarity in gallery.blocks():
@@ -230,7 +230,7 @@ def found_at(
 
 
 def candidates(similarity: np.ndarray, top_k: int) -> np.ndarray:
-    """True for the `top_k` highest of each row (all of them in a shorter row), bool [Q, N]."""
+    """True for the `top_k` highest values of each row, or for all if there are fewer, bool [Q, N]."""
     chosen = np.zeros(similarity.shape, dtype=bool)
     np.put_along_axis(chosen, best_first(similarity, top_k), True, axis=1)
     return chosen

@@ -15,7 +15,7 @@ Metrics = Mapping[str, float]
 
 
 def tables(metrics: Metrics) -> Iterator[Table]:
-    """Everything there is to show of a model's figures; nothing where there are none."""
+    """All tables of a model's figures. None if there are no figures."""
     if any(name.endswith("/r_mean") for name in metrics):
         yield metrics_table(metrics)
     elif measured(metrics):
@@ -27,7 +27,7 @@ def tables(metrics: Metrics) -> Iterator[Table]:
 
 
 def metrics_table(metrics: Metrics) -> Table:
-    """Recalls (R@1 with its interval) and below them foil accuracies, by split and score."""
+    """Recall (R@1 with its interval), and foil accuracy below, by split and score."""
     recalled = {"t2i": "text→image", "i2t": "image→text"}
     headings = [
         {f"{way}_r{k}": f"{name if k == 1 else ''}\nR@{k}" for way, name in recalled.items() for k in RECALLS}
@@ -52,7 +52,7 @@ def metrics_table(metrics: Metrics) -> Table:
 
 
 def task_table(metrics: Metrics) -> Table:
-    """Every figure that has an interval, beside what the same model reaches blind."""
+    """All figures with an interval, each beside its blind control."""
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("%", "with its image", "blind: another image"):
         table.add_column(title, justify="left" if title == "%" else "right")
@@ -64,13 +64,13 @@ def task_table(metrics: Metrics) -> Table:
 
 
 def measured(metrics: Metrics) -> list[str]:
-    """The names of the figures that have an interval, each once whether it was measured blind or not."""
+    """The names of the figures with an interval. A figure and its blind control count once."""
     bounded = [name for name in metrics if f"{name}_low" in metrics]
     return list(dict.fromkeys(name.replace("/blind/", "/") for name in bounded))
 
 
 def confusion_table(metrics: Metrics, name: str) -> Table:
-    """What sentences of each label were called, out of 100 with that label."""
+    """The model's answers for each expected label, in percent of that label."""
     table = Table(box=box.SIMPLE_HEAD, title=f"{name}: answered, out of 100")
     for title in ("expected", *ENTAILMENT_LABELS):
         table.add_column(title, justify="left" if title == "expected" else "right")
@@ -80,7 +80,7 @@ def confusion_table(metrics: Metrics, name: str) -> Table:
 
 
 def confusion(metrics: Metrics, name: str) -> np.ndarray:
-    """Shares of the answers, [expected, answered]: rows add up to 1, or to 0 for a label without sentences."""
+    """Shares of the answers, [expected, answered]. Rows add up to 1, or to 0 for a label without sentences."""
     shares = np.array(
         [[metrics[f"{name}/share_{e}_{a}"] for a in ENTAILMENT_LABELS] for e in ENTAILMENT_LABELS]
     )
@@ -89,7 +89,7 @@ def confusion(metrics: Metrics, name: str) -> np.ndarray:
 
 
 def interval(metrics: Metrics, name: str) -> str:
-    """A figure in percent with its interval; empty where it was not measured."""
+    """A figure in percent with its interval. Empty if it was not measured."""
     if name not in metrics:
         return ""
     low, value, high = (100 * metrics[key] for key in (f"{name}_low", name, f"{name}_high"))
@@ -97,7 +97,7 @@ def interval(metrics: Metrics, name: str) -> str:
 
 
 def percent(metrics: Metrics, name: str) -> str:
-    """A metric in percent, with its interval if it is an R@1; empty where it was not measured."""
+    """A metric in percent. R@1 has its interval. Empty if it was not measured."""
     if name not in metrics:
         return ""
     if name.endswith("_r1") and f"{name}_low" in metrics:

@@ -1,4 +1,4 @@
-"""How good answers to questions are, by the official soft accuracy (paper §5.3)."""
+"""Accuracy of answers to questions, by the official soft accuracy (paper §5.3)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from albef.evaluation.evaluate import Metric
 from albef.evaluation.judged import Judged, cluster_of, judged_metrics, of_all, shown
 from albef.writing import write_json
 
-PAINTED = 20_000  # questions about pictograms that answers are counted of
+PAINTED = 20_000  # questions about pictograms whose answers are counted
 
 Way = Literal["ranked", "open"]
 
@@ -28,18 +28,18 @@ Way = Literal["ranked", "open"]
 class Asking:
     """How questions are answered."""
 
-    answers: Sequence[str]  # to rank; empty: none are ranked
-    k: int  # of them are scored whole
-    beams: int = 1  # of the search for freely written answers; 1: greedy
+    answers: Sequence[str]  # to rank; empty: nothing is ranked
+    k: int  # so many are scored as a whole
+    beams: int = 1  # beam width for freely written answers; 1 = greedy
     count_first_token_twice: bool = False
 
 
 def judge_answers(
     engine: Engine, source: Source, asked: Asking, shuffled: bool, bad: dict[int, BadImage]
 ) -> Iterator[dict[Way, Judged]]:
-    """The best of the listed answers to each question (where there is a list), and the one that is written freely.
+    """The best answer of the list to each question (if there is a list), and the freely written answer.
 
-    The score is the official soft accuracy; NaN where the data give no answer.
+    The score is the official soft accuracy. NaN if the data give no answer.
     """
     for batch in shown(engine, source, shuffled, bad):
         memory = engine.question_memory([record.captions[0] for record in batch.records], batch.pixels)
@@ -67,12 +67,12 @@ def evaluate_vqa(
     shuffled: bool = False,
     results: Path | None = None,
 ) -> Iterator[Metric]:
-    """ "{name}/accuracy" of ranking the listed answers and "{name}/open_accuracy" of writing one, with intervals.
+    """ "{name}/accuracy" of ranked answers and "{name}/open_accuracy" of freely written ones, with intervals.
 
-    Both also of each type of answer ("…_yes_no", "…_number", "…_other"). `results` gets the file that the official
-    server takes: every question exactly once, those without a readable image with an empty answer; the answers are
-    ranked ones where there is a list. Of data without answers then only "{name}/count" and "{name}/skipped" are left;
-    without `results` they raise `UserError`.
+    Both also by type of answer ("…_yes_no", "…_number", "…_other"). `results` gets a file in the format of the official
+    server: every question exactly once, with an empty answer if its image is unreadable. Its answers are ranked ones if
+    there is a list. For data without answers, only "{name}/count" and "{name}/skipped" are left; without `results` such
+    data raise `UserError`.
     """
     if results is None:
         check_answered(source)
@@ -99,13 +99,13 @@ def check_answered(source: Source) -> None:
 
 
 def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
-    """Writes [{"question_id", "answer"}], every question once; raises `UserError` for a question without an id."""
+    """Writes [{"question_id", "answer"}] with every question once. Raises `UserError` for a question without an id."""
     rows: dict[str, str] = {}
     for index in range(len(source)):
         record = source.record(index, 0)
         if not record.key:
             raise UserError(
-                f'{record.origin}: the key "question_id" is missing, which the result file needs; add it, or leave '
+                f'{record.origin}: the key "question_id" is missing, but the result file needs it. Add it, or leave '
                 f"--results out."
             )
         rows[record.key] = answered.get(index, "")
@@ -114,9 +114,9 @@ def write_results(file: Path, source: Source, answered: dict[int, str]) -> None:
 
 
 def frequent_answers(source: Source, most: int = 3192) -> list[str]:
-    """The most frequent answers of training data, as many as the paper ranks; equal ones are one.
+    """The most frequent answers in training data, as many as the paper ranks. Equal answers count as one.
 
-    Of a file all are counted; of pictograms those of the first questions, since each needs an image to be painted.
+    In a file all questions count. Of pictograms only the first ones count, since each needs an image to be drawn.
     """
     counted = len(source) if isinstance(source, AnnotationSource) else min(len(source), PAINTED)
     return most_frequent(answer for index in range(counted) for answer in source.record(index, 0).answers)[
@@ -125,11 +125,11 @@ def frequent_answers(source: Source, most: int = 3192) -> list[str]:
 
 
 def check_answers(file: Path, answers: Sequence[str], source: Source) -> None:
-    """Raises `UserError` for a list that has none of the answers of the data."""
+    """Raises `UserError` for a list without any answer of the data."""
     listed = {comparable(answer) for answer in answers}
     given = [answer for index in range(min(len(source), 1000)) for answer in source.record(index, 0).answers]
     if given and not any(comparable(answer) in listed for answer in given):
         raise UserError(
-            f"{file}: has none of the answers of the data, such as {given[0]!r}; make the list from the training "
+            f"{file}: has none of the answers of the data, such as {given[0]!r}. Make the list from the training "
             f"answers, or leave it out."
         )

@@ -1,4 +1,4 @@
-"""What became of a checkpoint's parts, for the table, and what the model directory says of its origin."""
+"""What happened to the parts of an imported checkpoint: the table, and the model card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from albef.model import checkpoints
 
 
 class Row(NamedTuple):
-    """What became of a part."""
+    """What happened to a part."""
 
     fate: Literal["loaded", "written", "ignored", "missing", "assumed"]
     part: str
@@ -34,7 +34,7 @@ def account(
     config: ModelConfig,
     own: Mapping[str, Tensor],
 ) -> list[Row]:
-    """A row for each part: loaded, ignored and why, missing and what stands in, assumed."""
+    """A row for each part: loaded, ignored (with the reason), missing (with the substitute), or assumed."""
     used = checkpoints.split_published(own, config)
     tied = checkpoints.tied_names(used, config)
     loaded: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def account(
 
 
 def assumptions(published: Published, structure: Structure, config: ModelConfig) -> list[Row]:
-    """What no tensor tells, and what was chosen."""
+    """Settings that tensors do not show, with the values that were assumed."""
     rows = []
     if structure.name == "retrieval/grounding":
         rows.append(
@@ -104,7 +104,7 @@ def table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def model_card(file: Path, structure: Structure, config: ModelConfig) -> str:
-    """Where the weights of an imported model come from, for a stranger."""
+    """The model card of an imported model: where its weights come from."""
     return f"""---
 library_name: albef
 ---

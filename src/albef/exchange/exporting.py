@@ -1,4 +1,4 @@
-"""A run or a model directory becomes a `.pth` file with the published names, as the published scripts read it."""
+"""Writes a run or a model directory as a `.pth` file with the published names, which the published scripts read."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from albef.recipe import load_recipe
 from albef.tasks.build import build_task
 from albef.train.checkpoint import TASK_FILE, newest_checkpoint
 
-NO_IMAGE = -100  # what the published queue of retrieval holds where it holds no image
+NO_IMAGE = -100  # the published retrieval queue's mark of an empty entry
 
 
 class Held(NamedTuple):
-    """What a run or a model directory has, under our names; teacher and queue may be empty."""
+    """The content of a run or a model directory, under our names. Teacher and queue may be empty."""
 
     config: ModelConfig
     heads: tuple[str, ...]
@@ -46,20 +46,20 @@ class Held(NamedTuple):
 
 
 def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
-    """Writes `{"model": state dict}` with every published name: which of the six it is, and what it consists of.
+    """Writes `{"model": state dict}` with every published name. Returns which of the six models it is, and its parts.
 
-    Of a run its newest checkpoint that is whole, of a model directory what lies there. The scripts read a teacher, and
-    Pretrain.py a queue too: where there is none, the teacher is the student once more (which takes no room in the
-    file), and the queue random unit vectors, with which the published models begin. Raises `UserError` for a model with
-    other heads than the published ones, and for a file that exists.
+    Exports a run's newest whole checkpoint, or the content of a model directory. The published scripts expect a teacher,
+    and Pretrain.py a queue. A missing teacher is replaced by the student (which needs no space in the file), a missing
+    queue by random unit vectors, as in the published models. Raises `UserError` for a model with other heads, and for a
+    file that exists.
     """
     check_new(file)
     held = held_by_run(Path(os.path.expanduser(source))) or held_by_model(source)
     structure = structure_of(held.heads)
     if structure is None:
         raise UserError(
-            f"{source}: was trained for {', '.join(held.heads)}, which none of the published models is; "
-            f"pre-train with the losses itc, itm and mlm."
+            f"{source}: was trained for {', '.join(held.heads)}, but no published model has these heads. "
+            f"Pre-train with the losses itc, itm and mlm."
         )
     state = checkpoints.to_published(held.student, held.config)
     rows = [Row("written", "student", len(state), "")]
@@ -86,7 +86,7 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
 
 
 def held_by_run(folder: Path) -> Held | None:
-    """The newest checkpoint of a run that is as it was written; None for a folder without any."""
+    """The newest undamaged checkpoint of a run. None for a folder without checkpoints."""
     recipe = folder / "config.yaml"
     newest = newest_checkpoint(folder / "checkpoints", say) if recipe.is_file() else None
     if newest is None:
@@ -106,7 +106,7 @@ def held_by_run(folder: Path) -> Held | None:
 
 
 def held_by_model(source: str) -> Held:
-    """What lies in a model directory."""
+    """The content of a model directory."""
     folder, _ = find_model(source)
     if (folder / MANIFEST_FILE).is_file():
         there = [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()]
@@ -122,7 +122,7 @@ def held_by_model(source: str) -> Held:
 
 
 def mapped(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, as pages of it."""
+    """The tensors of a safetensors file, memory-mapped."""
     try:
         with safe_open(file, framework="pt") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
@@ -131,7 +131,7 @@ def mapped(file: Path) -> dict[str, Tensor]:
 
 
 def filled(queue: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """A queue whose places all hold something, since the published code takes each for a negative."""
+    """A queue without empty entries, since the published code uses every entry as a negative."""
     if not queue or not len(queue["image"]):
         size = TaskConfig.queue_size
         queue = {

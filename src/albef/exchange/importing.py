@@ -1,4 +1,4 @@
-"""A published checkpoint becomes a model directory, with the teacher and the queue that training goes on from."""
+"""Converts a published checkpoint to a model directory, with teacher and queue to continue training."""
 
 from __future__ import annotations
 
@@ -36,21 +36,23 @@ from albef.progress import track
 from albef.writing import check_folder, whole_folder
 
 POSITIONS = "image_encoder.positions"
-UNTAUGHT = ("itm_head", "temperature")  # have no momentum copy
+UNTAUGHT = ("itm_head", "temperature")  # parts without a momentum copy
 
 
 class Choices(NamedTuple):
-    """What a checkpoint does not say of itself."""
+    """What a checkpoint does not say about itself."""
 
-    image_size: int | None = None  # pixels a side that position embeddings are resized to
-    heads: tuple[int, ...] = ()  # of image and text encoder, or one number for both; empty: 64 channels each
-    append_sep: bool | None = None  # whether texts end in [SEP]; None: as the file or its name says
+    image_size: int | None = None  # pixels a side; position embeddings are resized to it
+    heads: tuple[
+        int, ...
+    ] = ()  # of image and text encoder, or one number for both; empty: 64 channels per head
+    append_sep: bool | None = None  # whether texts end in [SEP]; None: from the file or its name
     tokenizer: Path | None = None  # None: BERT's
-    answers: Path | None = None  # that a model for questions chooses from
+    answers: Path | None = None  # default candidates of a model for questions
 
 
 class Parts(NamedTuple):
-    """A published state dict taken apart: student and teacher both under the names of a pre-trained student."""
+    """A published state dict in parts. Student and teacher both have the names of a pre-trained student."""
 
     student: dict[str, Tensor]
     teacher: dict[str, Tensor]
@@ -60,10 +62,10 @@ class Parts(NamedTuple):
 def import_checkpoint(
     file: Path, folder: Path, choices: Choices | None = None
 ) -> tuple[Structure, list[Row]]:
-    """Writes a model directory out of a published `.pth`: which of the six it was, and what became of its parts.
+    """Writes a model directory from a published `.pth`. Returns which of the six it was, and what happened to its parts.
 
-    In memory there is one tensor at a time; all else are pages of the file. Raises `UserError` for files of other
-    models, for shapes that contradict each other, and for a folder that holds something else.
+    Only one tensor is in memory at a time. Raises `UserError` for files of other models, for contradicting shapes, and
+    for a folder that holds something else.
     """
     check_name(folder)
     check_folder(folder, FILES)
@@ -78,7 +80,7 @@ def import_checkpoint(
     check(parts.student, own, config, file)
     if structure.has_teacher and not lacking(parts.teacher, taught, config):
         check(parts.teacher, taught, config, file)
-    else:  # one that is not whole is none
+    else:  # an incomplete teacher does not count
         parts = parts._replace(teacher={})
     parts = parts._replace(queue=own_queue(parts.queue, config, file) if structure.has_queue else {})
     config = dataclasses.replace(
@@ -90,8 +92,8 @@ def import_checkpoint(
     tokenizer = Tokenizer.load(choices.tokenizer) if choices.tokenizer else Tokenizer.bert()
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"{file}: has {config.vocab_size} word embeddings, fewer than the {tokenizer.vocab_size} pieces of the "
-            f"tokenizer; give the one that it was trained with (--tokenizer tokenizer.json)."
+            f"{file}: has {config.vocab_size} word embeddings, but the tokenizer has {tokenizer.vocab_size} tokens. "
+            f"Give the tokenizer that it was trained with (--tokenizer tokenizer.json)."
         )
     answers = read_answers(choices.answers) if choices.answers else ()
     card = model_card(file, structure, config)
@@ -126,18 +128,18 @@ def taken_apart(state: Mapping[str, Tensor]) -> Parts:
 
 
 def shapes_of(config: ModelConfig, structure: Structure) -> dict[str, Tensor]:
-    """Our state dict of a model, without memory for its weights."""
+    """The state dict of our model, on the meta device (without memory)."""
     with torch.device("meta"):
         return ALBEF(config, structure.heads).state_dict()
 
 
 def lacking(state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
-    """Published names that our tensors are made of and the state dict does not have."""
+    """Published names that our tensors need and the state dict lacks."""
     return [name for name in checkpoints.split_published(own, config) if name not in state]
 
 
 def check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: ModelConfig, file: Path) -> None:
-    """Raises `UserError` unless a state dict has what our tensors are made of, and its tied tensors are equal."""
+    """Raises `UserError` unless a state dict has all that our tensors need, and its tied tensors are equal."""
     expected = checkpoints.split_published(own, config)
     problems = [f"{name} is missing" for name in lacking(state, own, config)]
     problems += [
@@ -155,18 +157,18 @@ def check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: ModelC
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(
-            f"{file}: the parts don't fit together ({'; '.join(problems[:3])}{more}); the widths come from the "
-            f"embeddings and the first layers, so this is a changed or damaged model: get the published one."
+            f"{file}: its parts do not fit together ({'; '.join(problems[:3])}{more}). The expected widths are those "
+            f"of the embeddings and the first layers, so this model was changed or is damaged. Take the published one."
         )
     for alias, source in checkpoints.tied_names(state, config).items():
         if alias in state and not torch.equal(state[alias], state[source]):
             raise UserError(
-                f"{file}: {alias} differs from {source}, but in ALBEF the two are one; this is another model."
+                f"{file}: {alias} differs from {source}, but in ALBEF they are equal. This is another model."
             )
 
 
 def own_queue(queue: Mapping[str, Tensor], config: ModelConfig, file: Path) -> dict[str, Tensor]:
-    """The queue in our layout, a row for each pair; nothing if the file has none."""
+    """The queue in our layout, a row for each pair. Empty if the file has none."""
     if not {"image_queue", "text_queue", "queue_ptr"} <= set(queue):
         return {}
     shape = torch.Size([config.feature_width, queue["text_queue"].shape[-1]])
@@ -176,15 +178,15 @@ def own_queue(queue: Mapping[str, Tensor], config: ModelConfig, file: Path) -> d
     if wrong or queue["queue_ptr"].numel() != 1:
         name = [*wrong, "queue_ptr"][0]
         raise UserError(
-            f"{file}: {name} is {list(queue[name].shape)}, which is no queue of {config.feature_width} channels; "
-            f"get the published file."
+            f"{file}: {name} is {list(queue[name].shape)}, but a queue needs {config.feature_width} channels. "
+            f"Take the published file."
         )
     found = {"image": queue["image_queue"].T, "text": queue["text_queue"].T, "pointer": queue["queue_ptr"]}
     return found | ({"image_id": queue["idx_queue"][0]} if "idx_queue" in queue else {})
 
 
 def ends_in_sep(file: Path, published: Published, choices: Choices) -> bool:
-    """Whether the model's texts end in [SEP]. Weights don't tell: LAVIS's files, whose do, are known by their names."""
+    """Whether the model's texts end in [SEP]. Weights do not show it. LAVIS's files are known by their names."""
     if choices.append_sep is not None:
         return choices.append_sep
     return bool(published.told.get("append_sep", "lavis" in file.name.lower()))
@@ -193,7 +195,7 @@ def ends_in_sep(file: Path, published: Published, choices: Choices) -> bool:
 def write_weights(
     file: Path, state: Mapping[str, Tensor], names: Sequence[str], config: ModelConfig, label: str
 ) -> None:
-    """Writes our tensors of these names, joined one by one, positions resized to the model's image."""
+    """Writes our tensors of these names, joined one by one, with positions resized to the model's images."""
     grid_shape = torch.Size([1, 1 + config.grid**2, config.image_width])
 
     def places() -> Iterator[tuple[str, Place]]:

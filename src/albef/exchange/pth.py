@@ -1,4 +1,4 @@
-"""Published `.pth` files: read mapped into memory without running anything in them, written without a second copy."""
+"""Reads published `.pth` files memory-mapped and without running code in them, and writes them without a second copy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from albef.config import ModelConfig, UserError
 from albef.disk import check_room
 from albef.writing import check_file, whole_file
 
-ZIP = b"PK\x03\x04"  # what torch has written since 1.6; what is older can't be mapped into memory
-OWN_KEY = "albef"  # under "config" of the files that we write
-# What a file's weights don't tell. Sizes are read off the weights, never here.
+ZIP = b"PK\x03\x04"  # the format since torch 1.6; older files cannot be memory-mapped
+OWN_KEY = "albef"  # under "config" in files written by albef
+# Settings that weights do not show. Sizes always come from the weights.
 TOLD = (
     "image_heads",
     "text_heads",
@@ -35,19 +35,19 @@ TOLD = (
 
 
 class Published(NamedTuple):
-    """A checkpoint's state dict without the wrapper, and what else the file says."""
+    """A checkpoint's state dict without its wrapper, and what else the file holds."""
 
     state: dict[str, Tensor]
-    beside: list[str]  # what the file holds beside the model: "optimizer", …
-    told: dict[str, Any]  # settings of the model, of files that we wrote
-    mapped: bool  # whether the tensors are pages of the file instead of memory
+    beside: list[str]  # what the file holds besides the model: "optimizer", …
+    told: dict[str, Any]  # settings of the model, in files written by albef
+    mapped: bool  # whether the tensors are memory-mapped
 
 
 def read_pth(file: Path) -> Published:
-    """The state dict of a checkpoint, wrapped in "model" or bare, with or without "module." before the names.
+    """The state dict of a checkpoint, under "model" or bare, with or without "module." before its names.
 
-    Tensors are pages of the file until they are used (files older than torch 1.6 are loaded whole). Raises `UserError`
-    for a file that is no checkpoint, is cut off, or would run code.
+    Tensors are memory-mapped (files older than torch 1.6 are loaded whole). Raises `UserError` for a file that is not a
+    checkpoint, is truncated, or would run code.
     """
     if not file.is_file():
         raise UserError(f"{file}: no such file.")
@@ -64,14 +64,14 @@ def read_pth(file: Path) -> Published:
         if not is_plain(tensor):
             raise UserError(f"{file}: {name} is no plain tensor in memory; give a published checkpoint.")
         if tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise UserError(f"{file}: {name} claims more than the file holds; get the file again.")
+            raise UserError(f"{file}: {name} claims more than the file holds. Download the file again.")
     found = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
     beside = [str(name) for name in outer if name != "model"] if state is not outer else []
     return Published(found, beside, told_by(outer.get("config")), mapped)
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor has its numbers one after the other: not sparse, nested, quantised, or a shape alone."""
+    """Whether a tensor is a plain one in memory: not sparse, nested, quantised or on the meta device."""
     return (
         tensor.layout is torch.strided
         and tensor.device.type == "cpu"
@@ -81,19 +81,19 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def load(file: Path, mapped: bool) -> Any:
-    """What a `.pth` file holds: tensors and plain values, nothing that has to be run."""
+    """The content of a `.pth` file: tensors and plain values. No code in it is run."""
     try:
-        with warnings.catch_warnings():  # of old pickle protocols
+        with warnings.catch_warnings():  # about old pickle protocols
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # an unpickler on wrong bytes raises almost anything
+    except Exception as error:  # on wrong bytes an unpickler raises almost anything
         found = (
             re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         )
         if found:
             raise UserError(
-                f"{file}: not read, since reading it would call {found[1]} and so could run anything; "
-                f"ask for a file that holds the model's tensors alone."
+                f"{file}: was not read, since reading it would call {found[1]}, which could run anything. "
+                f"Ask for a file that only holds the model's tensors."
             ) from None
         raise UserError(
             f"{file}: not a checkpoint, or cut off ({type(error).__name__}); "
@@ -102,7 +102,7 @@ def load(file: Path, mapped: bool) -> Any:
 
 
 def told_by(config: object) -> dict[str, Any]:
-    """The settings that a file of ours says of its model; empty for other files."""
+    """The model's settings in a file written by albef. Empty for other files."""
     given = config.get(OWN_KEY) if isinstance(config, Mapping) else None
     if not isinstance(given, Mapping):
         return {}
@@ -111,16 +111,16 @@ def told_by(config: object) -> dict[str, Any]:
 
 
 def check_new(file: Path) -> None:
-    """Raises `UserError` for a file that exists, or can't be written."""
+    """Raises `UserError` for a file that exists or cannot be written."""
     check_file(file)
     if file.exists():
-        raise UserError(f"{file}: exists already; choose another name.")
+        raise UserError(f"{file}: exists already. Choose another name.")
 
 
 def write_pth(file: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Writes `{"model": state}`, and the model's settings under "config"; whole or not at all.
+    """Writes `{"model": state}`, and the model's settings under "config", whole or not at all.
 
-    Tensors that are the same memory are written once. Raises `UserError` for a file that exists.
+    Tensors that share memory are written once. Raises `UserError` for a file that exists.
     """
     check_new(file)
     told = {name: getattr(config, name) for name in TOLD}
@@ -130,13 +130,13 @@ def write_pth(file: Path, state: Mapping[str, Tensor], config: ModelConfig) -> N
         own[key] = own.get(key, with_own_storage(tensor))
     model = {name: own[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
     check_room(file, sum(tensor.nbytes for tensor in own.values()))
-    # An open file, not its name: torch keeps what the system says to itself when it opens the file.
+    # An open file, not its name: if torch opens the file, it hides the system's error.
     with whole_file(file) as temporary, temporary.open("wb") as handle:
         torch.save({"model": model, "config": {OWN_KEY: told}}, handle)
 
 
 def with_own_storage(tensor: Tensor) -> Tensor:
-    """The tensor as all of a storage, without a copy: `torch.save` writes whole storages, not the parts in use."""
+    """The tensor as a whole storage, without a copy, since `torch.save` writes whole storages."""
     tensor = tensor.detach().contiguous()
     raw = torch.from_numpy(tensor.reshape(-1).view(torch.uint8).numpy())
     return raw.view(tensor.dtype).reshape(tensor.shape)

@@ -1,4 +1,4 @@
-"""A safetensors file written tensor by tensor, so that a large model never has to be in memory."""
+"""Writes a safetensors file tensor by tensor, so that a large model need not fit into memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", tor
 
 
 class Place(NamedTuple):
-    """What is known of a tensor before it is there."""
+    """The dtype and shape of a tensor that is written later."""
 
     dtype: torch.dtype
     shape: torch.Size
 
 
 def write_tensors(file: Path, places: Mapping[str, Place], tensors: Iterable[Tensor]) -> None:
-    """Writes the tensors, which come in the order of their places, in the safetensors format."""
+    """Writes the tensors in the safetensors format. They must come in the order of `places`."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     start = 0
     for name, (dtype, shape) in places.items():

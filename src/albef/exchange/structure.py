@@ -1,4 +1,4 @@
-"""Which of the six published models a state dict is, and its widths and depths, off names and shapes."""
+"""Recognises which of the six published models a state dict is, and its sizes, from names and shapes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from albef.config import ModelConfig, TaskName, UserError
 
-HEAD_WIDTH = 64  # of every published model; no shape tells it
+HEAD_WIDTH = 64  # in all published models; shapes do not show it
 TEACHER = re.compile(r"(\w+)_m\.(.+)")
 QUEUES = ("image_queue", "text_queue", "idx_queue", "queue_ptr")
 POSITIONS = "text_encoder.bert.embeddings.position_embeddings.weight"
 CROSS = r"text_encoder\.bert\.encoder\.layer\.(\d+)\.crossattention\."
-# Tokens and words of a text in the published evaluation; longer ones were not cut at all.
+# Tokens and words of a text in the published evaluation. Longer texts were not cut.
 SHORT, LONG = (30, 30), (64, 50)
 
 
@@ -49,12 +49,12 @@ BY_NAME = {structure.name: structure for structure in STRUCTURES}
 
 
 def structure_of(heads: Sequence[str]) -> Structure | None:
-    """The published model with these heads; None for heads that no published model has."""
+    """The published model with these heads. None if there is none."""
     return next((structure for structure in STRUCTURES if set(structure.heads) == set(heads)), None)
 
 
 def recognise(state: Mapping[str, Tensor], file: object) -> Structure:
-    """Which of the six the student's state dict is, by what stands on its encoders.
+    """Which of the six models the student's state dict is, by its heads.
 
     Raises `UserError` for state dicts of other models.
     """
@@ -67,8 +67,8 @@ def recognise(state: Mapping[str, Tensor], file: object) -> Structure:
     if lacking := [name for name in needed if name not in state]:
         first = ", ".join(list(state)[:3]) or "no names at all"
         raise UserError(
-            f"{file}: not one of the published ALBEF models: it has no {lacking[0]} "
-            f"(but {first}, …); give a checkpoint of ALBEF's own scripts or of LAVIS's ALBEF."
+            f"{file}: is not one of the published ALBEF models: it has no {lacking[0]} "
+            f"(but {first}, …). Give a checkpoint of ALBEF's own scripts or of LAVIS's ALBEF."
         )
     if "ta_head.weight" in state:
         return BY_NAME["pretrain_nlvr"]
@@ -78,15 +78,15 @@ def recognise(state: Mapping[str, Tensor], file: object) -> Structure:
         classes = len(state["cls_head.2.weight"])
         if classes not in (2, 3):
             raise UserError(
-                f"{file}: cls_head has {classes} classes, but entailment has 3 and NLVR2 has 2; "
-                f"give one of the published models."
+                f"{file}: cls_head has {classes} classes, but entailment has 3 and NLVR2 has 2. "
+                f"Give one of the published models."
             )
         return BY_NAME["ve" if classes == 3 else "nlvr"]
     if "itm_head.weight" in state:
         return BY_NAME["pretrain" if "text_encoder.cls.predictions.bias" in state else "retrieval/grounding"]
     raise UserError(
-        f"{file}: encoders without any head of the published models (itm_head, text_decoder, cls_head, ta_head); "
-        f"give a whole checkpoint."
+        f"{file}: has no head of the published models (itm_head, text_decoder, cls_head, ta_head), only encoders. "
+        f"Give a whole checkpoint."
     )
 
 
@@ -97,10 +97,10 @@ def model_config(
     told: Mapping[str, Any],
     file: object,
 ) -> ModelConfig:
-    """Widths and depths of the model, read off the shapes; attention heads as given, told by the file, or 64 wide.
+    """The model's configuration, from its shapes. Attention heads are given, stored in the file, or 64 channels wide.
 
-    `heads` are those of the image and the text encoder, one number for both, or none. Raises `UserError` where the
-    shapes are no ALBEF's.
+    `heads` are the numbers for image and text encoder, one number for both, or empty. Raises `UserError` if the shapes
+    are not those of an ALBEF.
     """
     patches, positions = state["visual_encoder.patch_embed.proj.weight"], state["visual_encoder.pos_embed"]
     words = state["text_encoder.bert.embeddings.word_embeddings.weight"]
@@ -109,7 +109,7 @@ def model_config(
     if patches.dim() != 4 or words.dim() != 2 or 0 in sizes or positions.shape[1] != 1 + grid**2:
         raise UserError(
             f"{file}: position embeddings of shape {list(positions.shape)} and patches of {list(patches.shape)} "
-            f"belong to no square image; give one of the published models."
+            f"do not belong to a square image. Give one of the published models."
         )
     layers = numbers(state, r"text_encoder\.bert\.encoder\.layer\.(\d+)\.")
     fusion = numbers(state, CROSS)
@@ -147,12 +147,12 @@ def model_config(
 def attention_heads(
     widths: tuple[int, int], heads: Sequence[int], told: Mapping[str, Any], file: object
 ) -> dict[str, int]:
-    """How many heads the image and the text encoder have: as given, told by the file, or 64 wide.
+    """The numbers of heads of image and text encoder: given, stored in the file, or 64 channels wide.
 
     Raises `UserError` for numbers that do not divide the widths.
     """
     if len(heads) > 2:
-        raise UserError(f"--heads takes one number, or one for each of two encoders, not {len(heads)}.")
+        raise UserError(f"--heads takes one number, or two (image and text encoder), not {len(heads)}.")
     names = ("image_heads", "text_heads")
     counts = {name: width / HEAD_WIDTH for name, width in zip(names, widths, strict=True)}
     counts |= {name: told[name] for name in names if name in told}
@@ -172,5 +172,5 @@ def numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:
 
 
 def rows(state: Mapping[str, Tensor], name: str) -> int:
-    """The first dimension of a tensor; 1 if there is none, which the comparison of shapes then tells."""
+    """The first dimension of a tensor. 1 if it is missing, which the comparison of shapes reports later."""
     return max(len(state[name]), 1) if name in state and state[name].dim() else 1

@@ -44,5 +44,5 @@ def test_a_caption_of_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (source / "train2017").mkdir()
     with pytest.raises(SystemExit, match="2"):
         prepare("coco-captions", source)
-    expected = f'{file}, row 1 of "annotations": "image_id" is 3, which "images" does not have.'
+    expected = f'{file}, row 1 of "annotations": "image_id" is 3, but "images" has no such id.'
     assert expected in capsys.readouterr().err

@@ -74,8 +74,8 @@ def test_test_questions_are_optional(vqa: Path) -> None:
     ("split", "count", "message"),
     [
         ("val", None, "v2_mscoco_val2014_annotations.json is neither here"),
-        ("val", 1, '"question_id" is 1000, which the annotations do not have'),
-        ("train", 0, '"question_id" is 0, which the annotations do not have'),
+        ("val", 1, '"question_id" is 1000, but the annotations have no such id'),
+        ("train", 0, '"question_id" is 0, but the annotations have no such id'),
     ],
 )
 def test_annotations_that_do_not_fit(

@@ -75,7 +75,7 @@ def test_half_a_surrogate_pair_does_not_spoil_the_file(tmp_path: Path) -> None:
 
 def test_mistakes_end_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, message in (
-        (tmp_path / "nowhere", "no such folder; correct --from"),
+        (tmp_path / "nowhere", "no such folder. Correct --from"),
         (tmp_path, "is part of"),
     ):
         with pytest.raises(SystemExit, match="2"):

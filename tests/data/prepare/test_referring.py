@@ -145,7 +145,7 @@ def test_a_pickle_that_would_run_something_is_refused(
     file.write_bytes(pickle.dumps([reference(1, "train"), Touch(canary)], protocol))
     with pytest.raises(SystemExit, match="2"):
         prepare("refcoco", refer)
-    assert "may hold only lists, dictionaries, texts and numbers" in capsys.readouterr().err
+    assert "may only hold lists, dictionaries, texts and numbers" in capsys.readouterr().err
     assert not canary.exists()
     pickle.load(io.BytesIO(file.read_bytes())).pop().close()  # Python's own reader falls for it
     assert canary.exists()

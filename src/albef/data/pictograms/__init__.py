@@ -1,1 +1,1 @@
-"""The embedded data set `pictograms`: scenes composed of real drawings, whose truth is known."""
+"""The embedded data set `pictograms`: generated scenes of real drawings, with known content."""

@@ -1,7 +1,7 @@
-"""Captions: what is claimed of a scene, whether it holds, and many ways to say it.
+"""Captions of scenes: what they claim, whether it is true, and many ways to say it.
 
-A `Claim` is the meaning, apart from its wording. Wording is decided by a few numbers (`choices`), so two
-claims that differ in one thing can be said alike but for that thing: the captions of twin scenes, and foils.
+A `Claim` is the meaning without its wording. A few numbers (`choices`) decide the wording. So two claims that differ in
+one thing can have the same wording except for that thing: captions of twin scenes, and foils.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,13 +32,13 @@ COUNTS = (2, 3, 4)
 
 
 def templates_of(split: str) -> Templates:
-    """Which wordings a split uses: `unseen_template` has some that training never uses."""
+    """The wordings of a split. `unseen_template` has wordings that training never uses."""
     return "unseen" if split == "unseen_template" else "train"
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """What a caption names: exactly `count` of that noun, all of that size, at that place (of one)."""
+    """A thing that a caption names: exactly `count` of that noun, all of that size, at that place (if one)."""
 
     noun: str
     count: int = 1
@@ -48,7 +48,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a caption says; None is unsaid. `relation` is how the first of two things lies to the second."""
+    """What a caption says. None means unsaid. `relation` is where the first of two things is, seen from the second."""
 
     things: tuple[Mention, ...]
     relation: Relation | None = None
@@ -56,7 +56,7 @@ class Claim:
 
 
 def holds(claim: Claim, scene: Scene) -> bool:
-    """Whether all that the claim says is true of the scene; it need not mention everything in the scene."""
+    """Whether the claim is true of the scene. It need not mention everything in the scene."""
     if claim.background is not None and claim.background != scene.background:
         return False
     named = []
@@ -73,7 +73,7 @@ def holds(claim: Claim, scene: Scene) -> bool:
 
 
 def meaning(claim: Claim) -> int:
-    """A stable number of 63 bits, equal for equal meanings ("fox left of car", "car right of fox")."""
+    """A stable 63-bit number, equal for equal meanings ("fox left of car", "car right of fox")."""
     things, to = claim.things, claim.relation
     if to in ("right", "below"):
         things, to = things[::-1], OPPOSITE[to]
@@ -84,7 +84,7 @@ def meaning(claim: Claim) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What of a scene a caption mentions, by index; one plan for twin scenes gives claims that correspond."""
+    """Which things of a scene a caption mentions, by index. One plan gives corresponding claims for twin scenes."""
 
     things: tuple[int, ...]
     sized: frozenset[int] = frozenset()
@@ -93,7 +93,7 @@ class Plan:
     background: bool = False
 
     def claim(self, scene: Scene) -> Claim:
-        """What is true of the scene of all that the plan mentions."""
+        """The true claim about everything in the scene that the plan mentions."""
         mentions = []
         for index in self.things:
             thing = scene.things[index]
@@ -107,7 +107,7 @@ class Plan:
 
 
 def plan(scene: Scene, rng: np.random.Generator, change: Change | None = None, rich: bool = False) -> Plan:
-    """What to say of a scene; what twins differ in is always said, and a rich plan says more."""
+    """A plan of what to say about a scene. It always says what twins differ in. A rich plan says more."""
     aspect, changed = change or (None, -1)
     nouns = [thing.noun for thing in scene.things]
     firsts = [i for i, noun in enumerate(nouns) if noun not in nouns[:i]]
@@ -124,15 +124,15 @@ def plan(scene: Scene, rng: np.random.Generator, change: Change | None = None, r
     return Plan(tuple(named), frozenset(sized), frozenset(located), related, background)
 
 
-# Of captions of two things, up to where they place one of them, both, or say how the two lie to each other. Where one
-# thing among two is comes before how both lie: it is the easier thing to learn.
+# Cumulative shares of captions of two things that place one of them, place both, or say how they are placed to each
+# other. Placing one thing is easier to learn, so it is common.
 _OF_TWO = {"twins": (0.55, 0.65, 1.0), "plain": (0.15, 0.35, 0.75), "rich": (0.0, 0.2, 0.95)}
 
 
 def _arranged(
     scene: Scene, firsts: list[int], rng: np.random.Generator, aspect: Aspect | None, rich: bool
 ) -> tuple[list[int], set[int], bool]:
-    """Which of the things to name, which of them to place, and whether to say how two lie to each other."""
+    """Which things to name, which of them to place, and whether to say how two are placed to each other."""
     form = rng.random()
     if scene.kind == "single":
         return firsts, {0} if aspect == "location" or form < (0.85 if rich else 0.6) else set(), False
@@ -152,21 +152,21 @@ def _arranged(
         return firsts, set(), False
     if len(firsts) > 2 and form < 0.15:
         return firsts[:2], set(), False
-    # A thing that grows moves a little, so where it is may be another word.
+    # A thing that grows moves a little, so the word for its place may change.
     return firsts[:1], set(firsts[:1]) if form < 0.28 and aspect != "size" else set(), False
 
 
 def claims(scene: Scene, rng: np.random.Generator) -> Claim:
-    """A claim that holds of the scene, drawn among the many."""
+    """A random claim that is true of the scene."""
     return plan(scene, rng).claim(scene)
 
 
 def altered(
     claim: Claim, aspect: Aspect, scene: Scene, nouns: Sequence[str], rng: np.random.Generator
 ) -> Claim | None:
-    """The claim with one thing of that aspect changed, false of the scene; None where it says no such thing.
+    """The claim with one thing of that aspect changed, so that it is false. None if it says nothing of that aspect.
 
-    Another noun is one of `nouns` that is not in the scene; a relation becomes its opposite.
+    A noun is replaced by one of `nouns` that is not in the scene. A relation becomes its opposite.
     """
     if aspect == "background":
         if claim.background is None:
@@ -175,7 +175,7 @@ def altered(
         return replace(claim, background=pick(rng, others))
     if aspect == "relation":
         return replace(claim, relation=OPPOSITE[claim.relation]) if claim.relation else None
-    # Where two things have a place each, one change would put both on one side, which no true caption says.
+    # If two things have a place each, changing one would put both on one side, which no true caption says.
     says: dict[Aspect, Callable[[Mention], bool]] = {
         "noun": lambda m: True,
         "count": lambda m: m.count > 1,
@@ -214,7 +214,7 @@ def phrase(
     templates: Templates = "train",
     plurals: dict[str, str] | None = None,
 ) -> str:
-    """The claim in words, one of many ways; "unseen" takes the templates that training never uses."""
+    """The claim in words, in one of many ways. "unseen" uses templates that training never uses."""
     return word(claim, choices(rng), templates, plurals)
 
 
@@ -247,7 +247,7 @@ def word(
 
 
 def tags(claim: Claim, rng: np.random.Generator, plurals: dict[str, str] | None = None) -> str:
-    """What the claim mentions as bare words in any order, as people tag images on the web."""
+    """The things of the claim as single words in any order, like tags on the web."""
     plurals = load_sprites().plurals if plurals is None else plurals
     words = [plurals[m.noun] if m.count > 1 else m.noun for m in claim.things]
     if claim.background is not None:
@@ -272,13 +272,13 @@ def _name(mention: Mention, at: float, plurals: dict[str, str]) -> str:
     return an(noun)
 
 
-# Within a table, what differs in meaning alone stands at the same place, so that one choice words it alike.
+# In all tables, entries at the same place have the same wording, so that one choice gives the same words.
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 _SIZES: dict[Size, tuple[str, ...]] = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
 }
-# Some say where a thing is in the words for how two lie, so that what those words mean can be learnt from one thing.
+# Some place a single thing with words for relations, so that their meaning can be learnt from one thing.
 _PLACES: dict[Location, tuple[str, ...]] = {
     "left": ("on the left", "at the left side", "on the left side", "left of the center", "to the left"),
     "right": (

@@ -1,4 +1,4 @@
-"""Pictograms as files: images and the published JSON, so that users see the format by example."""
+"""Writes pictograms as files (images and the published JSON), as an example of the format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from albef.writing import whole_folder
 def export_pictograms(
     folder: Path, split: str, count: int, seed: int, num_nouns: int, image_size: int
 ) -> Path:
-    """The path of the annotation file: rows of `image`, `caption` (a list) and `image_id`; images in `images/`.
+    """Writes images to `images/` and an annotation file of `image`, `caption` (a list) and `image_id`. Returns its path.
 
-    Raises `UserError` if the folder holds anything, and when it can't be written.
+    Raises `UserError` if the folder is not empty, or if it cannot be written.
     """
     pictograms = Pictograms(split, seed, count, num_nouns, image_size)
     rows = []

@@ -1,4 +1,4 @@
-"""Pictograms as image–text pairs to train on, as galleries to be tested with, and foils of their captions."""
+"""Pictograms as image–text pairs for training, as galleries for testing, and foils of their captions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ from albef.data.pictograms.sprites import SpriteBank, load_sprites
 class Item:
     """An image, uint8 [S, S, 3] RGB, with its caption.
 
-    `claim` and `meaning` are those of `caption`; where it is `noisy` they need not hold of the scene, and
-    `clean_caption` is what would have stood there.
+    `claim` and `meaning` belong to `caption`. If it is `noisy`, they may be false, and `clean_caption` is the caption
+    without noise.
     """
 
     image: np.ndarray
@@ -43,15 +43,15 @@ class Item:
     noisy: bool
 
 
-# Captions that must be true of one scene only say more than everyday ones: reading them takes practice too.
+# Captions that are true of one scene only are longer than everyday ones. Training shows some of them too.
 _RICH_SHARE = 0.4
 
 
 class Pictograms:
-    """`count` image–text pairs of one split, new ones in every epoch; pairs 2k and 2k+1 are often twins.
+    """`count` image–text pairs of a split, new ones in every epoch. Pairs 2k and 2k+1 are often twins.
 
-    `caption_noise` is the share of captions that are as on the web: tags, one thing only, something wrong, or
-    the caption of another image. For the other settings see `Scenes`.
+    `caption_noise` is the share of captions like those on the web: tags, one thing only, something wrong, or the
+    caption of another image. For the other settings see `Scenes`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Pictograms:
         return self.count
 
     def item(self, index: int, epoch: int = 0) -> Item:
-        """Pair number `index` of that epoch; the same whenever it is asked for."""
+        """Pair number `index` of that epoch. It is always the same."""
         scene, claim, wording = self._said(index, epoch)
         clean = word(claim, wording, self._templates, self._plurals)
         caption, noisy = clean, False
@@ -93,14 +93,14 @@ class Pictograms:
         return Item(self._painter.paint(scene), caption, clean, claim, scene, meaning(claim), noisy)
 
     def captions(self, index: int, epoch: int = 0, count: int = 3) -> list[str]:
-        """Several true captions of the image, the clean one of `item` first."""
+        """Several true captions of the image. The first is the clean one of `item`."""
         scene, claim, wording = self._said(index, epoch)
         rng = generator("more captions", self.split, self.seed, epoch, index)
         more = (phrase(claims(scene, rng), rng, self._templates, self._plurals) for _ in range(count - 1))
         return [word(claim, wording, self._templates, self._plurals), *more]
 
     def _said(self, index: int, epoch: int) -> tuple[Scene, Claim, tuple[float, ...]]:
-        """A scene, what its caption claims, and how that is worded: alike for twins."""
+        """A scene, the claim of its caption, and the wording, which is the same for twins."""
         number, second = divmod(index, 2)
         if self._last is None or self._last[0] != (number, epoch):
             self._last = (number, epoch), self._scenes.couple(number, epoch)
@@ -115,7 +115,7 @@ class Pictograms:
     def _noise(
         self, scene: Scene, claim: Claim, wording: tuple[float, ...], rng: np.random.Generator
     ) -> tuple[Claim, str]:
-        """A caption as the web has them, and what it claims."""
+        """A caption like those on the web, and its claim."""
         form = rng.random()
         firsts = tuple(
             i for i, thing in enumerate(scene.things) if all(t.noun != thing.noun for t in scene.things[:i])
@@ -136,7 +136,7 @@ class Pictograms:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Scenes with one caption each, which is true of that scene only; `images` is uint8 [N, S, S, 3], RGB."""
+    """Scenes with one caption each, true of this scene only. `images` is uint8 [N, S, S, 3], RGB."""
 
     split: str
     scenes: list[Scene]
@@ -150,7 +150,7 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class Foil:
-    """The caption of scene `index` with one thing changed, false of that scene."""
+    """The caption of scene `index` with one thing changed, so that it is false."""
 
     index: int
     kind: Aspect
@@ -166,9 +166,9 @@ def gallery(
     mix: Mapping[str, float] | None = None,
     bank: SpriteBank | None = None,
 ) -> Gallery:
-    """A test gallery; each caption is true of its own scene only, so that recall by identity is the truth.
+    """A test gallery. Each caption is true of its own scene only, so only this scene counts as right.
 
-    Raises `UserError` where so many scenes of so few nouns cannot be told apart in words.
+    Raises `UserError` if there are too few nouns to give so many scenes different captions.
     """
     bank = bank or load_sprites()
     source = Scenes(split, seed, num_nouns, mix, twin_share=0.0, bank=bank)
@@ -183,9 +183,7 @@ def gallery(
             break
         for i in ambiguous:
             unique = _unique_claim(scenes, i, index, rng)
-            if (
-                unique is None
-            ):  # no words tell it apart: another scene; of its kind if that can be, to keep the mix
+            if unique is None:  # no caption is unique: take another scene, of the same kind if possible
                 kind = scenes[i].kind
                 while (new := source.scene(drawn)).kind != kind and attempt < 8:
                     drawn += 1
@@ -208,7 +206,7 @@ _ROUNDS = 40
 
 
 class _Index:
-    """Finds scenes of which a claim might hold by what they count, so that few need a closer look."""
+    """Finds scenes for which a claim may be true, by their counts of things, so that few must be checked."""
 
     def __init__(self, scenes: list[Scene]):
         self._scenes = scenes
@@ -219,13 +217,13 @@ class _Index:
                 self._having.setdefault((noun, nouns.count(noun)), set()).add(i)
 
     def is_ambiguous(self, claim: Claim, scene: int) -> bool:
-        """Whether a claim of this scene holds of another."""
+        """Whether a claim about this scene is true of another one."""
         having = [self._having.get((m.noun, m.count), set[int]()) for m in claim.things]
         return any(i != scene and holds(claim, self._scenes[i]) for i in set.intersection(*having))
 
 
 def _unique_claim(scenes: list[Scene], i: int, index: _Index, rng: np.random.Generator) -> Claim | None:
-    """A claim that holds of scene `i` alone: an everyday one, else more details, else the background too."""
+    """A claim that is true of scene `i` alone: an everyday one, else with more details, else with the background."""
     for attempt in range(24):
         planned = plan(scenes[i], rng, rich=attempt >= 6)
         claim = (replace(planned, background=attempt >= 16) if attempt >= 6 else planned).claim(scenes[i])
@@ -235,7 +233,7 @@ def _unique_claim(scenes: list[Scene], i: int, index: _Index, rng: np.random.Gen
 
 
 def foils(gallery: Gallery, seed: int = 0, kinds: Iterable[Aspect] = ASPECTS) -> list[Foil]:
-    """For each caption up to one foil of each kind, in the same words but for what is changed."""
+    """At most one foil of each kind for each caption, with the same wording except for the change."""
     found = []
     for i, (scene, claim, wording) in enumerate(
         zip(gallery.scenes, gallery.claims, gallery.wordings, strict=True)

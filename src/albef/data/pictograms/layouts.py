@@ -1,4 +1,4 @@
-"""Where the things of a scene go, by the kind of scene, and how a twin moves them."""
+"""The places of a scene's things, by the kind of scene, and how they move in a twin."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -10,7 +10,7 @@ from albef.data.pictograms.things import LOCATIONS, Location, Size, Thing, relat
 
 Kind = Literal["single", "pair", "group", "mixed"]
 
-# Shares of the image's side. Large is at least 1.3 times small in images of as many things.
+# Shares of the image's side. With equal numbers of things, large is at least 1.3 times small.
 _SIDES: dict[tuple[bool, Size], tuple[float, float]] = {
     (True, "small"): (0.40, 0.46),
     (True, "large"): (0.70, 0.84),
@@ -18,7 +18,7 @@ _SIDES: dict[tuple[bool, Size], tuple[float, float]] = {
     (False, "large"): (0.58, 0.64),
 }
 _MOST_THINGS = 4
-_MANY_SIDE = (0.39, 0.45)  # three or four things; they count as small
+_MANY_SIDE = (0.39, 0.45)  # of three or four things, which count as small
 
 
 def _size(rng: np.random.Generator) -> Size:
@@ -26,7 +26,7 @@ def _size(rng: np.random.Generator) -> Size:
 
 
 def _at(thing: Thing, size: Size, x: float, y: float, side: float, flipped: bool | None = None) -> Thing:
-    """The thing with its centre at (x, y), moved where it would leave the image."""
+    """The thing with its centre at (x, y), moved back if it would leave the image."""
     half = side / 2
     x, y = min(max(x, half), 1 - half), min(max(y, half), 1 - half)
     x0, y0 = max(x - half, 0.0), max(y - half, 0.0)
@@ -37,7 +37,7 @@ def _at(thing: Thing, size: Size, x: float, y: float, side: float, flipped: bool
 
 
 def placed_alone(rng: np.random.Generator, thing: Thing, size: Size, place: Location) -> Thing:
-    """A small thing anywhere; a large one fills the middle, since it can't be clearly off centre."""
+    """A small thing anywhere, or a large one in the middle, since it cannot be clearly off centre."""
     side = between(rng, *_SIDES[True, size])
     if size == "large" or place == "middle":
         return _at(thing, size, 0.5 + jitter(rng, 0.06), 0.5 + jitter(rng, 0.06), side)
@@ -56,7 +56,7 @@ _DIRECTIONS: dict[Location, tuple[int, int]] = {
 def _off_centre(
     thing: Thing, size: Size, direction: tuple[int, int], off: float, aside: float, side: float
 ) -> Thing:
-    """`off` along a direction of one axis from the centre, `aside` across it."""
+    """A position `off` along a direction from the centre, and `aside` across it."""
     dx, dy = direction
     return _at(thing, size, 0.5 + dx * off + abs(dy) * aside, 0.5 + dy * off + abs(dx) * aside, side)
 
@@ -84,7 +84,7 @@ _TRIANGLES = tuple(
 
 
 def _places(rng: np.random.Generator, number: int) -> list[tuple[int, int]]:
-    """Directions from the centre that keep up to four things apart, shuffled."""
+    """Shuffled directions from the centre that keep up to four things apart."""
     if number == 2:
         a = pick(rng, _CORNERS + _SIDEWAYS)
         return [a, (-a[0], -a[1])]
@@ -96,7 +96,7 @@ def _places(rng: np.random.Generator, number: int) -> list[tuple[int, int]]:
 
 
 def _off(rng: np.random.Generator, side: float) -> float:
-    """How far from the centre to put one of several things: the larger, the nearer to the edge."""
+    """The distance from the centre for one of several things. Larger things are nearer to the edge."""
     edge = 0.5 - side / 2
     if edge < 0.25:
         return between(rng, edge - 0.02, edge)
@@ -104,11 +104,11 @@ def _off(rng: np.random.Generator, side: float) -> float:
 
 
 def _spread(rng: np.random.Generator, sprites: list[Thing], sizes: list[Size]) -> tuple[Thing, ...]:
-    """The sprites at places that overlap slightly at most; three or more are all of a middling size."""
+    """The sprites at places that hardly overlap. Three or more all have a middle size."""
     things = []
     for sprite, size, (dx, dy) in zip(sprites, sizes, _places(rng, len(sprites)), strict=True):
         side = between(rng, *(_MANY_SIDE if len(sprites) > 2 else _SIDES[False, size]))
-        if len(sprites) > 2 and not (dx and dy):  # at the edge, or it would cover its neighbours
+        if len(sprites) > 2 and not (dx and dy):  # at the edge, otherwise it would cover its neighbours
             x, y = (0.5 + d * (0.5 - side / 2) + jitter(rng, 0.02) for d in (dx, dy))
         else:
             x, y = (0.5 + d * _off(rng, side) + jitter(rng, 0.0 if d else 0.04) for d in (dx, dy))
@@ -117,7 +117,7 @@ def _spread(rng: np.random.Generator, sprites: list[Thing], sizes: list[Size]) -
 
 
 def group(rng: np.random.Generator, sprites: list[Thing], least_copies: int) -> tuple[Thing, ...]:
-    """Several copies of the last sprite beside the others, all of one size."""
+    """Several copies of the last sprite and the other sprites, all of one size."""
     *others, copied = sprites
     most = _MOST_THINGS - len(others)
     copies = least_copies + int(rng.random() * (most - least_copies + 1))
@@ -139,7 +139,7 @@ LAYOUTS: Mapping[Kind, Callable[[np.random.Generator, list[Thing]], tuple[Thing,
 
 
 def resized(rng: np.random.Generator, thing: Thing, alone: bool) -> Thing:
-    """The thing in the other size, as near to its old place as fits."""
+    """The thing in the other size, as near to its old place as possible."""
     size: Size = "large" if thing.size == "small" else "small"
     return _at(thing, size, *thing.centre, between(rng, *_SIDES[alone, size]))
 

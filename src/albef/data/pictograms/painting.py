@@ -1,4 +1,4 @@
-"""Painting: the image of a scene, on a textured ground that can be named."""
+"""Draws the image of a scene on a textured background that has a name."""
 
 import functools
 
@@ -12,7 +12,7 @@ from albef.data.pictograms.things import Thing
 
 
 class Painter:
-    """Paints scenes at one size; keeps scaled drawings and textures, so that each is made once."""
+    """Draws scenes at one size. Caches scaled drawings and textures."""
 
     def __init__(self, image_size: int, bank: SpriteBank | None = None):
         self.image_size = image_size
@@ -44,7 +44,7 @@ class Painter:
         x, y = (min(round(start * self.image_size), self.image_size - side) for start in thing.box[:2])
         colour, behind = self._sprite(thing, side)
         place = image[y : y + side, x : x + side]
-        # The colours are multiplied by their opacity already, so the sum cannot exceed 255.
+        # The colours are premultiplied by opacity, so the sum cannot exceed 255.
         np.add((place * behind >> 8).astype(np.uint8), colour, out=place)
 
     def _sprite(self, thing: Thing, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +96,7 @@ def _texture(background: str, image_size: int) -> np.ndarray:
 
 
 def _cloud(x: np.ndarray, rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth noise of 0–1 with about that many blobs a side."""
+    """Smooth noise, 0–1, with about so many blobs a side."""
     coarse = rng.random((cells, cells)).astype(np.float32)
     return cv2.resize(coarse, (x.shape[1], x.shape[0]), interpolation=cv2.INTER_CUBIC)
 

@@ -1,6 +1,6 @@
-"""Questions about scenes with answers that are true by construction (`pictograms:vqa`).
+"""Questions about scenes, with answers that are true by construction (`pictograms:vqa`).
 
-The answer is drawn before the scene, so that a question alone tells as little as its kind allows.
+The answer is drawn before the scene, so that the question alone reveals as little as possible.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ KINDS: dict[str, Callable[[World, np.random.Generator], Asked]] = {
 
 
 def question_record(world: World, index: int, epoch: int) -> Record:
-    """Question number `index` of that epoch; its key ends with its kind."""
+    """Question number `index` of that epoch. Its key ends with its kind."""
     rng = world.generator("vqa", epoch, index)
     kind = pick(rng, tuple(KINDS))
     asked = KINDS[kind](world, rng)

@@ -1,4 +1,4 @@
-"""Phrases for one thing of several (`pictograms:grounding`); images with five captions (`pictograms:retrieval`)."""
+"""Phrases for one of several things (`pictograms:grounding`), and images with five captions (`pictograms:retrieval`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_NAMED = 3  # things in a caption
 
 
 def grounding_record(world: World, index: int, epoch: int) -> Record:
-    """Phrase number `index` of that epoch, the box of what it means, and the boxes of all things as proposals."""
+    """Phrase number `index` of that epoch, the box of the thing it means, and the boxes of all things as proposals."""
     rng = world.generator("grounding", epoch, index)
     scene = world.scene(
         rng, lambda scene: len(scene.things) > 1 and bool(single_nouns(scene)), ("pair", "group", "mixed")
@@ -48,7 +48,7 @@ def box_of(world: World, thing: Thing) -> Box:
 
 
 def naming_of(world: World, scene: Scene, rng: np.random.Generator) -> Naming | None:
-    """A caption of two or three things of which the scene has one each; None where it has less than two."""
+    """A caption of two or three things that the scene has once each. None if there are fewer than two."""
     single = [i for i, thing in enumerate(scene.things) if thing.noun in single_nouns(scene)]
     if len(single) < 2:
         return None

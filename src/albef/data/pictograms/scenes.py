@@ -1,7 +1,7 @@
-"""Scenes: what is where on which background, drawn from a key.
+"""Scenes: which things are where on which background, drawn from a key.
 
-A scene is a small graph (things with a noun, a vendor, a size and a box, on a named background), so whatever
-a caption claims can be checked. Nothing is stored: a scene is a function of (split, seed, epoch, index).
+A scene is a small graph: things with a noun, a vendor, a size and a box, on a named background. So every claim of a
+caption can be checked. Nothing is stored: a scene is a function of (split, seed, epoch, index).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,17 +35,17 @@ BACKGROUNDS = (
     "gray stone",
 )
 MIX: Mapping[str, float] = {"single": 0.3, "pair": 0.35, "group": 0.2, "mixed": 0.15}
-# Counting takes more practice than naming (measured: foils of counts rose by several points).
+# Counting needs more practice than naming (measured: accuracy on count foils rose by several points).
 TRAINING_MIX: Mapping[str, float] = {"single": 0.25, "pair": 0.29, "group": 0.37, "mixed": 0.09}
 HELD_OUT_VENDOR = "noto"
 
 _MIN_NOUNS = 8
-_MANY_SHARE = 0.7  # of groups that are to have a twin: they have three or four of a kind
+_MANY_SHARE = 0.7  # of groups with a twin: these have three or four of a kind
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Things on a background; later things are painted over earlier ones. Copies of one noun come last."""
+    """Things on a background. Later things are drawn over earlier ones. Copies of one noun come last."""
 
     things: tuple[Thing, ...]
     background: str
@@ -54,36 +54,36 @@ class Scene:
 
 
 class Change(NamedTuple):
-    """What twin scenes differ in, and the index of the (first) thing that it is about."""
+    """What twin scenes differ in, and the index of the (first) thing concerned."""
 
     aspect: Aspect
     thing: int
 
 
 class Couple(NamedTuple):
-    """Scenes 2k and 2k+1; `change` is None where they have nothing to do with each other."""
+    """Scenes 2k and 2k+1. `change` is None if they are unrelated."""
 
     scenes: tuple[Scene, Scene]
     change: Change | None
 
 
 def pair_is_held_out(a: str, b: str) -> bool:
-    """Whether two nouns never meet in a training scene (about one pair in ten), whatever the seed."""
+    """Whether two nouns are never together in training (about one pair in ten), for every seed."""
     return xxhash.xxh3_64_intdigest("pair/{}/{}".format(*sorted((a, b))).encode()) % 100 < 10
 
 
 def background_is_held_out(noun: str, background: str) -> bool:
-    """Whether a noun is never on this background in training (about one in twelve), whatever the seed."""
+    """Whether a noun is never on this background in training (about one in twelve), for every seed."""
     return xxhash.xxh3_64_intdigest(f"background/{noun}/{background}".encode()) % 100 < 8
 
 
 class Scenes:
-    """Scenes of one split, in couples (2k, 2k+1) of which a share are twins that differ in one thing.
+    """Scenes of one split, in couples (2k, 2k+1). A share of the couples are twins that differ in one thing.
 
-    `mix` weighs the kinds of scene (default: by split, see `TRAINING_MIX`); `num_nouns` takes the first nouns of the
-    bank. `unseen_vendor` has only drawings of the vendor that training never shows; every scene of `unseen_pair` and
-    `unseen_background` has a pair of nouns, or a noun on a background, that training never shows. Raises `UserError`
-    for settings that no scene can fulfil.
+    `mix` weighs the kinds of scene (default: by split, see `TRAINING_MIX`). `num_nouns` takes the first nouns of the
+    bank. `unseen_vendor` only has drawings of the vendor that training never shows. Every scene of `unseen_pair` has two
+    nouns, and of `unseen_background` a noun and a background, that training never shows together. Raises `UserError` for
+    settings that no scene can fulfil.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Scenes:
             raise UserError(f"pictograms has no split {split!r}: choose one of {', '.join(SPLITS)}.")
         if not _MIN_NOUNS <= num_nouns <= len(bank.nouns):
             raise UserError(
-                f"data.num_nouns is {num_nouns}, but pictograms has {len(bank.nouns)} nouns and needs "
-                f"{_MIN_NOUNS}: choose a number between them."
+                f"data.num_nouns is {num_nouns}, but pictograms has {len(bank.nouns)} nouns and needs at least "
+                f"{_MIN_NOUNS}. Choose a number between them."
             )
         if set(mix) - set(MIX) or min(mix.values()) < 0 or not sum(mix.values()) > 0:
             raise UserError(
-                f"data.mix is {mix}, but it must give weights of at least 0, not all 0, to kinds of scene: "
-                f"use only {', '.join(MIX)}."
+                f"data.mix is {mix}, but it must give kinds of scene weights of at least 0, not all 0. "
+                f"The kinds are {', '.join(MIX)}."
             )
         if split == "unseen_pair":
             mix.pop("single", None)
@@ -142,25 +142,25 @@ class Scenes:
         }
 
     def scene(self, index: int, epoch: int = 0) -> Scene:
-        """Scene number `index`; any index from 0 on."""
+        """Scene number `index`, from 0 on without end."""
         return self.couple(index // 2, epoch).scenes[index % 2]
 
     def couple(self, number: int, epoch: int = 0) -> Couple:
         """Scenes 2·number and 2·number+1."""
         rng = generator("scene", self.split, self.seed, epoch, number)
         twins = rng.random() < self.twin_share and epoch >= self.twins_from_epoch
-        # Three from four and two from three are harder to tell than one from two, so most count twins are of those.
+        # Four against three and three against two are harder than two against one, so most count twins have those.
         many = twins and "count" in self._changes["group"] and rng.random() < _MANY_SHARE
         first = self.draw(rng, least_copies=3 if many else 2)
         twin = self._twin(first, rng) if twins else None
         if twin is None:
             return Couple((first, self.draw(rng)), None)
         second, change = twin
-        # The change of a count takes a copy away, so without a swap the second scene would never have more.
+        # A change of count removes a copy. Without a swap the second scene would never have more things.
         return Couple((second, first) if rng.random() < 0.5 else (first, second), change)
 
     def draw(self, rng: np.random.Generator, least_copies: int = 2) -> Scene:
-        """A scene by the generator's chance alone; a group has at least so many of its kind."""
+        """A random scene. A group has at least so many of its kind."""
         at = rng.random()
         kind = next(
             (k for k, bound in zip(self._kinds, self._kind_bounds, strict=True) if at < bound),
@@ -173,8 +173,8 @@ class Scenes:
                 break
         else:
             raise UserError(
-                f"Split {self.split} of pictograms has no {kind} scene with these {len(self.nouns)} nouns: "
-                f"set a larger data.num_nouns."
+                f"Split {self.split} of pictograms has no {kind} scene with these {len(self.nouns)} nouns. "
+                f"Set a larger data.num_nouns."
             )
         sprites = [self.sprite(noun, rng) for noun in nouns]
         things = group(rng, sprites, least_copies) if kind == "group" else LAYOUTS[kind](rng, sprites)
@@ -200,14 +200,14 @@ class Scenes:
         )
 
     def sprite(self, noun: str, rng: np.random.Generator, vendor: str | None = None) -> Thing:
-        """A thing without a place; by the given vendor if that one draws it."""
+        """A thing without a place, drawn by the given vendor if possible."""
         if vendor not in self._vendors[noun]:
             vendor = pick(rng, self._vendors[noun])
         variant = int(rng.random() * self._variants[noun, vendor])
         return Thing(noun, vendor, variant, "small", (0.0, 0.0, 1.0, 1.0), rng.random() < 0.5)
 
     def _twin(self, scene: Scene, rng: np.random.Generator) -> tuple[Scene, Change] | None:
-        """A scene that differs from this one in one thing, and in what; None where the split has none."""
+        """A scene that differs from this one in one thing, and the change. None if the split has none."""
         options = self._changes[scene.kind]
         for _ in range(100 if options else 0):
             aspect = pick(rng, options)
@@ -220,7 +220,7 @@ class Scenes:
         return None
 
     def _changed(self, scene: Scene, aspect: Aspect, index: int, rng: np.random.Generator) -> Scene | None:
-        """The scene with that aspect (of that thing) changed; None where it cannot be."""
+        """The scene with that aspect (of that thing) changed. None if that is impossible."""
         things, old = scene.things, scene.things[index]
         if aspect == "background":
             return replace(scene, background=pick(rng, [b for b in BACKGROUNDS if b != scene.background]))
@@ -240,8 +240,8 @@ class Scenes:
             if len(things) > 2:
                 return None
             if len(things) == 1 and old.size == "small" and location(old) != "middle":
-                return None  # it would have to move to have room to grow
-            # Of one large and one small thing both change: only knowing which is which tells such twins apart.
+                return None  # it has no room to grow without moving
+            # A large and a small thing both change, so that twins differ only in which of them is large.
             both = len({thing.size for thing in things}) == 2
             things = tuple(
                 resized(rng, t, alone=len(things) == 1) if both or i == index else t

@@ -16,8 +16,8 @@ SPRITE_SIDE = 64
 class SpriteBank:
     """Nouns from the most to the least distinct, their plurals, and their drawings by vendor.
 
-    `images[noun, vendor]` holds one or two uint8 arrays [64, 64, 4], RGBA (not premultiplied), trimmed so
-    that the longest side of what is visible is 64 pixels, centred. A vendor without a drawing has no key.
+    `images[noun, vendor]` holds one or two uint8 arrays [64, 64, 4], RGBA (not premultiplied). Each drawing is centred,
+    and its longest visible side is 64 pixels. A vendor without a drawing has no key.
     """
 
     nouns: tuple[str, ...]
@@ -28,7 +28,7 @@ class SpriteBank:
 
 @functools.cache
 def load_sprites() -> SpriteBank:
-    """The bank that comes with the package; decoded once per process, the arrays are read-only."""
+    """The bank that comes with the package. It is decoded once per process, and its arrays are read-only."""
     stored = resources.files(__package__).joinpath("sprites.parquet").read_bytes()
     table = pq.read_table(io.BytesIO(stored), columns=["noun", "plural", "vendor", "webp"])
     plurals: dict[str, str] = {}

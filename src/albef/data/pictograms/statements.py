@@ -1,6 +1,6 @@
 """Sentences about one image (`pictograms:entailment`) and statements about two (`pictograms:nlvr`).
 
-In both the words alone tell as little as possible: every form of a sentence is as often right as wrong.
+The words alone reveal as little as possible: every form of a sentence is right as often as it is wrong.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from albef.data.pictograms.world import World, counted
 from albef.data.records import Record, stable_id
 from albef.data.rows import ENTAILMENT_LABELS
 
-# Facts that no image shows.
+# Facts that an image cannot show.
 HIDDEN = ("old", "new", "cheap", "lost", "famous", "wet")
 
 
 def entailment_record(world: World, index: int, epoch: int) -> Record:
     """Sentence number `index` of that epoch about its image, with a label as in `ENTAILMENT_LABELS`."""
     rng = world.generator("entailment", epoch, index)
-    # Half of all sentences are wrong, a quarter right, a quarter open: whether something hidden is said or not, a
-    # sentence is wrong in one of two cases.
+    # Half of all sentences are wrong, a quarter right, a quarter open. So a sentence is wrong in half of the cases,
+    # whether it says something invisible or not.
     draw = rng.random()
     label = "contradiction" if draw < 0.5 else "neutral" if draw < 0.75 else "entailment"
     scene = world.scene(rng, lambda scene: True)
@@ -57,7 +57,7 @@ def entailment_record(world: World, index: int, epoch: int) -> Record:
 
 
 class Stated(NamedTuple):
-    """A statement with two images of which it is true and two of which it is false."""
+    """A statement, two images that it is true of, and two that it is false of."""
 
     statement: str
     true: tuple[Scene, Scene]
@@ -65,7 +65,7 @@ class Stated(NamedTuple):
 
 
 def both(world: World, rng: np.random.Generator) -> Stated:
-    """Both images show a fox; where it is false, one of them does."""
+    """Both images show a fox. If false, only one of them does."""
     noun = pick(rng, world.nouns)
     first, second, without = having(world, rng, noun), having(world, rng, noun), lacking(world, rng, noun)
     kept = having(world, rng, noun)
@@ -74,7 +74,7 @@ def both(world: World, rng: np.random.Generator) -> Stated:
 
 
 def one_side(world: World, rng: np.random.Generator) -> Stated:
-    """The left image shows a fox; where it is false, the right one alone does."""
+    """The left image shows a fox. If false, only the right one does."""
     noun, left = pick(rng, world.nouns), rng.random() < 0.5
     pairs = [(having(world, rng, noun), lacking(world, rng, noun)) for _ in range(2)]
     true = pairs[0] if left else pairs[0][::-1]
@@ -84,7 +84,7 @@ def one_side(world: World, rng: np.random.Generator) -> Stated:
 
 
 def one_each(world: World, rng: np.random.Generator) -> Stated:
-    """A fox in one image and a car in the other; where it is false, one of the two is missing."""
+    """A fox is in one image and a car in the other. If false, one of the two is missing."""
     a, b = (world.nouns[int(i)] for i in rng.permutation(len(world.nouns))[:2])
     true = (having(world, rng, a, b), having(world, rng, b, a))
     neither = world.scene(rng, lambda scene: not counted(scene, a) and not counted(scene, b), SHORT)
@@ -110,7 +110,7 @@ def lacking(world: World, rng: np.random.Generator, noun: str) -> Scene:
 
 
 def nlvr_record(world: World, index: int, epoch: int) -> Record:
-    """Record `index` of that epoch: 2k and 2k+1 have one statement, true of the images of one of them."""
+    """Record `index` of that epoch. Records 2k and 2k+1 share a statement, which is true for one of them."""
     number, second = divmod(index, 2)
     rng = world.generator("nlvr", epoch, number)
     stated = pick(rng, FORMS)(world, rng)

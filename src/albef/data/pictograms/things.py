@@ -1,4 +1,4 @@
-"""A thing in a scene, and the words for where it is and how two lie to each other."""
+"""A thing in a scene, and the words for its place and for the relation of two things."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ Relation = Literal["left", "right", "above", "below"]
 LOCATIONS: tuple[Location, ...] = ("left", "right", "top", "bottom", "middle")
 OPPOSITE: dict[Relation, Relation] = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
-_OFF_CENTRE = 0.16  # of the side: from here on a thing is on the left, at the top, …
-_MIDDLE = 0.08  # of the side: nearer to the centre than this is in the middle
-_APART = 0.30  # of the side: from here on one thing is left of, above, … another
+_OFF_CENTRE = 0.16  # share of the side: from here on a thing is on the left, at the top, …
+_MIDDLE = 0.08  # share of the side: nearer to the centre is in the middle
+_APART = 0.30  # share of the side: from here on one thing is left of, above, … another
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One drawing in a scene; `box` is its square (x0, y0, x1, y1) in shares of the side, y downwards."""
+    """A drawing in a scene. `box` is its square (x0, y0, x1, y1) in shares of the side, y downwards."""
 
     noun: str
     vendor: str
@@ -37,7 +37,7 @@ class Thing:
 
 
 def location(thing: Thing) -> Location | None:
-    """Where the thing is, by the axis on which it is farther from the centre; None where no word fits."""
+    """The word for the place, by the axis on which the thing is farther from the centre. None if no word fits."""
     x, y = (c - 0.5 for c in thing.centre)
     if max(abs(x), abs(y)) <= _MIDDLE:
         return "middle"
@@ -49,7 +49,7 @@ def location(thing: Thing) -> Location | None:
 
 
 def is_at(thing: Thing, place: Location) -> bool:
-    """Whether the word is true of the thing; a thing in a corner is on the left and at the top."""
+    """Whether the word is true of the thing. A thing in a corner can be on the left and at the top."""
     x, y = (c - 0.5 for c in thing.centre)
     if place == "middle":
         return max(abs(x), abs(y)) <= _MIDDLE
@@ -57,7 +57,7 @@ def is_at(thing: Thing, place: Location) -> bool:
 
 
 def relation(a: Thing, b: Thing) -> Relation | None:
-    """How `a` lies to `b`, by the axis on which they are farther apart; None where neither is clear."""
+    """The relation of `a` to `b`, by the axis on which they are farther apart. None if neither is clear."""
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
     if max(abs(dx), abs(dy)) < _APART:
         return None
@@ -67,7 +67,7 @@ def relation(a: Thing, b: Thing) -> Relation | None:
 
 
 def lies(a: Thing, b: Thing, to: Relation) -> bool:
-    """Whether the word is true of `a` seen from `b`; of two things on a diagonal two words can be true."""
+    """Whether the word is true of `a` seen from `b`. On a diagonal two words can be true."""
     dx, dy = b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]
     return {"left": dx, "right": -dx, "above": dy, "below": -dy}[to] >= _APART
 

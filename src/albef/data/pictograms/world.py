@@ -1,4 +1,4 @@
-"""What the pictogram versions of all tasks draw from: scenes of one split, their images, chance by key."""
+"""What the pictogram versions of all tasks share: scenes of a split, their images, and random draws by key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = 2000
 
 
 class World:
-    """Scenes of a split that fulfil a wish, as a function of a generator; names of things; images."""
+    """Random scenes of a split that meet a condition, names of things, and images."""
 
     def __init__(self, split: str, seed: int, num_nouns: int, image_size: int) -> None:
         self.split, self.seed, self.image_size = split, seed, image_size
@@ -29,34 +29,34 @@ class World:
         self.nouns, self.plurals = self._scenes.nouns, load_sprites().plurals
 
     def generator(self, task: str, epoch: int, index: int) -> np.random.Generator:
-        """Chance that depends on the split, the task and the number of a record alone."""
+        """A generator that depends on the split, the task and the number of a record alone."""
         return generator(task, self.split, self.seed, epoch, index)
 
     def scene(
         self, rng: np.random.Generator, fits: Callable[[Scene], bool], kinds: tuple[Kind, ...] = ()
     ) -> Scene:
-        """A scene of one of the kinds (any if none are named) for which `fits` is true."""
+        """A scene of one of the kinds (any kind if none is named) for which `fits` is true."""
         for _ in range(TRIES):
             scene = self._scenes.draw(rng)
             if (not kinds or scene.kind in kinds) and fits(scene):
                 return scene
-        raise UserError(f"Split {self.split} of pictograms has no such scene: set a larger data.num_nouns.")
+        raise UserError(f"Split {self.split} of pictograms has no such scene. Set a larger data.num_nouns.")
 
     def scene_with(
         self, rng: np.random.Generator, noun: str, fits: Callable[[Scene], bool], kinds: tuple[Kind, ...] = ()
     ) -> Scene:
-        """A scene that was as `scene` has it, until the noun took the place of another one."""
+        """A scene from `scene`, in which the noun replaces another one."""
         for _ in range(TRIES):
             before = self.scene(rng, fits, kinds)
             changed = self.with_noun(before, pick(rng, before.things).noun, noun, rng)
             if changed is not None:
                 return changed
         raise UserError(
-            f"Split {self.split} of pictograms has no scene with {an(noun)}: choose another split."
+            f"Split {self.split} of pictograms has no scene with {an(noun)}. Choose another split."
         )
 
     def with_noun(self, scene: Scene, old: str, new: str, rng: np.random.Generator) -> Scene | None:
-        """The scene with other drawings in the places of a noun; None where the split doesn't allow it."""
+        """The scene with a noun's drawings replaced by others. None if the split does not allow it."""
         if any(thing.noun == new for thing in scene.things):
             return None
         sprite = self._scenes.sprite(new, rng)
@@ -70,7 +70,7 @@ class World:
         return changed if self._scenes.allows(changed) else None
 
     def phrase(self, claim: Claim, rng: np.random.Generator) -> str:
-        """The claim in the words that the split uses, one of many ways."""
+        """The claim in words of the split, in one of many ways."""
         return phrase(claim, rng, templates_of(self.split), self.plurals)
 
     def paint(self, scene: Scene) -> np.ndarray:

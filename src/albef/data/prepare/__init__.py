@@ -1,7 +1,7 @@
-"""From the public downloads to the published JSON: one small module per data set.
+"""Converts public downloads to the published JSON formats. Each data set has a small module.
 
-Each looks for its annotation files and folders of images below one folder of the user's, and yields rows as
-`albef.data.rows` takes them; `writing` leaves out those whose image is missing.
+A module finds its annotation files and image folders below a folder of the user, and yields rows for
+`albef.data.rows`. `writing` leaves out rows whose image is missing.
 """
 
 NAMES = (

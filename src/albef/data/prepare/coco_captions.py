@@ -34,7 +34,7 @@ def caption_rows(annotations: Path, folder: Path) -> Iterator[Row]:
     for where, row in objects(annotations, "annotations"):
         number = number_at(row, "image_id", where)
         if number not in names:
-            raise UserError(f'{where}: "image_id" is {number}, which "images" does not have.')
+            raise UserError(f'{where}: "image_id" is {number}, but "images" has no such id.')
         yield (
             where,
             {

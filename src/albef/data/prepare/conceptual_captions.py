@@ -1,4 +1,4 @@
-"""Conceptual Captions 3M and 12M for pre-training: a table of links, read as a stream, and their images."""
+"""Conceptual Captions 3M and 12M for pre-training: a table of links (read as a stream), and their images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from albef.data.prepare.img2dataset import Link, rows_of_folder, rows_of_links, 
 from albef.data.prepare.reading import search
 from albef.data.prepare.writing import Files, Training
 
-HEADER = {"caption", "url"}  # img2dataset wants one; the official tables have none
+HEADER = {"caption", "url"}  # img2dataset needs a header, but the official tables have none
 
 
 def cc3m(source: Path, files: Files) -> Training:
@@ -26,7 +26,7 @@ def cc12m(source: Path, files: Files) -> Training:
 
 
 def conceptual_captions(name: str, tables: tuple[str, ...], source: Path, files: Files) -> Training:
-    """Writes the rows of the table's links; without a table, of the captions beside the images."""
+    """Writes the rows of the table's links. Without a table, it writes the captions beside the images."""
     folder, table = shards_folder(source, name), search(source, *tables)
     rows = rows_of_links(links(table), folder, files) if table else rows_of_folder(folder, source)
     files.rows(f"{name}.jsonl", "pretrain", rows)
@@ -34,7 +34,7 @@ def conceptual_captions(name: str, tables: tuple[str, ...], source: Path, files:
 
 
 def links(table: Path) -> Iterator[Link]:
-    """The links of a table of captions and URLs (CC3M) or of URLs and captions (CC12M), as its first line has them."""
+    """The links of a table. Its first line tells whether the caption comes first (CC3M) or the URL (CC12M)."""
     url_first: bool | None = None  # not known yet
     with table.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):

@@ -25,7 +25,7 @@ def easy_vqa(source: Path, files: Files) -> Training:
 
 
 def question_rows(folder: Path, source: Path) -> Iterator[Row]:
-    """The questions of a split: lists of question, answer and the image's number, numbered in their order."""
+    """The questions of a split, numbered in their order. Each row is a list: question, answer, number of the image."""
     path = find(folder, "questions.json", origin=ORIGIN)
     for number, (place, row) in enumerate(json_rows(path)):
         where = f"{path}, {place}"

@@ -1,4 +1,4 @@
-"""Images that img2dataset downloaded from a list of links: 00001/000010023.jpg, .txt and .json beside it."""
+"""Images downloaded by img2dataset from a list of links: 00001/000010023.jpg with a .txt and .json beside it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from albef.data.formats import SUFFIXES
 from albef.data.prepare.reading import Row, find
 from albef.data.prepare.writing import Files
 
-SHARD = 10_000  # links per folder, img2dataset's default; then a file's name is its link's number
+SHARD = 10_000  # links per folder, img2dataset's default: with it a file's name is the number of its link
 
-Link = tuple[str, str, str]  # where it stands, caption, URL
+Link = tuple[str, str, str]  # its place in the list, caption, URL
 
 
 def shards_folder(source: Path, name: str) -> Path:
@@ -23,9 +23,9 @@ def shards_folder(source: Path, name: str) -> Path:
 
 
 def rows_of_links(links: Iterable[Link], folder: Path, files: Files) -> Iterator[Row]:
-    """A row per link, named as img2dataset names its images; each one's .json must say that it came from there.
+    """A row per link, with img2dataset's name of the image. The image's .json must name the same link.
 
-    Those that have none are counted and said: nothing tells whether the caption is theirs.
+    Images without a .json are counted and reported, since nothing shows whether the caption is theirs.
     """
     unknown = 0
     for number, (where, caption, url) in enumerate(links):
@@ -36,9 +36,9 @@ def rows_of_links(links: Iterable[Link], folder: Path, files: Files) -> Iterator
         elif came_from != url:
             raise UserError(
                 f"{files.image_root / image.with_suffix('.json')}: its image came from {came_from}, but {where} has "
-                f"{url}. From there on images and lines have other numbers, as where the downloader took several "
-                f"lines for one, or the images were downloaded from another list. Move the list away to take the "
-                f"captions from the .txt files beside the images."
+                f"{url}. From there on the numbers of images and lines differ: the downloader took several lines for "
+                f"one, or the images came from another list. Move the list away, and the captions are taken from the "
+                f".txt files beside the images."
             )
         yield where, {"image": str(image), "caption": caption}
     if unknown:
@@ -49,10 +49,10 @@ def rows_of_links(links: Iterable[Link], folder: Path, files: Files) -> Iterator
 
 
 def url_of(record: Path) -> str | None:
-    """The link that an image came from; None if its .json is missing, broken or does not say."""
+    """The link that an image came from. None if its .json is missing, broken or does not say."""
     try:
         url = json.loads(record.read_bytes())["url"]
-    except Exception:  # whatever broken content may raise
+    except Exception:  # broken content may raise anything
         return None
     return url.strip() if isinstance(url, str) else None
 

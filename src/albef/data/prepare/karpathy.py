@@ -13,7 +13,7 @@ from albef.data.rows import text_at
 from albef.data.text_files import quoted
 
 SPLITS = ("train", "val", "test")
-# What of COCO's validation set was left over belongs to the training split, as everybody uses it.
+# The rest of COCO's validation set is part of the training split, as is usual.
 SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 ORIGIN = 'Karpathy\'s splits, "caption_datasets.zip"'
 
@@ -49,7 +49,7 @@ def flickr30k(source: Path, files: Files) -> Training:
 
 
 def flickr30k_folder(source: Path) -> Path:
-    """Where Flickr30k's images are, from `source` on; SNLI-VE has the same ones."""
+    """The path of Flickr30k's images, relative to `source`. SNLI-VE uses the same images."""
     names = ("flickr30k-images", "flickr30k_images/flickr30k_images", "flickr30k_images")
     return find(source, *names, origin="Flickr30k, flickr30k-images.tar.gz").relative_to(source)
 
@@ -57,14 +57,14 @@ def flickr30k_folder(source: Path) -> Path:
 def write_splits(
     name: str, annotations: Path, files: Files, image: Callable[[dict[str, Any], str], Image]
 ) -> Training:
-    """Writes the three splits of a Karpathy file; `image` says where a row's image is and what its id is."""
+    """Writes the three splits of a Karpathy file. `image` returns the path and id of a row's image."""
     for split in SPLITS:
         files.rows(f"{name}_{split}.json", "retrieval", split_rows(annotations, split, image))
     return Training(f"retrieval-{name}", {"source": f"{name}_train.json", "validation": f"{name}_val.json"})
 
 
 def split_rows(annotations: Path, split: str, image: Callable[[dict[str, Any], str], Image]) -> Iterator[Row]:
-    """For training a row per caption, for evaluation a row per image with all of its captions."""
+    """Rows of a split. For training a row per caption, for evaluation a row per image with all its captions."""
     for where, row in objects(annotations, "images"):
         its_split = text_at(row, "split", where)
         if its_split not in SPLIT_OF:

@@ -29,9 +29,9 @@ def nlvr2(source: Path, files: Files) -> Training:
 
 
 def statement_rows(annotations: Path, folder: Path) -> Iterator[Row]:
-    """The statements; those of split-set-pair-sentence are about split-set-pair-img0.png and -img1.png.
+    """The statements. Identifier split-set-pair-sentence is about split-set-pair-img0.png and -img1.png.
 
-    The training images lie in numbered folders, which "directory" names. The files hold an object a line.
+    Training images are in numbered folders, which "directory" names. The files have an object per line.
     """
     for place, value in jsonl_rows(annotations):
         where = f"{annotations}, {place}"

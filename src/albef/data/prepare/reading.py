@@ -1,4 +1,4 @@
-"""Where the files of a download are, and what their rows must hold."""
+"""Finds the files of a download, and checks their rows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from albef.errors import reading
 
 DEPTH = 3  # folders below the given one that are searched; downloads are rarely nested deeper
 
-# A row of the published JSON, and where the download says so.
+# A row of the published JSON, and its place in the download.
 Row = tuple[str, dict[str, Any]]
 
 
 def search(source: Path, *names: str) -> Path | None:
-    """The file or folder of one of these names nearest below `source`; None if there is none.
+    """The nearest file or folder below `source` with one of these names. None if there is none.
 
-    A name may hold the folders above it, as "refcoco+/refs(unc).p" does. An absolute one is below no folder.
+    A name may include folders, such as "refcoco+/refs(unc).p". An absolute name is never found.
     """
     for folder in _folders(source):
         for name in names:
@@ -31,7 +31,7 @@ def search(source: Path, *names: str) -> Path | None:
 
 
 def find(source: Path, *names: str, origin: str) -> Path:
-    """As `search`; raises `UserError`, which says what download it belongs to, when there is none."""
+    """Like `search`, but raises `UserError` if nothing is found, and names the download that it belongs to."""
     found = search(source, *names)
     if found is None:
         raise UserError(
@@ -42,7 +42,7 @@ def find(source: Path, *names: str, origin: str) -> Path:
 
 
 def _folders(source: Path) -> Iterator[Path]:
-    """The folder and those below it, nearest first; not the thousands that are only numbered."""
+    """The folder and those below it, nearest first. Folders with numbers as names are skipped."""
     level = [source]
     for _ in range(DEPTH + 1):
         yield from level
@@ -55,7 +55,7 @@ def _folders(source: Path) -> Iterator[Path]:
 
 
 def objects(path: Path, key: str = "") -> Iterator[Row]:
-    """The objects of a .jsonl file or of a JSON list (under `key`, if one is given), each with its place."""
+    """The objects of a .jsonl file or of a JSON list (under `key`, if given), each with its place."""
     reading.set(path)
     for place, row in jsonl_rows(path) if not key and path.suffix == ".jsonl" else json_rows(path, key):
         yield f"{path}, {place}", object_in(row, f"{path}, {place}")

@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg for grounding: phrases for one thing in a COCO image, and its box."""
+"""RefCOCO, RefCOCO+ and RefCOCOg for grounding: phrases for a thing in a COCO image, and its box."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refcoco_plus(source: Path, files: Files) -> Training:
 
 
 def refcocog(source: Path, files: Files) -> Training:
-    """Writes refcocog_train.json, refcocog_val.json and refcocog_test.json; Google's splits have no test."""
+    """Writes refcocog_train.json, refcocog_val.json and refcocog_test.json. Google's splits have no test."""
     return referring("refcocog", ("refs(umd).p", "refs(google).p"), source, files)
 
 
@@ -61,7 +61,7 @@ def referring(name: str, refs_names: tuple[str, ...], source: Path, files: Files
 
 
 def read_refs(path: Path) -> list[Row]:
-    """The references, each with its place; their splits are known ones."""
+    """The references, each with its place. Raises `UserError` for an unknown split."""
     refs = read_plain_pickle(path)
     if not isinstance(refs, list):
         raise UserError(f"{path}: must hold a list of references, found {kind(refs)}.")
@@ -91,7 +91,7 @@ def read_instances(path: Path) -> Instances:
 
 
 def phrase_rows(refs: list[Row], split: str, instances: Instances, folder: Path) -> Iterator[Row]:
-    """A row per phrase. The image's name comes from the instances: that in the reference is of its crop."""
+    """A row per phrase. The image's name comes from the instances, since the reference names a crop."""
     for where, ref in refs:
         if ref["split"] != split:
             continue
@@ -118,7 +118,7 @@ def read_detections(path: Path) -> dict[str, Any]:
     """The boxes that a detector proposed, by the number of their image."""
     try:
         detections = json.loads(path.read_text("utf-8-sig"))
-    except Exception as error:  # whatever broken content may raise
+    except Exception as error:  # broken content may raise anything
         raise unusable(path, "as JSON", error) from None
     for number, boxes in object_in(detections, str(path)).items():
         if not number.isdigit() or not isinstance(boxes, list) or not all(is_box(box) for box in boxes):

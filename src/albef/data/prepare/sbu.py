@@ -15,7 +15,7 @@ URLS, CAPTIONS = "SBU_captioned_photo_dataset_urls.txt", "SBU_captioned_photo_da
 
 
 def sbu(source: Path, files: Files) -> Training:
-    """Writes sbu.jsonl; without a list of links, of the captions beside the images."""
+    """Writes sbu.jsonl. Without a list of links, it uses the captions beside the images."""
     folder = shards_folder(source, "sbu")
     urls, together = search(source, URLS), search(source, "sbu-captions-all.json")
     if urls:
@@ -33,7 +33,7 @@ def sbu(source: Path, files: Files) -> Training:
 
 
 def pairs(captions: Iterator[tuple[str, str]], urls: Iterator[tuple[str, str]]) -> Iterator[Link]:
-    """The links, of which caption n has URL n."""
+    """The links. Caption n belongs to URL n."""
     for caption, url in zip_longest(captions, urls):
         if caption is None or url is None:
             more, fewer = ("URLs", "captions") if caption is None else ("captions", "URLs")

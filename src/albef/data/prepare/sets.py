@@ -1,4 +1,4 @@
-"""`albef data prepare`: which module prepares which set, and what it left behind."""
+"""`albef data prepare`: which module prepares which data set, and what it wrote."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETS: dict[str, Callable[[Path, Files], Training]] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written, how many images are missing (listed in missing.txt), what else to know, what to type next."""
+    """What was written, how many images are missing (listed in missing.txt), notes, and the next command."""
 
     files: list[Written]
     missing: int
@@ -49,17 +49,17 @@ class Prepared:
 
 
 def prepare(name: str, source: Path, out: Path) -> Prepared:
-    """Writes the set's rows into `out`, whole or not at all; the images stay below `source`.
+    """Writes the set's rows into `out`, whole or not at all. The images stay below `source`.
 
-    Raises `UserError` for a file or folder that is missing (naming the download) or cannot be read, a row that is
-    none, if no image is where it should be, and if the disk is full.
+    Raises `UserError` for a file or folder that is missing (and names its download) or cannot be read, for a bad row,
+    if no image is found, and if the disk is full.
     """
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder; correct --from.")
+        raise UserError(f"{source}: no such folder. Correct --from.")
     try:
         with whole_folder(out, hash_name=None) as partial:
             files = Files(source, partial)
             training = SETS[name](source, files)
     except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}; nothing was written.") from None
+        raise UserError(f"{error.filename or out}: {error.strerror}. Nothing was written.") from None
     return Prepared(files.written, files.missing, files.notes, training.command(out, source))

@@ -10,7 +10,7 @@ from albef.data.prepare.reading import Row, find, objects
 from albef.data.prepare.writing import Files, Training
 from albef.data.rows import text_at
 
-OLD_KEY = "Flikr30kID"  # so spelt in the first files
+OLD_KEY = "Flikr30kID"  # the spelling in the first files
 
 
 def snli_ve(source: Path, files: Files) -> Training:
@@ -23,7 +23,7 @@ def snli_ve(source: Path, files: Files) -> Training:
 
 
 def sentence_rows(annotations: Path, folder: Path) -> Iterator[Row]:
-    """The hypotheses; the premise is the image, whose name goes without .jpg as published."""
+    """The hypotheses. The premise is the image, named without .jpg, as published."""
     for where, row in objects(annotations):
         number = text_at(row, OLD_KEY if OLD_KEY in row else "Flickr30K_ID", where).removesuffix(".jpg")
         yield (

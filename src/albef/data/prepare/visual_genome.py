@@ -15,11 +15,11 @@ FOLDERS = ("VG_100K", "VG_100K_2")  # images.zip and images2.zip
 
 
 def visual_genome(source: Path, files: Files) -> Training:
-    """Writes vg.json and vg_qa.json, as far as their annotation files are there; one must be."""
+    """Writes vg.json and vg_qa.json if their annotation files are there. One of them must be."""
     regions, questions = search(source, "region_descriptions.json"), search(source, "question_answers.json")
     if not regions and not questions:
         raise UserError(
-            f"{source}: neither region_descriptions.json nor question_answers.json is here or below; both are "
+            f"{source}: neither region_descriptions.json nor question_answers.json is here or below. Both are "
             f"downloads of Visual Genome 1.2."
         )
     folders = [folder for folder in (search(source, name) for name in FOLDERS) if folder]
@@ -34,7 +34,7 @@ def visual_genome(source: Path, files: Files) -> Training:
 
 
 def caption_rows(annotations: Path, folders: list[Path], source: Path) -> Iterator[Row]:
-    """A row per image with the phrases of all of its regions, of which training draws one each time."""
+    """A row per image with the phrases of all its regions. Training draws one of them each time."""
     for where, row in objects(annotations):
         phrases = [text_at(region, "phrase", where).strip() for region in objects_at(row, "regions", where)]
         if phrases:  # a few images have no regions
@@ -44,7 +44,7 @@ def caption_rows(annotations: Path, folders: list[Path], source: Path) -> Iterat
 
 
 def question_rows(annotations: Path, folders: list[Path], source: Path) -> Iterator[Row]:
-    """A row per question with its one answer, which has half the weight of a VQA question's ten."""
+    """A row per question with its single answer, which has half the weight of a VQA question's ten answers."""
     for where, row in objects(annotations):
         for qa in objects_at(row, "qas", where):
             yield (
@@ -66,6 +66,6 @@ def image_number(row: dict[str, Any], where: str) -> int:
 
 
 def image_path(number: int, folders: list[Path], source: Path) -> str:
-    """The path of an image, which is in one of the two folders."""
+    """The path of an image in one of the two folders."""
     paths = [folder / f"{number}.jpg" for folder in folders]
     return str(next((path for path in paths if path.exists()), paths[0]).relative_to(source))

@@ -12,15 +12,15 @@ from albef.data.prepare.reading import Row, find, number_at, objects, objects_at
 from albef.data.prepare.writing import Files, Training
 from albef.data.rows import text_at
 
-# An answer is listed if it is the most frequent one of so many training questions, as is usual for VQA v2.
+# An answer is listed if it is the most frequent answer of at least so many training questions, as usual for VQA v2.
 OFTEN = 9
 TESTS = {"test": "test2015", "test-dev": "test-dev2015"}
 
 
 def vqa(source: Path, files: Files) -> Training:
-    """Writes vqa_train.json, vqa_val.json and answer_list.json; vqa_test.json and vqa_test-dev.json if they are there.
+    """Writes vqa_train.json, vqa_val.json and answer_list.json, and vqa_test.json and vqa_test-dev.json if available.
 
-    The answers are listed most frequent first.
+    The list has the most frequent answers first.
     """
     listed: Counter[str] = Counter()
     for split in ("train", "val"):
@@ -43,8 +43,8 @@ def vqa(source: Path, files: Files) -> Training:
     frequent = [answer for answer, count in listed.most_common() if count >= OFTEN]
     if not frequent:
         raise UserError(
-            f"{source}: no answer is the most frequent one of {OFTEN} questions; the annotations of VQA v2 are "
-            f"incomplete, download them again."
+            f"{source}: no answer is the most frequent one of {OFTEN} questions, so the annotations of VQA v2 are "
+            f"incomplete. Download them again."
         )
     files.document("answer_list.json", frequent)
     names = {"source": "vqa_train.json", "validation": "vqa_val.json", "answer_list": "answer_list.json"}
@@ -52,10 +52,10 @@ def vqa(source: Path, files: Files) -> Training:
 
 
 def read_answers(annotations: Path, listed: Counter[str]) -> dict[int, list[str]]:
-    """The ten answers to each question; its most frequent one is counted in `listed`."""
+    """The ten answers to each question. Its most frequent answer is counted in `listed`."""
     answers: dict[int, list[str]] = {}
     for where, row in objects(annotations, "annotations"):
-        # Millions of answers, but few different ones.
+        # There are millions of answers, but few different ones.
         given = [sys.intern(text_at(one, "answer", where)) for one in objects_at(row, "answers", where)]
         answers[number_at(row, "question_id", where)] = given
         listed[text_at(row, "multiple_choice_answer", where)] += 1
@@ -65,7 +65,7 @@ def read_answers(annotations: Path, listed: Counter[str]) -> dict[int, list[str]
 def question_rows(
     questions: Path, images: str, source: Path, answers: dict[int, list[str]] | None
 ) -> Iterator[Row]:
-    """A row per question, with what people answered unless it is a test question."""
+    """A row per question, with people's answers unless it is a test question."""
     folder = find(source, images, origin=f"COCO, {images}.zip").relative_to(source)
     for where, row in objects(questions, "questions"):
         number = number_at(row, "question_id", where)
@@ -77,6 +77,6 @@ def question_rows(
         }
         if answers is not None:
             if number not in answers:
-                raise UserError(f'{where}: "question_id" is {number}, which the annotations do not have.')
+                raise UserError(f'{where}: "question_id" is {number}, but the annotations have no such id.')
             question["answer"] = answers[number]
         yield where, question

@@ -1,4 +1,4 @@
-"""The files of a prepared set: rows whose images are there, missing images listed, all or nothing."""
+"""Writes the files of a prepared set, whole or not at all: rows with an image, and a list of missing images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from albef.data.prepare.reading import Row
 from albef.data.rows import columns
 
 MISSING_FILE = "missing.txt"
-FROM_RANDOM_WEIGHTS = ("own-data", "easy-vqa")  # recipes of prepared sets that need no model to start from
-# Sets that name an image more than once have fewer images than this, so that each is looked for once.
+FROM_RANDOM_WEIGHTS = ("own-data", "easy-vqa")  # recipes that need no model to start from
+# Size of the cache of images already looked for. Sets that name images repeatedly have fewer images than this.
 REMEMBERED = 1 << 18
 
 
 @dataclass(frozen=True)
 class Written:
-    """A file of rows, and how many were left out because their image is missing."""
+    """A file of rows, and the number of rows left out since their image is missing."""
 
     name: str
     rows: int
@@ -30,16 +30,16 @@ class Written:
 
 @dataclass(frozen=True)
 class Training:
-    """The recipe that trains on a prepared set, and the set's files by the `data` setting that names them.
+    """The recipe for a prepared set, and the set's files by the `data` setting that they belong to.
 
-    An empty name takes away a file that the recipe has and the set has not.
+    An empty name removes a file that the recipe names but the set does not have.
     """
 
     recipe: str
     files: dict[str, str]
 
     def command(self, out: Path, image_root: Path) -> str:
-        """What to type next."""
+        """The next command to type."""
         paths = {name: str(out / file) if file else "" for name, file in self.files.items()}
         start = [] if self.recipe in FROM_RANDOM_WEIGHTS else ["--train.init=MODEL"]
         return shlex.join(
@@ -51,25 +51,25 @@ class Training:
 
 @dataclass
 class Files:
-    """Writes the files of one set into a folder; images are below `image_root`."""
+    """Writes the files of a set into a folder. Images are below `image_root`."""
 
     image_root: Path
     folder: Path
     written: list[Written] = field(default_factory=list)
     missing: int = 0  # different images
-    notes: list[str] = field(default_factory=list)  # what a user should know besides
+    notes: list[str] = field(default_factory=list)  # further notes for the user
 
     def __post_init__(self) -> None:
         self.is_there = lru_cache(REMEMBERED)(self._look_for)
 
     def rows(self, name: str, task: TaskName, rows: Iterable[Row]) -> None:
-        """Writes a JSON list, or an object a line if the name ends in .jsonl, row by row.
+        """Writes rows as a JSON list, or as an object per line if the name ends in .jsonl.
 
-        Raises `UserError` for a row that the task's reader would refuse, and if no row has its image.
+        Raises `UserError` for a row that the task's reader would refuse, and if no row's image is there.
         """
         lines = name.endswith(".jsonl")
         kept, left_out, looked_for = 0, 0, ""
-        # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark.
+        # Half a surrogate pair is possible in JSON but not in UTF-8. It becomes a question mark.
         with (self.folder / name).open("w", encoding="utf-8", errors="replace") as file:
             for where, row in rows:
                 read = columns(row, task, where)
@@ -93,14 +93,14 @@ class Files:
         self.written.append(Written(name, kept, left_out))
 
     def document(self, name: str, value: object) -> None:
-        """Writes something that is not rows, as JSON."""
+        """Writes any other value as JSON."""
         (self.folder / name).write_text(json.dumps(value, ensure_ascii=False), "utf-8", errors="replace")
 
     def _look_for(self, image: str) -> bool:
         path = self.image_root / image
         try:
             there = path.is_file() and path.stat().st_size > 0
-        except OSError:  # a folder that may not be entered
+        except OSError:  # a folder without permission
             there = False
         if not there:
             self.missing += 1
