@@ -38,11 +38,11 @@ from albef.model_directory import Trained, save_model
         (Trained("retrieval", "coco/train.json"), "/a/flickr30k/test.json", "transferred", "flickr30k/test"),
         # Names that tell nothing: whose pictures are in these nobody can know.
         (Trained("pretrain", "my-pairs/train.json"), "my-test/test.json", "unknown", "my-pairs/train.json"),
-        (Trained("pretrain", "pictograms"), "my-test/test.json", "unknown", "name my-test/test.json does"),
+        (Trained("pretrain", "pictograms"), "my-test/test.json", "unknown", "my-test/test.json is not the name"),
         (Trained("pretrain", "4m.json"), "flickr30k_test.json", "unknown", "4m.json is not the name of a"),
         (Trained("retrieval", "mine/train.json"), "/data/mine/test.json", "unknown", "mine/train.json"),
         (Trained("retrieval", "coco/mine.json"), "flickr30k_test.json", "unknown", "coco/mine.json"),
-        (Trained("retrieval", "coco_train.json"), "photos", "unknown", "the name photos"),
+        (Trained("retrieval", "coco_train.json"), "photos", "unknown", "photos is not the name"),
     ],
 )
 def test_what_a_model_had_seen(trained: Trained | None, data: str, name: str, words: str) -> None:

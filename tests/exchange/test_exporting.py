@@ -131,7 +131,7 @@ def test_places_that_hold_nothing_are_filled(tmp_path: Path) -> None:
 def test_what_no_published_model_is_cannot_be_written_as_one(tmp_path: Path) -> None:
     tokenizer = Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY)
     save_model(tmp_path / "model", ALBEF(toy.MODEL, ("contrast",)), tokenizer, "")
-    with pytest.raises(UserError, match="was trained for contrast, which none of the published models is"):
+    with pytest.raises(UserError, match="was trained for contrast, but no published model has these heads"):
         export_official(str(tmp_path / "model"), tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
     with pytest.raises(UserError, match="no such folder"):
