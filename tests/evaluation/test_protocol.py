@@ -22,7 +22,12 @@ from albef.model_directory import Trained, save_model
     [
         (None, "flickr30k_test.json", "unknown", "does not say"),
         (Trained("pretrain", ""), "flickr30k_test.json", "unknown", "does not say"),
-        (Trained("pretrain", "pretrain_4m.jsonl"), "flickr30k_test.json", "direct", "Zero-shot, not fine-tuned"),
+        (
+            Trained("pretrain", "pretrain_4m.jsonl"),
+            "flickr30k_test.json",
+            "direct",
+            "Zero-shot, not fine-tuned",
+        ),
         (Trained("pretrain", "ALBEF_4M.pth"), "coco_test.json", "direct", "Not zero-shot \\(same data set"),
         (Trained("pretrain", "pictograms"), "pictograms", "direct", "Not zero-shot \\(same data set"),
         (
@@ -38,7 +43,12 @@ from albef.model_directory import Trained, save_model
         (Trained("retrieval", "coco/train.json"), "/a/flickr30k/test.json", "transferred", "flickr30k/test"),
         # Names that tell nothing: whose pictures are in these nobody can know.
         (Trained("pretrain", "my-pairs/train.json"), "my-test/test.json", "unknown", "my-pairs/train.json"),
-        (Trained("pretrain", "pictograms"), "my-test/test.json", "unknown", "my-test/test.json is not the name"),
+        (
+            Trained("pretrain", "pictograms"),
+            "my-test/test.json",
+            "unknown",
+            "my-test/test.json is not the name",
+        ),
         (Trained("pretrain", "4m.json"), "flickr30k_test.json", "unknown", "4m.json is not the name of a"),
         (Trained("retrieval", "mine/train.json"), "/data/mine/test.json", "unknown", "mine/train.json"),
         (Trained("retrieval", "coco/mine.json"), "flickr30k_test.json", "unknown", "coco/mine.json"),

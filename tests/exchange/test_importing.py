@@ -249,7 +249,9 @@ def test_a_pair_of_layers_with_keys_of_their_own_is_another_model(tmp_path: Path
 
 def test_bert_s_tokenizer_needs_as_many_embeddings(tmp_path: Path, choices: Choices) -> None:
     file = saved(tmp_path / "a.pth", toy_state("ve"))
-    with pytest.raises(UserError, match=r"40 word embeddings, but the tokenizer has 30522 tokens.*--tokenizer"):
+    with pytest.raises(
+        UserError, match=r"40 word embeddings, but the tokenizer has 30522 tokens.*--tokenizer"
+    ):
         import_checkpoint(file, tmp_path / "model", choices._replace(tokenizer=None))
 
 

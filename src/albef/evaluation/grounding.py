@@ -57,7 +57,9 @@ def ground_all(
 ) -> Iterator[Answer]:
     """Each phrase grounded in its image by every map. For the blind control in another image."""
     if not engine.can_match:
-        raise UserError(f"This model was trained for {engine.trained_for}, without ITM. Use a model with an ITM head.")
+        raise UserError(
+            f"This model was trained for {engine.trained_for}, without ITM. Use a model with an ITM head."
+        )
     for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of images as stored
         for start in range(0, len(batch.records), MAPPED_AT_ONCE):
             some = slice(start, start + MAPPED_AT_ONCE)
