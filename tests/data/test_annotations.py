@@ -181,13 +181,13 @@ def test_empty_texts_are_counted_and_said(tmp_path: Path) -> None:
         {"image": "a.jpg", "caption": caption} for caption in ("a fox", "", [" ", "\n"], [], ["", "a fox"])
     ]
     assert opened(tmp_path, "pretrain", rows).notes == [
-        f'{tmp_path / "rows.json"}: 3 of 5 rows have nothing but an empty "caption".'
+        f'{tmp_path / "rows.json"}: 3 of 5 rows have an empty "caption" and nothing else.'
     ]
     row = {"image": "a.jpg", "sentence": " ", "label": "neutral"}
     assert (
         opened(tmp_path, "entailment", [row])
         .notes[0]
-        .endswith('1 of 1 rows have nothing but an empty "sentence".')
+        .endswith('1 of 1 rows have an empty "sentence" and nothing else.')
     )
 
 

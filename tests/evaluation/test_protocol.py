@@ -28,8 +28,8 @@ from albef.model_directory import Trained, save_model
             "direct",
             "Zero-shot, not fine-tuned",
         ),
-        (Trained("pretrain", "ALBEF_4M.pth"), "coco_test.json", "direct", "Not zero-shot \\(same data set"),
-        (Trained("pretrain", "pictograms"), "pictograms", "direct", "Not zero-shot \\(same data set"),
+        (Trained("pretrain", "ALBEF_4M.pth"), "coco_test.json", "direct", "Not zero-shot (same data set"),
+        (Trained("pretrain", "pictograms"), "pictograms", "direct", "Not zero-shot (same data set"),
         (
             Trained("retrieval", "mscoco.pth"),
             "x/flickr30k_test.json",

@@ -50,7 +50,7 @@ def test_coco_in_its_splits(coco: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert [record.captions for record in val + test] == [tuple(CAPTIONS)] * 2
     assert (out / "missing.txt").read_text() == "images/val2014/COCO_val2014_000000000004.jpg\n"
     printed = capsys.readouterr().out
-    assert "1 pictures are missing or empty" in printed
+    assert "1 images are missing or empty" in printed
     assert f"--data.source={out}/coco_train.json" in printed
 
 

@@ -157,7 +157,7 @@ def test_pickles_of_python_2_and_broken_ones(tmp_path: Path) -> None:
     file.write_bytes(b"(lp1\n(dp2\nS'sent'\np3\nS'caf\\xe9'\np4\nsS'id'\np5\nL7L\nsS'u'\np6\nVx\np7\nsa.")
     assert read_plain_pickle(file) == [{"sent": "café", "id": 7, "u": "x"}]
     file.write_bytes(pickle.dumps([np.int64(3)], protocol=2))
-    with pytest.raises(UserError, match=r"asks for numpy\."):
+    with pytest.raises(UserError, match=r"needs numpy\."):
         read_plain_pickle(file)
     whole = pickle.dumps([{"a": [1, "x"]}], protocol=2)
     for end in range(len(whole)):
