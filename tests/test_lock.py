@@ -129,7 +129,7 @@ def test_where_there_are_no_locks_that_is_said(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     said: list[str] = []
     with alone_in(tmp_path, say=said.append):
-        assert "can't be locked ([Errno 37] No locks available)" in said[0]
+        assert "cannot be locked ([Errno 37] No locks available)" in said[0]
 
 
 def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_photographs_may_have_moved_to_several_places(home: Path, capsys: pytest
     [
         ("photos", "write it as OLD=NEW"),
         ("=photos", "write it as OLD=NEW"),
-        ("/elsewhere=photos", "/elsewhere: no image of the index was there; they were below"),
+        ("/elsewhere=photos", "/elsewhere: no image of the index was there. They were below"),
         ("photos/20=photos", "photos/20: no image of the index was there"),
         ("photos=nowhere", "nowhere: no such file or folder"),
     ],

@@ -140,7 +140,7 @@ QUESTION = {"image": "0.png", "question": "how many", "answer": ["2", "2"], "que
         (("nlvr",), {"images": ["0.png"], "sentence": "a", "label": "True"}, [], "two images, found 1; write"),
         (("nlvr",), {"images": "0.png", "sentence": "a", "label": "True"}, [], 'row 1: "images" must name two'),
         (("answer",), QUESTION, ["--answers={tmp}/list.json"], "list.json: has none of the answers of the data"),
-        (("answer",), QUESTION, ["--answers={tmp}/none.json"], "none.json: not a readable JSON list"),
+        (("answer",), QUESTION, ["--answers={tmp}/none.json"], "none.json: cannot be read as a JSON list"),
         (("answer",), QUESTION, ["--task=nlvr"], "trained for answer, not for nlvr"),
         (
             ("contrast", "itm"),

@@ -204,7 +204,7 @@ def test_own_data_without_validation_get_a_sentence_and_no_table(
     run(config, tmp_path / "run")
     told = " ".join(capsys.readouterr().out.split())
     assert said in told
-    assert "with its picture" not in told
+    assert "with its image" not in told
     assert {name.split("/")[0] for name in json.loads((tmp_path / "run" / "metrics.json").read_text())} == {
         "train"
     }

@@ -183,7 +183,7 @@ def test_a_half_copied_file_is_an_error_in_words(folder: Path) -> None:
     with pytest.raises(UserError, match=r"model.safetensors has \d+ bytes instead of"):
         Engine.load(folder)
     (folder / "manifest.json").unlink()
-    with pytest.raises(UserError, match="not a readable safetensors"):
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
         Engine.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):

@@ -58,7 +58,7 @@ ONE = images(1)[0]
         (lambda e: e.rank_texts(ONE, ["a fox"], k=0), "k is 0"),
         (lambda e: e.answer(ONE, "what is it?", ["fox"], k=0), "k is 0"),
         (lambda e: e.fill_mask("a [MASK]", ONE, k=0), "k is 0"),
-        (lambda e: e.rank("?!", [ONE]), "query is empty: of '\\?!' no word is left"),
+        (lambda e: e.rank("?!", [ONE]), "query is empty: '\\?!' has no words"),
         (lambda e: e.rank("雪", [ONE]), "query '雪' means nothing to the model"),
         (lambda e: e.match([ONE, ONE], ["a fox", "..."]), "text 1 is empty"),
         (lambda e: e.entails(ONE, '""'), "sentence is empty"),

@@ -69,7 +69,7 @@ def hinder(patch: pytest.MonkeyPatch, case: str, run: Path) -> None:
         return digest(file, hash_name)
 
     def load_nothing(*given: object) -> object:
-        raise UserError("step-00000004: this checkpoint doesn't fit this run (Input/output error).")
+        raise UserError("step-00000004: this checkpoint does not fit this run (Input/output error).")
 
     def load_another(folder: Path, *given: object) -> object:
         return load(folder.with_name("step-00000002"), *given)
