@@ -83,7 +83,7 @@ class Example:
 class Batch:
     """Examples as tensors. Captions are padded to the longest one.
 
-    Tensors that only some tasks have are None for the others. Pixels come as uint8; a model takes them `normalised`.
+    Tensors that a task does not use are None. Pixels come as uint8; a model takes them `normalised`.
     """
 
     pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
