@@ -31,12 +31,13 @@ HEAD = """# Options and settings
 You need this page when you want to know what an option of a command or a setting of a recipe does.
 In a terminal, `albef COMMAND --help` and `albef settings` say the same. `make options` writes this page from the code.
 
-- **Commands:** {commands}
-- **Settings of a recipe:** {sections}
-
 ## Commands
 
-Every command has these options:
+| command | what it does |
+|---|---|
+{commands}
+
+The [settings of a recipe](#settings-of-a-recipe) are below. Every command has these options:
 
 {common}
 """
@@ -52,6 +53,10 @@ train:
 ```
 On the command line, `--section.key=value` changes a setting: `--train.steps=500`.
 "Published" is what the code that was published with the paper does ([where albef differs](published.md)).
+
+| section | about |
+|---|---|
+{sections}
 """
 
 
@@ -59,13 +64,18 @@ def page() -> str:
     """The whole page."""
     parsers, found = list(leaves(build_parser())), settings()
     head = HEAD.format(
-        commands=" · ".join(link(parser.prog) for parser in parsers),
-        sections=" · ".join(link(section) for section in found),
+        commands="\n".join(row(link(parser.prog), first_sentence(parser)) for parser in parsers),
         common=table(action for action in parsers[0]._actions if is_common(action)),
     )
     commands = (about(parser) for parser in parsers)
     sections = (about_section(section, ones) for section, ones in found.items())
-    return "".join([head, *commands, SETTINGS, *sections])
+    names = "\n".join(row(link(section), ABOUT_SECTIONS[section]) for section in found)
+    return "".join([head, *commands, SETTINGS.format(sections=names), *sections])
+
+
+def first_sentence(parser: argparse.ArgumentParser) -> str:
+    """What a command does, in one sentence."""
+    return (parser.description or "").partition(". ")[0].rstrip(".") + "."
 
 
 def about(parser: argparse.ArgumentParser) -> str:

@@ -75,8 +75,9 @@ def add_estimate(commands: Commands) -> None:
     command = commands.add_parser(
         "estimate",
         help="estimate the memory and time of a training",
-        description="Runs a few training steps of a recipe. Prints the number of parameters, the memory, the "
-        "largest batch that fits and the time of the whole training. Writes nothing.\n\n" + OVERRIDES,
+        description="Estimates the memory and the time of a training from a few of its steps. Prints the number of "
+        "parameters, the memory, the largest batch that fits and the time of the whole training. Writes nothing.\n\n"
+        + OVERRIDES,
         usage="albef estimate RECIPE.yaml [--section.key=value ...] [OPTIONS]",
         epilog="example:\n  albef estimate recipes/pretrain-4m.yaml --train.precision=bf16",
     )
