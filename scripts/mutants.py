@@ -1,7 +1,7 @@
-"""Mutation testing: makes one small mistake in the code at a time and checks that a test fails.
+"""Mutation testing: makes one small slip in the code at a time and checks that a test fails.
 
-`make mutants` draws 400 mistakes from the modules of `CONCERNS`. It makes each in a copy of the package and runs the
-test files of that module until one fails. A mistake is then "killed", otherwise it "survived". A survivor needs a
+`make mutants` draws 400 slips from the modules of `CONCERNS`. It makes each in a copy of the package and runs the
+test files of that module until one fails. A slip is then "killed", otherwise it "survived". A survivor needs a
 better test, or a line in `equivalent_mutants.yaml` that says why it changes nothing.
 """
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXPLAINED = ROOT / "scripts" / "equivalent_mutants.yaml"
 PRELOADED = ("torch", "numpy", "cv2", "PIL.Image", "pyarrow", "rich", "yaml", "tokenizers", "safetensors", "xxhash",
              "hypothesis", "jaxtyping", "beartype", "pytest", "torchmetrics")  # fmt: skip
-# Seconds, seconds, and a factor on the time without a mistake. Tests that take longer are stuck: killed.
+# Seconds, seconds, and a factor on the time without a slip. Tests that take longer are stuck: killed.
 SHORTEST_LIMIT, LONGEST_LIMIT, LIMIT_FACTOR = 60.0, 300.0, 4.0
 
 # The beginning of a module's path, and its tests, the fastest and most specific first.
@@ -54,7 +54,7 @@ CONCERNS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A mistake at one place of a module."""
+    """A slip at one place of a module."""
 
     file: str  # path below the package
     line: int
@@ -106,7 +106,7 @@ UNTOUCHED = (ast.Import, ast.ImportFrom, ast.Assert, ast.Raise, ast.JoinedStr)
 
 
 def mutants_of(source: str, file: str) -> list[Mutant]:
-    """Every mistake that can be made in a module. Annotations, docstrings, asserts and messages stay."""
+    """Every slip that can be made in a module. Annotations, docstrings, asserts and messages stay."""
     lines = source.encode().splitlines(keepends=True)
     starts = [0]
     for line in lines:
@@ -123,7 +123,7 @@ def mutants_of(source: str, file: str) -> list[Mutant]:
 
 
 def mutated(source: str, mutant: Mutant) -> str:
-    """The text with the mistake."""
+    """The text with the slip."""
     whole = source.encode()
     return (whole[: mutant.start] + mutant.new.encode() + whole[mutant.stop :]).decode()
 
@@ -219,7 +219,7 @@ def other_statements(node: ast.stmt) -> Iterator[str]:
 
 
 def draw(project: Project, count: int, seed: int, only: Sequence[str] = ()) -> list[Mutant]:
-    """A random sample of `count` mistakes, in the order of the files."""
+    """A random sample of `count` slips, in the order of the files."""
     every = [
         mutant
         for file in project.modules(only)
@@ -230,7 +230,7 @@ def draw(project: Project, count: int, seed: int, only: Sequence[str] = ()) -> l
 
 
 class Bench:
-    """A copy of the package in which mistakes are made and undone, and a process that tests it."""
+    """A copy of the package in which slips are made and undone, and a process that tests it."""
 
     def __init__(self, project: Project, folder: Path) -> None:
         self.project, self.folder = project, folder
@@ -238,7 +238,7 @@ class Bench:
         self.pid, self.begun, self.limit = 0, 0.0, 0.0
 
     def write(self, mutant: Mutant | None, file: str) -> None:
-        """Writes the module, with or without the mistake."""
+        """Writes the module, with or without the slip."""
         text = (self.project.package / file).read_text("utf-8")
         place = self.folder / "src" / self.project.package.name / file
         place.write_text(mutated(text, mutant) if mutant else text, "utf-8")
@@ -302,9 +302,9 @@ def run_tests(folder: Path, tests: Sequence[Path]) -> int:
 
 
 def judge(project: Project, mutants: Sequence[Mutant], jobs: int) -> Iterator[tuple[Mutant, bool]]:
-    """Each mistake and whether it was killed, in the order of the results.
+    """Each slip and whether it was killed, in the order of the results.
 
-    All tests first run without a mistake. Raises `SystemExit` if one fails then.
+    All tests first run without a slip. Raises `SystemExit` if one fails then.
     """
     seconds: dict[tuple[Path, ...], float] = {}
     waiting: list[tuple[Mutant | None, tuple[Path, ...]]] = []
@@ -329,7 +329,7 @@ def judge(project: Project, mutants: Sequence[Mutant], jobs: int) -> Iterator[tu
                     elif passed:
                         seconds[tests] = time.monotonic() - bench.begun
                     else:
-                        sys.exit(f"{bench.output()}\nTests fail without any mistake in the code.")
+                        sys.exit(f"{bench.output()}\nTests fail without any slip in the code.")
                 if waiting:
                     mutant, tests = working[bench] = waiting.pop()
                     if mutant is not None:
@@ -339,9 +339,9 @@ def judge(project: Project, mutants: Sequence[Mutant], jobs: int) -> Iterator[tu
 
 
 def main() -> None:
-    """Prints a line for each mistake, and the counts."""
+    """Prints a line for each slip, and the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=400, help="number of mistakes to try (default: 400)")
+    parser.add_argument("--count", type=int, default=400, help="number of slips to try (default: 400)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the sample (default: 0)")
     parser.add_argument(
         "--only",
@@ -356,7 +356,7 @@ def main() -> None:
         default=os.cpu_count() or 1,
         help="number of parallel processes (default: the number of cores)",
     )
-    parser.add_argument("--list", action="store_true", help="print the mistakes and stop (default: off)")
+    parser.add_argument("--list", action="store_true", help="print the slips and stop (default: off)")
     given = parser.parse_args()
     project = Project(ROOT / "src" / "albef", ROOT / "tests", CONCERNS)
     mutants = draw(project, given.count, given.seed, given.only)

@@ -71,7 +71,7 @@ def test_tests_that_fail_anyway_are_told_of(project: Project) -> None:
     command = [sys.executable, "-c", RUN, str(ROOT / "scripts"), str(project.package.parent)]
     told = subprocess.run(command, capture_output=True, text=True, cwd=project.tests, timeout=200)
     assert told.returncode == 1
-    assert "Tests fail without any mistake" in told.stderr
+    assert "Tests fail without any slip" in told.stderr
 
 
 def test_a_seed_draws_the_same_changes(project: Project) -> None:

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def full_gpu(given: argparse.Namespace) -> str:
-    """What is told of a GPU whose memory is full, with the options that the command has against it."""
+    """The sentence for a GPU without free memory, with the options of the command that help."""
     remedies = {
         "batch_size": "give it less at once with a smaller --batch-size",
         "bf16": "compute in half the memory with --bf16",
