@@ -26,10 +26,15 @@ from albef.model_directory import Trained, save_model
             Trained("pretrain", "pretrain_4m.jsonl"),
             "flickr30k_test.json",
             "direct",
-            "Zero-shot, not fine-tuned",
+            "Zero-shot, direct",
         ),
-        (Trained("pretrain", "ALBEF_4M.pth"), "coco_test.json", "direct", "Not zero-shot (same data set"),
-        (Trained("pretrain", "pictograms"), "pictograms", "direct", "Not zero-shot (same data set"),
+        (
+            Trained("pretrain", "ALBEF_4M.pth"),
+            "coco_test.json",
+            "direct",
+            "Not zero-shot (same data set), direct",
+        ),
+        (Trained("pretrain", "pictograms"), "pictograms", "direct", "Not zero-shot (same data set), direct"),
         (
             Trained("retrieval", "mscoco.pth"),
             "x/flickr30k_test.json",

@@ -76,8 +76,8 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
         )
     same = bool(learnt & measured)
     if trained.task not in FOR_PAIRS:
-        said = "Not zero-shot (same data set), not fine-tuned" if same else "Zero-shot, not fine-tuned"
-        return Protocol("direct", f"{said}: the weights are those of {trained.task} on {trained.data}.")
+        said = "Not zero-shot (same data set), direct" if same else "Zero-shot, direct"
+        return Protocol("direct", f"{said}: trained by {trained.task} on {trained.data}, not fine-tuned.")
     if same:
         return Protocol(
             "fine-tuned",
