@@ -99,6 +99,8 @@ def judged_sections(engine: Engine, source: Source, config: Config, judge: Judge
             f"{len(ones)} of {len(found)} examples. Shown are the first {min(limit, len(ones))}, each with the "
             "probability that the model gives to its answer. “Blind” is its answer when it sees another image."
         )
+        if not ones:
+            lead = f"None of {len(found)} examples."
         sections.append(page.section(heading, lead, f'<div class="cards">{cards}</div>'))
     return sections
 
@@ -142,6 +144,8 @@ def grounded_sections(engine: Engine, source: Source, config: Config) -> list[st
             "else that of the map. Bright parts are where the score of the phrase comes from. All maps share one "
             f"scale: a map is as bright as the phrase is probable by ITM, and fully bright at {brightest:.0%}."
         )
+        if not chosen:
+            lead = "There is none."
         cards = "".join(grounded_card(case, brightest) for case in chosen)
         sections.append(page.section(heading, lead, f'<div class="cards">{cards}</div>'))
     return sections
@@ -249,5 +253,5 @@ def words_of(metric: str) -> str:
     for name in ("open_accuracy", "accuracy", "consistency"):
         if metric.startswith(name):
             kind = metric.removeprefix(name).strip("_").replace("_", "/")
-            return WORDS[name] + (f" ({kind})" if kind else "")
+            return WORDS[name] + (f": {kind}" if kind else "")
     return metric.replace("_", " ")

@@ -21,7 +21,7 @@ STYLE = (
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 40px 24px 80px; }
-h1 { font-size: 34px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -.01em; }
+h1 { font-size: 34px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -.01em; overflow-wrap: anywhere; }
 h2 { font-size: 22px; margin: 56px 0 4px; letter-spacing: -.01em; }
 p { margin: 4px 0 16px; max-width: 78ch; }
 .soft { color: var(--soft); }
@@ -46,7 +46,7 @@ tr.first th, tr.first td { border-top: 2px solid var(--line); }
 td.value { background: rgb(var(--blue-parts) / var(--strength)); }
 td small { display: block; font-size: 11px; line-height: 1.2; }
 .bars th, .bars td { border: 0; padding: 3px 14px 3px 0; width: auto; text-align: left; }
-.bars td.track { width: 60%; }
+.bars td.track { width: 60%; min-width: 120px; }
 .track div { position: relative; height: 18px; background: rgb(var(--blue-parts) / var(--track));
   border-radius: 5px; }
 .track i { position: absolute; inset: 0 auto 0 0; background: var(--blue); border-radius: 5px; }
