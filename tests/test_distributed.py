@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,20 @@ def test_what_torchrun_says_is_followed(monkeypatch: pytest.MonkeyPatch) -> None
             distributed.from_first(wrong)
         assert distributed.all_mean(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
     assert not distributed.in_group()
+
+
+def test_tensors_are_gathered_in_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = (torch.randn(3, 5), torch.randn(3, 2, dtype=torch.float64), torch.arange(3) - 2**62)
+    assert distributed.all_gather(*given) == given
+    messages, send = [], dist.all_gather
+    monkeypatch.setattr(dist, "all_gather", lambda *sent: messages.append(sent) or send(*sent))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    gathered = distributed.all_gather(*given)
+    dist.destroy_process_group()
+    assert len(messages) == 1
+    for tensor, expected in zip(gathered, given, strict=True):
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected)
 
 
 @given(st.integers(0, 300), st.integers(1, 9), st.integers(1, 70))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from typing import Any
 
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from albef.config import Config, DataConfig, EvaluateConfig, ModelConfig, TaskConfig, TrainConfig
 from albef.data.records import Batch
@@ -74,6 +78,21 @@ def engine(*heads: str) -> Engine:
             if parameter.dim() > 1:
                 parameter.mul_(8)
     return Engine(model, Tokenizer.train(CAPTIONS, ENGINE_MODEL.vocab_size), quiet=True)
+
+
+class Casts(TorchDispatchMode):
+    """How often each weight of a model is cast to bf16 while the block runs, by name; only of weights that are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.names = {weight.data_ptr(): name for name, weight in model.named_parameters()}
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        to_bf16 = (kwargs or {}).get("dtype") == torch.bfloat16
+        if operation.overloadpacket.__name__ == "_to_copy" and to_bf16 and args[0].data_ptr() in self.names:
+            self.counts[self.names[args[0].data_ptr()]] += 1
+        return operation(*args, **(kwargs or {}))
 
 
 def batch(size: int, seed: int = 0, length: int = 6, masked: int = 2) -> Batch:

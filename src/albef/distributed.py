@@ -116,13 +116,22 @@ def share(count: int, unit: int = 1) -> range:
 
 
 @torch.no_grad()
-def all_gather(tensor: Tensor) -> Tensor:
-    """The tensors of all processes, joined along the first dimension by rank, without gradient."""
+def all_gather(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors of all processes, each joined along the first dimension in order of rank. No gradient flows.
+
+    All of them have the same number of rows. Their bytes travel in one message.
+    """
     if not in_group():
-        return tensor
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+        return tensors
+    own = [tensor.reshape(len(tensor), -1).contiguous().view(torch.uint8) for tensor in tensors]
+    rows = torch.cat(own, 1)
+    every = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(every, rows)
+    parts = torch.cat(every).split([part.shape[1] for part in own], 1)
+    return tuple(
+        part.contiguous().view(tensor.dtype).view(-1, *tensor.shape[1:])
+        for part, tensor in zip(parts, tensors, strict=True)
+    )
 
 
 @torch.no_grad()

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+Module = TypeVar("Module", bound=nn.Module)
+
 # No real pair has this id, so an entry that was never written equals no pair.
 NOBODY = torch.iinfo(torch.long).min
 
 
-class MomentumTeacher(nn.Module):
+class MomentumTeacher(nn.Module, Generic[Module]):
     """An exponential moving average of a module: θ_teacher ← m·θ_teacher + (1 − m)·θ_student."""
 
-    def __init__(self, module: nn.Module, momentum: float, dropout: bool = False) -> None:
+    def __init__(self, module: Module, momentum: float, dropout: bool = False) -> None:
         super().__init__()
         self.momentum, self.dropout = momentum, dropout
-        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.module: Module = copy.deepcopy(module).requires_grad_(False)
         self.train()
 
-    def train(self, mode: bool = True) -> MomentumTeacher:
+    def train(self, mode: bool = True) -> MomentumTeacher[Module]:
         """This module. The teacher's dropout follows its own setting, not the student (docs/published.md, Q10)."""
         super().train(mode)
         self.module.train(mode and self.dropout)
         return self
+
+    @contextlib.contextmanager
+    def cast_once(self) -> Iterator[None]:
+        """Within it autocast casts each of the teacher's weights once, not at each use."""
+        self.module.requires_grad_(True)  # autocast keeps the cast of a weight only if it takes a gradient
+        try:
+            yield
+        finally:
+            self.module.requires_grad_(False)
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:

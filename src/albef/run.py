@@ -20,7 +20,6 @@ from albef.evaluation.protocol import short
 from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answered, check_answers, frequent_answers
 from albef.lock import alone_in
-from albef.model.albef import ALBEF
 from albef.model_directory import Trained, check_name, read_answers, save_model
 from albef.progress import show
 from albef.recipe import dump_config, load_recipe
@@ -93,7 +92,6 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
     if not shown:
         show(why_unmeasured(config, folder))
     teacher = task.teacher.module if task.teacher is not None else None
-    assert teacher is None or isinstance(teacher, ALBEF)
     show(f"Report: {write_report(folder, engine, teacher, config)}")
 
 

@@ -148,10 +148,11 @@ def test_a_text_begun_once_is_matched_with_any_image(depth: int) -> None:
 def test_only_masked_positions_are_predicted() -> None:
     albef, batch = model(), toy.batch(3)
     memory = albef.image_memory(albef.encode_image(batch.pixels))
-    words = albef.predict_tokens(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
+    states = albef.masked_states(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
+    words = albef.predict_words(states)
     assert words.shape == (len(batch.mlm_positions), toy.VOCABULARY)
-    last = albef.predict_tokens(batch.masked_ids, batch.mask, memory, batch.mlm_positions[-1:])
-    torch.testing.assert_close(last[0], words[-1])
+    last = albef.masked_states(batch.masked_ids, batch.mask, memory, batch.mlm_positions[-1:])
+    torch.testing.assert_close(albef.predict_words(last)[0], words[-1])
 
 
 def test_features_have_unit_length_and_the_temperature_a_range() -> None:

@@ -148,7 +148,7 @@ def test_every_trained_weight_gets_a_gradient_and_the_teacher_moves() -> None:
         task.student.answer_decoder.head.bias.add_(1.0)
     task.update(output)
     torch.testing.assert_close(task.teacher.module.answer_decoder.head.bias, before + 0.1)
-    assert task.prepare(batch, Stage(alpha=0.0)).logits is None
+    assert task.prepare(batch, Stage(alpha=0.0)).states is None
 
 
 def test_answer_loss_by_hand() -> None:

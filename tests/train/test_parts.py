@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import toy
-from albef.config import Config, TaskConfig, TrainConfig
+from albef.config import Config, TaskConfig, TaskName, TrainConfig
 from albef.data.records import Batch
-from albef.tasks.base import Output, Stage, Task, joined
+from albef.tasks.base import Output, Stage, Targets, Task, joined
 from albef.tasks.build import build_task
 from albef.train.checkpoint import CheckpointWriter
 from albef.train.optim import build_optimizer
@@ -153,7 +153,10 @@ def test_dropout_and_draws_of_a_part_depend_on_seed_step_and_part() -> None:
 def test_the_own_slice_is_contrasted_with_alone_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the second of two processes with 4 pairs each, the first of which has the same pairs."""
     monkeypatch.setattr("albef.tasks.base.rank", lambda: 1)
-    monkeypatch.setattr("albef.tasks.base.all_gather", lambda tensor: torch.cat([tensor.flip(0), tensor]))
+    monkeypatch.setattr(
+        "albef.tasks.base.all_gather",
+        lambda *tensors: tuple(torch.cat([tensor.flip(0), tensor]) for tensor in tensors),
+    )
     torch.manual_seed(0)
     task = build_task(config_of(TaskConfig(queue_size=6))).eval()
     batch = toy.batch(4)
@@ -167,3 +170,31 @@ def test_the_own_slice_is_contrasted_with_alone_where_that_is_set(monkeypatch: p
     got = task(batch, published, STAGE).losses
     torch.testing.assert_close(got, expected)
     assert not torch.allclose(task(batch, gathered, STAGE).losses["itc"], expected["itc"])
+
+
+@pytest.mark.parametrize("micro_batch_size", [0, 16])
+def test_a_step_casts_each_of_the_teachers_weights_once(micro_batch_size: int) -> None:
+    config = config_of(TaskConfig(queue_size=10), micro_batch_size)
+    task = build_task(config).train()
+    loop, prepare, casts = loop_of(config, task), task.prepare, toy.Casts(task.teacher)
+    loop.precision = "bf16"
+
+    def watched(batch: Batch, stage: Stage) -> Targets:
+        with casts:
+            return prepare(batch, stage)
+
+    task.prepare = watched
+    loop.backward(task, batch_for("pretrain"), 3, STAGE)
+    assert "module.text_encoder.layers.0.attention.qkv.weight" in casts.counts  # used for two texts of a pair
+    assert set(casts.counts.values()) == {1}
+    assert not any(weight.requires_grad for weight in task.teacher.parameters())
+
+
+@pytest.mark.parametrize("name", ["pretrain", "vqa"])
+def test_the_teachers_words_of_all_parts_are_never_there_at_once(name: TaskName) -> None:
+    task = build_task(config_of(TaskConfig(name=name, queue_size=10)))
+    for part in batch_for(name).split(16):
+        targets = task.prepare(part, STAGE)
+        assert targets.states is not None
+        assert targets.logits is None
+        assert targets.states.shape[1] == toy.MODEL.text_width < toy.VOCABULARY

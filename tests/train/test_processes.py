@@ -43,6 +43,7 @@ class Case:
     micro_batch_size: int = 0
     sharded: bool = False
     double: bool = True
+    precision: str = "fp32"
     dropout: float = 0.0
     nan_at: int = -1  # step in which the last process's loss is NaN
     given_negatives: bool = True
@@ -75,6 +76,7 @@ CASES = [
     Case("shared from alone", sharded=True, resume="alone"),
     Case("fp32", steps=1, double=False),
     Case("fp32 shared", steps=1, double=False, sharded=True),
+    Case("bf16 shared", steps=1, double=False, sharded=True, precision="bf16"),
     Case("drawn", steps=1, dropout=0.3, given_negatives=False),
     Case("nan", steps=6, nan_at=3),
     Case("nan shared", steps=6, nan_at=3, sharded=True),
@@ -127,12 +129,15 @@ def play(case: Case, folder: Path) -> None:
         first_step = STEPS // 2
         load_checkpoint(folder / case.resume / "checkpoints" / f"step-{first_step:08d}", task, optimizer)
     if case.sharded:
-        shard(task, optimizer, torch.device("cpu"))
+        shard(task, optimizer, torch.device("cpu"), bf16=case.precision == "bf16")
+    dtypes: list[torch.dtype] = []
+    layer = task.student.image_encoder.blocks[0].mlp.up
+    layer.register_forward_pre_hook(lambda layer, _: dtypes.append(layer.weight.dtype))
     task.train()
     log = Recorder()
     facts = {"seconds": 0.0, "skipped": 0}
     writer = CheckpointWriter(run / "checkpoints", {}, keep=9, first_step=first_step)
-    loop = Loop(config, run, task, optimizer, torch.device("cpu"), "fp32", 10, facts, log, writer)
+    loop = Loop(config, run, task, optimizer, torch.device("cpu"), case.precision, 10, facts, log, writer)
     with pytest.MonkeyPatch.context() as patch:
         if case.given_negatives:
             patch.setattr(contrast, "draw_negatives", neighbours)
@@ -142,6 +147,7 @@ def play(case: Case, folder: Path) -> None:
             loop.run(stream(first_step, case.double), first_step)
     if distributed.rank() == 0:
         (run / "losses.json").write_text(json.dumps(log.lines))
+    (run / "dtype").write_text(str(dtypes[0]))
     (run / f"skipped-{distributed.rank()}").write_text(str(facts["skipped"]))
 
 
@@ -181,6 +187,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for case in (
         Case("alone"),
         Case("fp32 alone", steps=1, double=False),
+        Case("bf16 alone", steps=1, double=False, precision="bf16"),
         Case("drawn alone", steps=1, dropout=0.3, given_negatives=False, micro_batch_size=PAIRS // 2),
         *(Case(f"{loss} alone", steps=3, losses=(loss,)) for loss in LOSSES),
     ):
@@ -228,6 +235,15 @@ def test_twenty_steps_are_those_of_one_process(runs: Path, name: str) -> None:
 def test_the_first_step_in_single_precision_too(runs: Path, name: str) -> None:
     expected, got = losses_of(runs / "fp32 alone"), losses_of(runs / name)
     assert got[0] == pytest.approx(expected[0], rel=1e-6)
+
+
+def test_slices_are_cast_before_they_are_put_together(runs: Path) -> None:
+    assert (runs / "bf16 shared" / "dtype").read_text() == "torch.bfloat16"
+    assert (runs / "fp32 shared" / "dtype").read_text() == "torch.float32"
+    expected, got = losses_of(runs / "bf16 alone"), losses_of(runs / "bf16 shared")
+    assert got[0] == pytest.approx(expected[0], rel=1e-6)
+    tensors = tensors_of(runs / "bf16 shared", 1)
+    assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
 
 
 def test_dropout_and_draws_belong_to_the_part_and_not_to_the_process(runs: Path) -> None:

@@ -247,7 +247,8 @@ class Engine(LoadedModel):
         (encoding,) = self.image_encodings([image])
         with self.computing():
             memory = self.model.image_memory(encoding)
-            logits = self.model.predict_tokens(ids, torch.ones_like(ids, dtype=torch.bool), memory, places)
+            states = self.model.masked_states(ids, torch.ones_like(ids, dtype=torch.bool), memory, places)
+            logits = self.model.predict_words(states)
             # Embeddings beyond the vocabulary have no token.
             chances = logits.float().softmax(1)[:, : tokenizer.vocab_size]
             chances[:, specials] = -1.0  # last

@@ -22,6 +22,7 @@ from albef.data.text import Tokenizer, clean_caption
 from albef.data.transforms import normalised
 from albef.engine.preparing import Cleaning, Preparing, texts_of, things
 from albef.manifest import MANIFEST_FILE, verify
+from albef.model import kernels
 from albef.model.albef import ALBEF, Encoding
 from albef.model.text_encoder import Memory
 from albef.model_directory import (
@@ -59,6 +60,9 @@ class LoadedModel:
         self, model: ALBEF, tokenizer: Tokenizer, name: str = "", quiet: bool = False, bf16: bool = False
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, model.config
+        if bf16:
+            self.fingerprint = fingerprint_of(model)  # of the weights as they were saved
+            self.model = kernels.in_bf16(model)
         self.prepare = Preparing(model.config, tokenizer)
         self.name = name  # what `load` takes to load it again; empty for a model in memory
         self.quiet, self.bf16 = quiet, bf16
@@ -90,7 +94,9 @@ class LoadedModel:
         with torch.device("meta"):  # skips the initial weights
             model = ALBEF(config, heads)
         model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
-        engine = cls(model.requires_grad_(False).to(choose_device(device)), tokenizer, name, quiet, bf16)
+        place = choose_device(device)
+        engine = cls(model.requires_grad_(False), tokenizer, name, quiet, bf16)
+        engine.model.to(place)
         engine.trained = read_trained(folder / CONFIG_FILE)
         if (folder / ANSWERS_FILE).is_file():
             engine.answers = read_answers(folder / ANSWERS_FILE)
@@ -115,11 +121,7 @@ class LoadedModel:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the weights. It tells whether something was computed by this model."""
-        digest = xxhash.xxh3_128()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return fingerprint_of(self.model)
 
     @property
     def temperature(self) -> float:
@@ -319,6 +321,15 @@ class LoadedModel:
             shape = len(tokens), -1, -1
             found.append(self.match_logits(text.tokens.expand(shape), text.mask.expand(shape[:2]), memory))
         return np.concatenate(found)
+
+
+def fingerprint_of(model: ALBEF) -> str:
+    """A hash of a model's weights."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def log_odds(logits: Float[Tensor, "pairs 2"]) -> Float32[Tensor, " pairs"]:

@@ -174,19 +174,24 @@ class ALBEF(nn.Module):
     ) -> Float[Tensor, "read vocabulary"]:
         """Logits of the answer token that follows each of `positions` (flat indices into answers × length)."""
         assert self.answer_decoder is not None
-        return self.answer_decoder(answer_ids, answer_mask, memory, question_index, positions)
+        decoder = self.answer_decoder
+        return decoder.predict_words(decoder(answer_ids, answer_mask, memory, question_index, positions))
 
-    def predict_tokens(
+    def masked_states(
         self,
         masked_ids: Int[Tensor, "batch length"],
         mask: Bool[Tensor, "batch length"],
         memory: Memory,
         positions: Int[Tensor, " masked"],
-    ) -> Float[Tensor, "masked vocabulary"]:
-        """MLM logits at `positions` (flat indices into batch × length), given text and image."""
-        assert self.mlm_head is not None
+    ) -> Float[Tensor, "masked width"]:
+        """Fused states at `positions` (flat indices into batch × length), from which words are predicted."""
         tokens = self.fusion_encoder(self.text_encoder(masked_ids, mask), mask, memory).tokens
-        return self.mlm_head(tokens.flatten(0, 1)[positions], self.text_encoder.words.weight)
+        return tokens.flatten(0, 1)[positions]
+
+    def predict_words(self, states: Float[Tensor, "masked width"]) -> Float[Tensor, "masked vocabulary"]:
+        """MLM logits of states that `masked_states` gave."""
+        assert self.mlm_head is not None
+        return self.mlm_head(states, self.text_encoder.words.weight)
 
     def checkpoint(self, encoders: Collection[str]) -> None:
         """Turns on activation checkpointing in these encoders ("image", "text", "fusion")."""

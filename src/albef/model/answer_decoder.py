@@ -44,8 +44,8 @@ class AnswerDecoder(nn.Module):
         memory: Memory,
         question_index: Int[Tensor, " answers"],
         positions: Int[Tensor, " read"],
-    ) -> Float[Tensor, "read vocabulary"]:
-        """Logits of the token that follows each of `positions` (flat indices into answers × length).
+    ) -> Float[Tensor, "read width"]:
+        """States at `positions` (flat indices into answers × length), from which the next tokens are predicted.
 
         Answer a attends to row `question_index[a]` of the memory.
         """
@@ -56,7 +56,11 @@ class AnswerDecoder(nn.Module):
         asking = memory.asked_by(packing, question_index).tokens
         for layer, layer_memory in zip(self.stack(), memory.layers, strict=True):
             states, _ = layer.fuse(states, packing, asking, layer_memory, memory.mask)
-        return self.head(packing.pad(states).flatten(0, 1)[positions], self.words.weight)
+        return packing.pad(states).flatten(0, 1)[positions]
+
+    def predict_words(self, states: Float[Tensor, "read width"]) -> Float[Tensor, "read vocabulary"]:
+        """Logits of the tokens that follow the states that `forward` gave."""
+        return self.head(states, self.words.weight)
 
 
 def predicted(mask: Bool[Tensor, "answers length"]) -> Int[Tensor, " tokens"]:

@@ -152,8 +152,24 @@ def ready(model: Module, part: str, rows: int, bf16: bool) -> Module:
     return whole
 
 
+def in_bf16(model: Module) -> Module:
+    """The model again, with the weights of its linear layers and of its patches in bf16.
+
+    Autocast would cast them at each use. All else is shared with the model given, which stays as it is.
+    """
+    own = copy.copy(model)
+    own._modules = {name: None if child is None else in_bf16(child) for name, child in model._modules.items()}
+    if isinstance(own, nn.Linear | nn.Conv2d):
+        own._parameters = {
+            name: None if weight is None else nn.Parameter(weight.detach().bfloat16(), weight.requires_grad)
+            for name, weight in model._parameters.items()
+        }
+    return own
+
+
 def can_lay_out(layer: Linear, dtype: torch.dtype) -> bool:
     """Whether oneDNN can compute this layer in that precision."""
-    if layer.weight.device.type != "cpu" or layer.weight.dtype != torch.float32 or not onednn_is_there():
+    known = layer.weight.dtype in (torch.float32, dtype)
+    if layer.weight.device.type != "cpu" or not known or not onednn_is_there():
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -37,7 +37,9 @@ class Targets(NamedTuple):
     """The teacher's outputs for a batch, and the counts that losses are divided by."""
 
     counts: dict[str, Float[Tensor, ""]]  # by loss: pairs, masked tokens, questions
-    logits: Float[Tensor, "predictions classes"] | None = None  # of words, answers or labels; None: not used
+    logits: Float[Tensor, "predictions classes"] | None = None  # of labels; None: not used
+    # What the teacher's head turns into logits of words or answers, part by part: all of them at once would be large.
+    states: Float[Tensor, "predictions width"] | None = None  # None: not used
     keys: Keys | None = None  # None: a task without ITC
     first_row: int = 0  # where this batch begins in `keys`
     bank: slice = slice(None)  # the rows of `keys` that are candidates
@@ -56,7 +58,7 @@ def joined(parts: Sequence[Targets], gather_batch: bool) -> list[Targets]:
     if not given:
         return [part._replace(counts=counts) for part in parts]
     own = Keys(*(torch.cat(tensors) for tensors in zip(*given, strict=True)))
-    keys = Keys(*(all_gather(tensor) for tensor in own))
+    keys = Keys(*all_gather(*own))
     rows = len(own.image_id)
     first = rank() * rows
     bank = slice(None) if gather_batch else slice(first, first + rows)
@@ -79,7 +81,7 @@ class Task(nn.Module, abc.ABC):
     """A student in training, with everything that its objective needs, as one module."""
 
     student: ALBEF
-    teacher: MomentumTeacher | None
+    teacher: MomentumTeacher[ALBEF] | None
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, stage: Stage) -> Targets:

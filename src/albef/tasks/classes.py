@@ -23,7 +23,7 @@ class Classes(Task):
     """Classification from the fused [CLS], with momentum distillation."""
 
     head: ClassVar[str]
-    teacher: MomentumTeacher
+    teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -34,7 +34,6 @@ class Classes(Task):
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
         """The teacher's logits, unless alpha is 0."""
         teacher = self.teacher.module
-        assert isinstance(teacher, ALBEF)
         logits = classify(teacher, batch) if stage.alpha > 0 else None
         return Targets({"classification": batch.pixels.new_full((), len(batch))}, logits)
 

@@ -17,7 +17,7 @@ from albef.tasks.contrast import align, counts_of, keys_of, match
 class Pretrain(Task):
     """L = L_itc + L_itm + L_mlm (§3.2, eq. 5)."""
 
-    teacher: MomentumTeacher
+    teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -31,17 +31,16 @@ class Pretrain(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's features, and its logits at the masked positions."""
+        """The teacher's features, and its states at the masked positions."""
         teacher, masked = self.teacher.module, self.config.mask_same_pairs
-        assert isinstance(teacher, ALBEF)
         image, keys = keys_of(teacher, batch)
         counts = counts_of(keys, same_image=masked, same_caption=masked)
         counts["mlm"] = torch.full_like(counts["itc"], len(batch.mlm_labels))
-        words = None
+        states = None
         if stage.fuse and stage.alpha > 0 and "mlm" in self.config.losses:
             memory = teacher.image_memory(image)
-            words = teacher.predict_tokens(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
-        return Targets(counts, words, keys)
+            states = teacher.masked_states(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
+        return Targets(counts, states=states, keys=keys)
 
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
@@ -57,13 +56,19 @@ class Pretrain(Task):
                 student, aligned, memory, targets, stage, negatives
             )
         if stage.fuse and "mlm" in losses:
-            words = student.predict_tokens(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
+            states = student.masked_states(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
+            words = student.predict_words(states)
             found["mlm"] = objectives.mlm_loss(
-                words, targets.logits, batch.mlm_labels, stage.alpha, targets.counts["mlm"]
+                words, self.taught(targets), batch.mlm_labels, stage.alpha, targets.counts["mlm"]
             )
             measures["mi_mlm"] = objectives.mlm_bound(words.detach(), batch.mlm_labels)
         chosen: dict[str, Tensor] = {name: loss for name, loss in found.items() if name in losses}
         return Output(chosen, targets.keys, measures)
+
+    @torch.no_grad()
+    def taught(self, targets: Targets) -> Tensor | None:
+        """The teacher's logits of the masked words, if they are used."""
+        return None if targets.states is None else self.teacher.module.predict_words(targets.states)
 
     def update(self, output: Output) -> None:
         """Keeps the temperature in range, moves the teacher, and pushes to the queue."""

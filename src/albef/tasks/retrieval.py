@@ -16,7 +16,7 @@ from albef.tasks.contrast import align, counts_of, keys_of, match
 class Retrieval(Task):
     """L = L_itc + L_itm, with all texts of an image as its positives (paper §5.1)."""
 
-    teacher: MomentumTeacher
+    teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -31,7 +31,6 @@ class Retrieval(Task):
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
         """The teacher's features."""
         teacher = self.teacher.module
-        assert isinstance(teacher, ALBEF)
         _, keys = keys_of(teacher, batch)
         return Targets(counts_of(keys, True, self.config.mask_same_pairs), keys=keys)
 

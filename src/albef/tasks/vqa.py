@@ -20,7 +20,7 @@ from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 class VQA(Task):
     """Language modelling of weighted answers, with momentum distillation (paper §5.3)."""
 
-    teacher: MomentumTeacher
+    teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -29,11 +29,9 @@ class VQA(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's logits of all tokens of the answers."""
-        teacher = self.teacher.module
-        assert isinstance(teacher, ALBEF)
-        logits = answer_logits(teacher, batch) if stage.alpha > 0 else None
-        return Targets({"answer": batch.pixels.new_full((), len(batch))}, logits)
+        """The teacher's states at all tokens of the answers."""
+        states = answer_states(self.teacher.module, batch) if stage.alpha > 0 else None
+        return Targets({"answer": batch.pixels.new_full((), len(batch))}, states=states)
 
     def forward(
         self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
@@ -42,13 +40,13 @@ class VQA(Task):
         assert batch.answer_ids is not None
         assert batch.answer_mask is not None
         assert batch.answer_weights is not None
-        logits = answer_logits(self.student, batch)
+        logits = predict_words(self.student, answer_states(self.student, batch))
+        with torch.no_grad():
+            taught = None if targets.states is None else predict_words(self.teacher.module, targets.states)
         places = predicted(batch.answer_mask)
         labels = batch.answer_ids.flatten()[places + 1]
         weights = batch.answer_weights[places // batch.answer_ids.shape[1]]
-        loss = objectives.answer_loss(
-            logits, targets.logits, labels, weights, stage.alpha, targets.counts["answer"]
-        )
+        loss = objectives.answer_loss(logits, taught, labels, weights, stage.alpha, targets.counts["answer"])
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
         return Output({"answer": loss}, None, {"token_accuracy": accuracy})
 
@@ -73,13 +71,19 @@ class VQA(Task):
         return found
 
 
-def answer_logits(model: ALBEF, batch: Batch) -> Float[Tensor, "tokens vocabulary"]:
-    """Logits of all tokens of the batch's answers except the first, which is always [CLS]."""
-
+def answer_states(model: ALBEF, batch: Batch) -> Float[Tensor, "tokens width"]:
+    """States from which all tokens of the batch's answers are predicted but the first, which is always [CLS]."""
+    assert model.answer_decoder is not None
     assert batch.answer_ids is not None
     assert batch.answer_mask is not None
     assert batch.answer_row is not None
     image, question = model.encode_image(batch.pixels), model.encode_text(batch.ids, batch.mask)
     memory = model.question_memory(question, image)
     places = predicted(batch.answer_mask)
-    return model.predict_answers(batch.answer_ids, batch.answer_mask, memory, batch.answer_row, places)
+    return model.answer_decoder(batch.answer_ids, batch.answer_mask, memory, batch.answer_row, places)
+
+
+def predict_words(model: ALBEF, states: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
+    """Logits of the tokens that follow the states."""
+    assert model.answer_decoder is not None
+    return model.answer_decoder.predict_words(states)

@@ -229,10 +229,11 @@ def train_process(config: Config, run: Path) -> None:
         list_left_out(source, run / "bad_samples.jsonl", say)
 
     if in_slices(config):
-        shard(task, optimizer, device)
+        shard(task, optimizer, device, bf16=choice.precision == "bf16")
     task.train()
     keep, keep_every = config.train.keep_checkpoints, config.train.keep_every_steps
-    writer = CheckpointWriter(checkpoints, identity(config), keep, keep_every, say, first_step)
+    noted = identity(config) if distributed.rank() == 0 else {}  # which alone writes them
+    writer = CheckpointWriter(checkpoints, noted, keep, keep_every, say, first_step)
     loop = Loop(config, run, task, optimizer, device, choice.precision, steps_per_epoch, facts, log, writer)
     stream = batches(
         examples,

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from albef import distributed
-from albef.model.image_encoder import ImageBlock
-from albef.model.layers import CrossAttention
-from albef.model.text_encoder import FusionLayer, TextLayer
+from albef.model.layers import CrossAttention, FeedForward, SelfAttention
 from albef.tasks.base import Task
 
 
-def shard(task: Task, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+def shard(task: Task, optimizer: torch.optim.Optimizer, device: torch.device, bf16: bool = False) -> None:
     """Keeps only this process's slice of every parameter and of the optimizer's state.
 
-    Both come whole, as built or loaded, so a checkpoint does not depend on the number of processes. A layer is gathered
-    only while it computes. Parameters outside of layers (embeddings, heads) stay gathered during a step. Buffers, such
-    as the queue, stay whole in every process.
+    Both come whole, as built or loaded, so a checkpoint does not depend on the number of processes. The matrices of a
+    layer are gathered only while it computes, in bf16 if that is used. All other parameters (embeddings, norms, heads)
+    stay gathered during a step, in fp32. Buffers, such as the queue, stay whole in every process.
     """
+    # Layers return views, and nobody changes them in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
+    # Matrices are cast to bf16 before they are gathered. Parameters that autocast leaves in fp32 stay so.
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if bf16:
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     whole_parameters = list(task.student.parameters())
     for module in list(task.modules()):
         # This module is called on its own, once per image, before its layer.
         if isinstance(module, CrossAttention) and module.key_value is not None:
-            fully_shard(module.key_value, mesh=mesh)
+            fully_shard(module.key_value, mesh=mesh, mp_policy=policy)
     for module in list(task.modules()):
-        if isinstance(module, ImageBlock | TextLayer):
-            fully_shard(module, mesh=mesh)
-        if isinstance(module, FusionLayer):
-            register_fsdp_forward_method(module, "fuse")
+        if isinstance(module, SelfAttention | CrossAttention | FeedForward):
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+        if isinstance(module, SelfAttention):
+            register_fsdp_forward_method(module, "packed")
+            register_fsdp_forward_method(module, "first")
     fully_shard(task, mesh=mesh)
     register_fsdp_forward_method(task, "prepare")
     task.to(device)  # moves the buffers

@@ -161,7 +161,7 @@ class Loop:
         mean, std = self.config.model.mean, self.config.model.std
         here = [part.normalised(mean, std) for part in moved]
         parts = list(enumerate(here, distributed.rank() * -(-len(batch) // size)))
-        with self.autocast():
+        with self.autocast(), self.teaching():
             said = []
             for number, part in parts:
                 distributed.seed(config.seed, step, number, TEACHER)
@@ -175,6 +175,13 @@ class Loop:
                 torch.stack(list(output.losses.values())).sum().backward()
             outputs.append(output)
         return summed(outputs)
+
+    def teaching(self) -> contextlib.AbstractContextManager[None]:
+        """Within it the teacher's weights are cast once. Slices are cast when they are put together."""
+        teacher = self.task.teacher
+        if teacher is None or isinstance(self.task, FSDPModule):
+            return contextlib.nullcontext()
+        return teacher.cast_once()
 
     def autocast(self) -> torch.autocast:
         """A context with the run's precision."""
