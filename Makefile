@@ -3,9 +3,11 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 RUN := runs/quickstart
+# A machine with a GPU has its own torch: nothing is installed there.
+GPU_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .PHONY: install quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
-	results options mutants check audit format bench clean
+	results options mutants check audit format bench gpu clean
 
 install: .venv/installed  ## albef and all that its tests need, in .venv
 
@@ -62,6 +64,9 @@ format: .venv/installed
 
 bench: .venv/installed  ## all benchmarks (meant for 35 minutes on 2 cores); rewrites BENCHMARKS.md, docs/performance.md and docs/growth.png
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick) $(if $(BATCH),--batch $(BATCH))
+
+gpu:  ## on a GPU: check the training step, measure it, write its section of BENCHMARKS.md (8 minutes, installs nothing); DEVICE=cpu QUICK=1 tries it without one
+	$(GPU_PYTHON) scripts/gpu.py $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick) $(if $(SECONDS),--seconds $(SECONDS))
 
 clean:
 	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ import numpy as np
 import PIL
 import torch
 from decoding import decoding_section
+from gpu_page import section_of
 from growth import growth_section
 from limits import Limits, limits_section, measure_limits
 from memory import activations_section, gallery_section
@@ -139,7 +140,8 @@ def write_results(
     """All tables that there are so far, and what could not be measured."""
     tables = [section.markdown() for sections in measured.values() for section in sections]
     missing = [f"Not measured: {name} ({reason}).\n" for name, reason in failed.items()]
-    replace(path, "\n".join([INTRODUCTION, where_and_when(command), *missing, *tables]))
+    on_gpus = section_of(path.read_text("utf-8") if path.is_file() else "")
+    replace(path, "\n".join([INTRODUCTION, where_and_when(command), *missing, *tables, on_gpus]))
 
 
 def replace(path: Path, text: str) -> None:

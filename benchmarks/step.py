@@ -55,7 +55,7 @@ class OurStep:
     def step(self, batch: Batch, bf16: bool = False) -> None:
         """One optimizer step."""
         task = self.task
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=bf16):
             targets = self.timed("teacher", lambda: task.prepare(batch, STAGE))
             output = self.timed("forward", lambda: task(batch, targets, STAGE))
         self.timed("backward", lambda: torch.stack(list(output.losses.values())).sum().backward())

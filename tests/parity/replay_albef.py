@@ -273,7 +273,7 @@ def replay_gradcam(golden: Golden) -> Iterator[Comparison]:
     given = (batch.pixels, batch.ids, batch.mask)
     layer = golden.case["text_layer"] - golden.case["dims"]["fusion_layer"]
     maps = word_maps(model, *given, layer)
-    lengths = batch.mask.sum(1)[:, None, None]
+    lengths = batch.mask.sum(1)[:, None, None].cpu()
     mean = torch.from_numpy(pair_maps(model, *given, layer)) * lengths / batch.ids.shape[1]
     got = {"gradcam_token": torch.from_numpy(maps), "gradcam_itm": mean}
     got["gradcam_itc"] = torch.from_numpy(contrast_maps(model, *given, golden.case["vision_layer"]))

@@ -173,7 +173,7 @@ class LoadedModel:
 
     def here(self, tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """A tensor of the host on the model's device; a GPU copies it while the host goes on."""
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 

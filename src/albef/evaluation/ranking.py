@@ -32,7 +32,7 @@ class AtOnce(NamedTuple):
 
 
 # On a CPU, images alone need no copy of their keys and values; a GPU has nothing to do while few pairs are prepared.
-ON_CPU, ON_GPU = AtOnce(8, 128, shared=False), AtOnce(32, 512, shared=True)
+ON_CPU, ON_GPU = AtOnce(8, 128, shared=False), AtOnce(32, 1024, shared=True)
 
 Features = Float32[np.ndarray, "rows width"]
 Truth = Sequence[int | Sequence[int]]
