@@ -337,7 +337,7 @@ def test_nothing_is_folded_into_a_pipe(
 
 def test_names_of_any_bytes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"caf\xe9.idx")
-    assert r"caf\udce9.idx: no " in stopped(["search", str(tmp_path / name), "a fox"], capsys)
+    assert r"caf\udce9.idx: has no " in stopped(["search", str(tmp_path / name), "a fox"], capsys)
     assert printable(os.fsdecode(b"caf\xe9\n\x1b[31m ") + "é") == r"caf\udce9\n\x1b[31m é"
 
 
