@@ -57,6 +57,10 @@ def check_training(train: Any) -> None:
             "train.init already gives all encoders their weights: leave it out, or leave out train.init_image and "
             "train.init_text."
         )
+    if train.compile and train.shard:
+        raise UserError(
+            "train.compile makes one graph of a step, and train.shard splits it between layers: turn one of them off."
+        )
     for name in ("init_image", "init_text"):
         if getattr(train, f"{name}_layers") and not getattr(train, name):
             raise UserError(

@@ -294,6 +294,13 @@ class TrainConfig:
     attention: Literal["auto", "fused", "plain"] = "auto"
     # library for fp32 matrix products on a CPU; auto: the faster one, measured when the run begins and then kept
     linear: Literal["auto", "torch", "onednn"] = "auto"
+    # on a GPU, compile the step into one graph: the first steps take minutes, the later ones less time
+    compile: bool = False
+    # on a GPU, multiply fp32 numbers as TF32, which is faster and keeps 10 of 23 binary digits
+    tf32: bool = False
+    # use only algorithms that repeat their results bit for bit on a GPU, so that a resumed run equals an uninterrupted
+    # one; slower
+    deterministic: bool = False
     # encoders that recompute their activations in the backward pass, which needs less memory and more time
     checkpointing: tuple[Literal["image", "text", "fusion"], ...] = ()
     # number of training processes on the CPU of this machine; a GPU has one, and torchrun sets its own number

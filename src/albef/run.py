@@ -24,6 +24,7 @@ from albef.model_directory import Trained, check_name, read_answers, save_model
 from albef.progress import show
 from albef.recipe import dump_config, load_recipe
 from albef.train.checkpoint import checkpoints_in, load_task
+from albef.train.device import check_device
 from albef.train.initial_encoders import initial_encoders
 from albef.train.loop import TOKENIZER_FILE, train
 from albef.train.resume import CONFIG_FILE, check_same_run
@@ -109,7 +110,8 @@ def why_unmeasured(config: Config, folder: Path) -> str:
 
 def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config:
     """Prepares a run folder, new or of the same run, and returns the configuration with its final vocabulary size."""
-    choose_device(config.train.device)  # before anything is written, since there may be no such device
+    # Before anything is written, since there may be no such device.
+    check_device(config.train, choose_device(config.train.device))
     tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
     if config.train.init:
         known = load_recipe(config_file).model if config_file.exists() else None

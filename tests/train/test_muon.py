@@ -11,6 +11,7 @@ from torch import nn
 import toy
 from albef.config import TrainConfig, UserError
 from albef.tasks.pretrain import Pretrain
+from albef.train import muon
 from albef.train.muon import MOMENTUM, STEP_RMS, Muon, orthogonal
 from albef.train.optim import build_optimizer
 
@@ -30,6 +31,22 @@ def test_orthogonal_matrices_keep_their_directions_at_length_one(rows: int, colu
     clear = lengths > 0.02 * lengths[:, :1]  # what is nearly zero beside the others stays small
     assert values[clear].min() > 0.6
     assert values.max() < 1.3
+
+
+def test_a_gpu_iterates_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = torch.randn(2, 24, 40, generator=torch.Generator().manual_seed(0))
+    assert orthogonal(matrices.to("meta")).dtype == torch.bfloat16
+    exact = orthogonal(matrices)
+    assert exact.dtype == torch.float32
+    monkeypatch.setattr(muon, "precision", lambda matrices: torch.bfloat16)
+    rounded = orthogonal(matrices)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.02, rtol=0)
+    weight = nn.Parameter(matrices[0].clone())
+    weight.grad = matrices[1].clone()
+    Muon([{"params": [weight], "weight_decay": 0.0, "muon": True}], lr=0.01).step()
+    assert weight.dtype == torch.float32
+    assert not torch.equal(weight, matrices[0])
 
 
 def test_a_step_is_decay_and_the_orthogonal_look_ahead() -> None:

@@ -69,8 +69,8 @@ def align(
     bank_caption_id = torch.cat([keys.caption_id, queue.caption_id])
     rows = slice(first_row, first_row + len(batch))
 
-    own = torch.zeros(len(batch), len(bank_image_id), dtype=torch.bool, device=image.feature.device)
-    own[:, rows].fill_diagonal_(True)
+    columns = torch.arange(len(bank_image_id), device=bank_image_id.device)
+    own = columns[rows, None] == columns
     outside = own.new_ones(len(keys.image_id))
     outside[targets.bank] = False
     absent = torch.cat([outside, queue.empty()])

@@ -34,6 +34,7 @@ from albef.tasks.base import Task
 from albef.tasks.build import build_task
 from albef.train.allocator import keep_freed_memory
 from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint, room_needed
+from albef.train.device import compile_step, set_up
 from albef.train.initial import start_from
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
@@ -206,6 +207,7 @@ def train_process(config: Config, run: Path) -> None:
     shared_out = max(1, distributed.cores() // distributed.local_world_size())
     torch.set_num_threads(config.train.threads or shared_out)
     keep_freed_memory()
+    set_up(config.train, device)
     with gpu.full_memory_told(NO_ROOM_FOR_WEIGHTS):
         task, optimizer, choice, reason, facts, first_step = begin(config, run, device)
     kernels.use(choice.kernels)
@@ -231,6 +233,8 @@ def train_process(config: Config, run: Path) -> None:
     if in_slices(config):
         shard(task, optimizer, device, bf16=choice.precision == "bf16")
     task.train()
+    if config.train.compile:
+        compile_step(task, config.train)
     keep, keep_every = config.train.keep_checkpoints, config.train.keep_every_steps
     noted = identity(config) if distributed.rank() == 0 else {}  # which alone writes them
     writer = CheckpointWriter(checkpoints, noted, keep, keep_every, say, first_step)

@@ -23,6 +23,7 @@ from albef.data.records import Batch
 from albef.progress import discard_what_is_gone
 from albef.tasks.base import Output, Stage, Task, joined
 from albef.train.checkpoint import CheckpointWriter, Facts, optimizer_tensors
+from albef.train.device import mark_varying
 from albef.train.logging import RunLog, Scalars
 from albef.train.optim import lr_at, set_lr, stage_at
 from albef.train.sharding import plain, whole
@@ -165,7 +166,11 @@ class Loop:
             said = []
             for number, part in parts:
                 distributed.seed(config.seed, step, number, TEACHER)
+                if config.compile:
+                    mark_varying(part.tensors())
                 said.append(self.task.prepare(part, stage))
+                if config.compile:
+                    mark_varying(said[-1]._asdict())
         outputs: list[Output] = []
         for (number, part), targets in zip(parts, joined(said, self.config.task.gather_batch), strict=True):
             distributed.seed(config.seed, step, number, STUDENT)
