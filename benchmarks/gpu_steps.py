@@ -26,6 +26,7 @@ from albef.model import kernels
 from albef.model.kernels import Kernels
 from albef.tasks.base import Task
 from albef.tasks.build import build_task
+from albef.train.device import compile_step, set_up
 from albef.train.optim import build_optimizer
 from albef.train.steps import Loop
 
@@ -59,12 +60,11 @@ class Trained(NamedTuple):
         """With random weights, made on the device."""
         torch.manual_seed(0)
         kernels.use(Kernels(config.train.attention, config.train.linear))
+        set_up(config.train, device)
         with device:
             task = build_task(config).train()
         optimizer = build_optimizer(task.student, config.train)
-        if getattr(config.train, "compile", False):
-            from albef.train.device import compile_step
-
+        if config.train.compile:
             compile_step(task, config.train)
         return cls(task, optimizer)
 

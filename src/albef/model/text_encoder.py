@@ -30,7 +30,7 @@ class Memory(NamedTuple):
     def select(self, image_index: Int[Tensor, " chosen"]) -> Memory:
         """The memory of these images."""
         mask = None if self.mask is None else self.mask[image_index]
-        return Memory(tuple(layer[image_index] for layer in self.layers), mask)
+        return Memory(tuple(layer.index_select(0, image_index) for layer in self.layers), mask)
 
     def asked_by(
         self, packing: Packing, image_index: Int[Tensor, " texts"] | None, keep_attention: bool = False

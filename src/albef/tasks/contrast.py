@@ -143,7 +143,9 @@ def match(
     # Pairs: (text, its image), (text, another image), (another text, image).
     text_index = torch.cat([each, each, negatives.text])
     image_index = torch.cat([each, negatives.image, each])
-    logits = student.match(tokens[text_index], mask[text_index], memory, image_index)
+    # Not tokens[text_index]: several threads of a CPU add its gradient up in another order each time.
+    chosen = tokens.index_select(0, text_index)
+    logits = student.match(chosen, mask[text_index], memory, image_index)
     matched = torch.cat([torch.ones_like(each), torch.zeros_like(each), torch.zeros_like(each)])
     weight = torch.cat([torch.ones_like(usable[:, 0]), usable[:, 0], usable[:, 1]]).to(
         aligned.i2t_logits.dtype
