@@ -115,10 +115,10 @@ def replay_pretrain(golden: Golden) -> Iterator[Comparison]:
     image, text = task.student.encode_image(batch.pixels), task.student.encode_text(batch.ids, batch.mask)
     got = {f"loss_{name}": loss for name, loss in output.losses.items()}
     got |= {"image_embeds": image.tokens, "image_feat": image.feature}
-    # At padding the published encoder computes states that nothing reads; ours holds zeros there.
+    # At padding the published encoder computes states that nothing reads; ours has zeros there, and others on a GPU.
     real = batch.mask[:, :, None]
     expected["text_embeds"] = expected["text_embeds"] * real
-    got |= {"text_embeds": text.tokens, "text_feat": text.feature}
+    got |= {"text_embeds": text.tokens * real, "text_feat": text.feature}
     got |= checkpoints.published_queue(task.queue.state_dict())
     got |= gradients(task)
     teacher = checkpoints.published_teacher(

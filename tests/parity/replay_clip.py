@@ -70,7 +70,7 @@ def replay_vit(golden: Golden) -> Iterator[Comparison]:
     assert text.mask is not None
     got = {
         "image_tokens": image.tokens,
-        "text_tokens": text.tokens,
+        "text_tokens": text.tokens * text.mask[:, :, None],
         "image_features": model.image_features(image.tokens),
         "text_features": model.text_features(text.tokens, text.mask),
         "logits_per_image": i2t,

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import replay
 
 import golden
+from albef.model import layers
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -26,6 +27,26 @@ def test_golden_file_replays(file: str, capsys: pytest.CaptureFixture[str]) -> N
         pytest.importorskip("ftfy")
     assert replay.main([str(GOLDEN / file)]) == 0
     assert "0 beyond tolerance" in capsys.readouterr().out
+
+
+# A file of each task, and one of another model.
+WITH_TEXTS = (
+    "pretrain_alpha0.4",
+    "retrieval_distill1",
+    "entailment",
+    "nlvr",
+    "text_assignment",
+    "vqa",
+    "clip_vit",
+)
+
+
+@pytest.mark.parametrize("file", WITH_TEXTS)
+def test_golden_file_replays_where_padding_is_kept(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(layers, "packs", lambda device: bool(asked.append(device)))  # as on a GPU
+    assert replay.main([str(GOLDEN / f"{file}.safetensors")]) == 0
+    assert asked
 
 
 def test_a_changed_number_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
