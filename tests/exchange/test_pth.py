@@ -40,7 +40,7 @@ def test_every_wrapping_gives_the_same_names(tmp_path: Path, prefix: str, wrappe
 
 def test_a_file_that_would_run_code_is_not_read(tmp_path: Path) -> None:
     torch.save({"model": STATE, "config": Code(f"touch {tmp_path / 'ran'}")}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"evil\.pth: not read, .* call posix\.system"):
+    with pytest.raises(UserError, match=r"evil\.pth: was not read, .* call posix\.system"):
         read_pth(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
 

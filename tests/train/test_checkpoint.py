@@ -281,5 +281,5 @@ def test_a_training_that_finds_no_room_does_not_begin(
     config = prepare(toy.config(), tmp_path / "run")
     monkeypatch.setattr("albef.disk.free_bytes", lambda place: 10_000)
     monkeypatch.setattr("albef.train.loop.Loop.run", lambda *_: pytest.fail("the training has begun"))
-    with pytest.raises(UserError, match=r"checkpoints: takes .* but its disk has 10\.0 kB left"):
+    with pytest.raises(UserError, match=r"checkpoints: needs .* but its disk has only 10\.0 kB free"):
         train(config, tmp_path / "run")
