@@ -55,8 +55,10 @@ class OurStep:
     def step(self, batch: Batch, bf16: bool = False) -> None:
         """One optimizer step."""
         task = self.task
-        with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=bf16):
+        device = batch.pixels.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=bf16), task.teacher.cast_once():
             targets = self.timed("teacher", lambda: task.prepare(batch, STAGE))
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             output = self.timed("forward", lambda: task(batch, targets, STAGE))
         self.timed("backward", lambda: torch.stack(list(output.losses.values())).sum().backward())
         self.timed("optimizer", lambda: (self.optimizer.step(), self.optimizer.zero_grad()))
