@@ -1,10 +1,12 @@
 """What is measured of which task: the model that can be asked, the splits, the blind control, the notes."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import toy
 from albef.config import DataConfig, TaskName, UserError
@@ -194,3 +196,16 @@ def test_a_list_without_the_answers_of_the_data_is_refused(tmp_path: Path) -> No
         evaluate_on(
             engine, DataConfig(source="pictograms:vqa", count=3, answer_list="list.json"), ["test"], 0, asked
         )
+
+
+def test_own_pairs_are_ranked_beside_their_control(tmp_path: Path) -> None:
+    rows = []
+    for number in range(3):
+        Image.new("RGB", (16, 16), (80 * number, 20, 90)).save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "caption": toy.CAPTIONS[number]})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    data, engine = DataConfig(source=str(tmp_path / "rows.json")), toy.engine("contrast", "itm")
+    found = evaluate_on(engine, data, ["test"], 0, Asked("retrieval", ASKING))
+    assert {"data/sum/t2i_r1", "data/blind/sum/t2i_r1"} <= set(found)
+    blind = evaluate_on(engine, data, ["test"], 0, Asked("retrieval", ASKING, blind_alone=True))
+    assert blind == {name: value for name, value in found.items() if "/blind/" in name}

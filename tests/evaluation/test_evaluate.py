@@ -263,3 +263,10 @@ def test_the_table_has_a_row_per_split_and_score() -> None:
     assert ["test", "itc", "45.6", "(40–51)"] in rows
     assert ["test", "itm", "95.0"] in rows
     assert ["unseen", "vendor", "itc", "20.0"] in rows
+
+
+@pytest.mark.parametrize(("count", "controlled"), [(1, False), (2, True)])
+def test_two_images_are_enough_for_a_control(engine: Engine, count: int, controlled: bool) -> None:
+    rows = Listed([record(image, text) for image, text in zip(pictures(count), CAPTIONS, strict=False)])
+    found = dict(evaluate_pairs(engine, rows, top_k=2))
+    assert ("data/blind/itc/t2i_r1" in found) == controlled

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 import toy
 from albef.config import UserError
@@ -137,3 +138,25 @@ def test_figures_of_maps_that_hit_and_miss(monkeypatch: pytest.MonkeyPatch) -> N
     # A phrase without proposals: the figure would be of other phrases than the rest.
     found = dict(evaluate_grounding(engine, Phrases(boxes, [*proposals[:3], ()]), "x"))
     assert "x/itm_proposals" not in found
+
+
+def test_a_phrase_is_mapped_as_a_whole_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def maps(
+        model: object, pixels: object, ids: torch.Tensor, mask: object, words: torch.Tensor, score: str
+    ) -> Maps:
+        asked.append((score, tuple(words.shape)))
+        return Maps(
+            np.zeros((len(ids), GRID, GRID), np.float32), np.zeros((len(ids), 0, GRID, GRID), np.float32)
+        )
+
+    monkeypatch.setattr(grounding, "score_maps", maps)
+    engine = toy.engine("contrast", "itm")
+    ids, _ = engine.text_tokens(["a fox", "a car"])
+    size = engine.config.image_size
+    found = grounding.phrase_maps(engine, torch.zeros(2, 3, size, size), ["a fox", "a car"])
+    assert asked == [(score, (2, 0, ids.shape[1])) for score in grounding.SCORES]
+    assert {score: ones.shape for score, ones in found.items()} == dict.fromkeys(
+        grounding.SCORES, (2, GRID, GRID)
+    )

@@ -1,5 +1,9 @@
 """Entailment and NLVR2 by a model whose answers are given, so that every figure can be counted by hand."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,10 @@ from albef.data.images import BadImage
 from albef.data.records import Record
 from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.engine import Engine
+from albef.evaluation import classes, grounding
 from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr, judge_classes
+from albef.evaluation.evaluate import Metric
+from albef.evaluation.grounding import evaluate_grounding
 from albef.evaluation.judged import Judged, cluster_of, judged_metrics
 from albef.evaluation.metrics import interval
 
@@ -140,3 +147,24 @@ def test_records_of_one_picture_are_a_cluster() -> None:
     assert of("a.png", 7, "dev-4-0-1", "b.png") != of("a.png", 7, "dev-3-0-1", "b.png")
     assert of("a.png", 7, "test-3-0-1", "b.png") != of("a.png", 7, "dev-3-0-1", "b.png")
     assert of("a.png", 7, "", "b.png") == 7
+
+
+@pytest.mark.parametrize(
+    ("module", "measure"),
+    [(classes, evaluate_entailment), (classes, evaluate_nlvr), (grounding, evaluate_grounding)],
+)
+def test_images_are_exchanged_for_the_control_alone(
+    module: ModuleType, measure: Callable[..., Iterator[Metric]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def shown(engine: object, source: object, shuffled: bool, *rest: object, **more: object) -> list[object]:
+        asked.append(shuffled)
+        return []
+
+    monkeypatch.setattr(module, "shown", shown)
+    engine = toy.engine("contrast", "itm", "entailment", "nlvr")
+    for choice in ({}, {"shuffled": True}):
+        with contextlib.suppress(UserError):  # nothing is left to measure
+            list(measure(engine, Labelled([1]), "x", **choice))
+    assert asked == [False, True]

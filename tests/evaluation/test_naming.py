@@ -62,9 +62,17 @@ def test_what_is_measured_follows_the_maps(
     seen: list[Naming] = []
 
     def maps(
-        model: object, pixels: object, ids: torch.Tensor, mask: object, words: torch.Tensor, score: str
+        model: object,
+        pixels: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        words: torch.Tensor,
+        score: str,
     ) -> Maps:
         """On each word's own thing, or on the next one."""
+        assert model is engine.model
+        assert pixels.shape == (len(ids), 3, 16, 16)
+        assert mask.shape == ids.shape
         found = np.zeros((len(ids), words.shape[1], 16, 16), np.float32)
         for row in range(len(ids)):
             said = next(left)

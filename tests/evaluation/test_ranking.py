@@ -23,6 +23,7 @@ from albef.evaluation.ranking import (
     match_scores,
     passes,
     rerank,
+    similarities,
 )
 from albef.evaluation.stored_texts import stored_texts
 from albef.model import layers
@@ -222,3 +223,28 @@ def test_ranks_in_blocks_are_those_of_whole_matrices(
         for score, values in (("itc", similar), ("itm", dense), ("sum", combined(similar, dense, 0.5))):
             expected = ranks(others_last(values, similar)[rows], truth)
             assert found[score].tolist() == expected.tolist(), score
+
+
+def test_a_kernel_is_chosen_for_the_tokens_of_a_pass(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are as many as its texts have on average: those of one image, but no more than fit into a pass."""
+    chosen: list[int] = []
+
+    def ready(model: object, part: str, tokens: int, bf16: bool) -> object:
+        chosen.append(tokens)
+        return model
+
+    monkeypatch.setattr(ranking.kernels, "ready", ready)
+    lengths = [len(engine.text_tokens([text])[0][0]) for text in CAPTIONS[:3]]
+    every = np.array([(image, text) for image in range(2) for text in range(3)])
+    match_scores(engine, pictures(2), CAPTIONS[:3], every)
+    monkeypatch.setattr(ranking, "ON_CPU", AtOnce(8, 2, False))
+    match_scores(engine, pictures(2), CAPTIONS[:3], every)
+    assert chosen == [int(np.mean(lengths) * 3), int(np.mean(lengths) * 2)]
+
+
+def test_similarities_are_cosines_of_all_pairs(engine: Engine) -> None:
+    images, texts = pictures(2), CAPTIONS[:3]
+    found = similarities(engine, images, texts)
+    assert found.shape == (2, 3)
+    one = engine.encode_images(images[1:])[0] @ engine.encode_texts([texts[2]])[0]
+    assert found[1, 2] == pytest.approx(float(one), abs=1e-5)
