@@ -47,6 +47,7 @@ CONCERNS: dict[str, tuple[str, ...]] = {
     "objectives.py": ("test_objectives.py", "tasks", "parity"),
     "momentum.py": ("test_momentum.py", "tasks", "parity"),
     "ranker.py": ("test_ranker.py", "evaluation/test_ranking.py"),
+    "tasks/base.py": ("tasks", "train/test_parts.py", "parity"),
     "tasks/": ("tasks", "parity"),
     "data/answers.py": ("data/test_answers.py",),
 }

@@ -58,3 +58,9 @@ def test_the_teacher_has_dropout_only_if_told() -> None:
     assert not MomentumTeacher(student, 0.9).train().module.training
     assert MomentumTeacher(student, 0.9, dropout=True).train().module.training
     assert not MomentumTeacher(student, 0.9, dropout=True).eval().module.training
+
+
+def test_a_new_teacher_has_no_dropout_unless_it_is_asked_for() -> None:
+    student = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
+    assert not MomentumTeacher(student, 0.9).module.training
+    assert MomentumTeacher(student, 0.9, dropout=True).module.training

@@ -130,3 +130,10 @@ def test_contrastive_loss_is_itc_without_teacher_and_its_parts_add_up(seed: int,
         for part in (slice(0, cut), slice(cut, None))
     ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_the_bound_of_masked_words_is_a_mean_over_them() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.5, 0.5, 3.0]])
+    labels = torch.tensor([0, 1])
+    chances = logits.softmax(1)[torch.arange(2), labels].log()
+    torch.testing.assert_close(objectives.mlm_bound(logits, labels), math.log(3) + chances.mean())

@@ -154,3 +154,7 @@ def test_a_list_must_have_some_answer_of_the_data() -> None:
     check_answers(Path("list.json"), ["blue"], Questions(*[["Red"]] * 999, ["blue"]))
     with pytest.raises(UserError, match=r"list\.json: has none of the answers of the data, such as 'Red'"):
         check_answers(Path("list.json"), ["blue"], source)
+
+
+def test_answers_are_written_greedily_and_ranked_by_their_chance_unless_asked_otherwise() -> None:
+    assert Asking([], k=1) == Asking([], k=1, beams=1, count_first_token_twice=False)

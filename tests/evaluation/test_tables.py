@@ -144,3 +144,11 @@ def test_numbers_as_they_are_written() -> None:
     assert percent(metrics, "a/t2i_r5") == "50.0"
     assert percent(metrics, "a/i2t_r1") == "25.6"
     assert percent(metrics, "a/none") == interval(metrics, "a/none") == ""
+
+
+def test_a_figure_whose_name_has_parts_stands_beside_its_own_control() -> None:
+    figures = {}
+    for name, value in (("data/first/accuracy", 0.75), ("data/blind/first/accuracy", 0.25)):
+        figures |= {name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.05}
+    (line,) = [line for line in cells(task_table(figures)) if "75.0" in line]
+    assert line[-4:] == ["75.0", "(70–80)", "25.0", "(20–30)"]

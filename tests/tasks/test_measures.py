@@ -9,6 +9,7 @@ import toy
 from albef import objectives
 from albef.config import TaskConfig
 from albef.data.records import Batch
+from albef.objectives import LOSSES
 from albef.tasks import classes, vqa
 from albef.tasks.base import Negatives, Stage
 from albef.tasks.build import build_task
@@ -143,3 +144,8 @@ def test_accuracy_of_assignments(monkeypatch: pytest.MonkeyPatch) -> None:
         output = task(batch, task.prepare(batch, STAGE), STAGE, assignment=given)
         assert (set(output.losses), set(output.measures)) == ({"assignment"}, {"accuracy"})
         assert output.measures["accuracy"].item() == pytest.approx(share)
+
+
+def test_readers_are_told_the_name_of_every_loss() -> None:
+    """The names are those that the tests above find in the outputs of the tasks."""
+    assert set(LOSSES) == {"itc", "itm", "mlm", "answer", "classification", "assignment"}
