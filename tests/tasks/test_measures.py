@@ -124,7 +124,7 @@ def test_accuracy_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
         answer_weights=torch.tensor([1.0, 0.5]),
     )  # fmt: skip
     said = torch.nn.functional.one_hot(torch.tensor([7, 4, 3]), toy.VOCABULARY).float() * 3
-    answers_of(monkeypatch, vqa, "answer_logits", said)
+    answers_of(monkeypatch, vqa, "predict_words", said)
     task = task_of("vqa")
     output = task(batch, task.prepare(batch, Stage(alpha=0.0)), Stage(alpha=0.0))
     assert (set(output.losses), set(output.measures)) == ({"answer"}, {"token_accuracy"})
