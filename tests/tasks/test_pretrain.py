@@ -9,6 +9,7 @@ import toy
 from albef.config import TaskConfig
 from albef.data.records import Batch
 from albef.tasks.base import Output, Stage
+from albef.tasks.build import build_task
 from albef.tasks.contrast import draw_negatives
 from albef.tasks.pretrain import Pretrain
 
@@ -145,3 +146,12 @@ def test_places_never_written_are_no_negatives_but_random_ones_are() -> None:
     assert (fresh.i2t_logits[:, 4:] == lowest).all()
     random = task_alignment(task_of(random_queue=True).eval(), toy.batch(4))
     assert (random.i2t_logits[:, 4:] > lowest).all()
+
+
+@pytest.mark.parametrize("encoders", [(), ("image",), ("text", "fusion")])
+def test_the_encoders_that_the_recipe_names_are_checkpointed(encoders: tuple[str, ...]) -> None:
+    config = toy.config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, checkpointing=encoders))
+    student = build_task(config).student
+    parts = {"image": student.image_encoder, "text": student.text_encoder, "fusion": student.fusion_encoder}
+    assert [name for name, part in parts.items() if part is not None and part.checkpointing] == list(encoders)
