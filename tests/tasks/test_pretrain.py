@@ -8,9 +8,10 @@ import torch
 import toy
 from albef.config import TaskConfig
 from albef.data.records import Batch
+from albef.momentum import Keys
 from albef.tasks.base import Output, Stage
 from albef.tasks.build import build_task
-from albef.tasks.contrast import draw_negatives
+from albef.tasks.contrast import counts_of, draw_negatives
 from albef.tasks.pretrain import Pretrain
 
 STAGE = Stage(alpha=0.4)
@@ -155,3 +156,21 @@ def test_the_encoders_that_the_recipe_names_are_checkpointed(encoders: tuple[str
     student = build_task(config).student
     parts = {"image": student.image_encoder, "text": student.text_encoder, "fusion": student.fusion_encoder}
     assert [name for name, part in parts.items() if part is not None and part.checkpointing] == list(encoders)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "caption_id", "same_image", "same_caption", "count"),
+    [
+        ([1, 2], [5, 6], True, True, 6),
+        ([1, 2], [5, 5], False, True, 2),
+        ([1, 2], [5, 5], True, False, 6),
+        ([1, 1], [5, 6], True, False, 2),
+        ([1, 1], [5, 6], False, True, 6),
+    ],
+)
+def test_pairs_without_a_negative_count_once_for_matching(
+    image_id: list[int], caption_id: list[int], same_image: bool, same_caption: bool, count: int
+) -> None:
+    keys = Keys(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor(image_id), torch.tensor(caption_id))
+    counts = counts_of(keys, same_image, same_caption)
+    assert (counts["itc"].item(), counts["itm"].item()) == (2, count)
