@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import toy
-from albef.config import TaskConfig
+from albef.config import TEMPERATURE_RANGE, TaskConfig
 from albef.tasks.base import Stage
 from albef.tasks.contrast import align, draw_negatives
 from albef.tasks.retrieval import Retrieval
@@ -64,3 +65,14 @@ def test_without_distillation_the_teacher_is_still_the_bank() -> None:
     torch.testing.assert_close(one.keys.text, other.keys.text)
     student_text = task.student.encode_text(batch.ids, batch.mask).feature
     assert not torch.allclose(one.keys.text, student_text)
+
+
+def test_the_temperature_stays_in_its_range() -> None:
+    task = task_of()
+    batch = toy.batch(4)
+    stage = Stage(alpha=0.0)
+    output = task(batch, task.prepare(batch, stage), stage)
+    with torch.no_grad():
+        task.student.temperature.fill_(100.0)
+    task.update(output)
+    assert task.student.temperature.item() == pytest.approx(TEMPERATURE_RANGE[1])
