@@ -36,7 +36,11 @@ CONCERNS: dict[str, tuple[str, ...]] = {
     "evaluation/metrics.py": ("evaluation/test_metrics.py", "evaluation/test_intervals.py"),
     "evaluation/evaluate.py": ("evaluation/test_evaluate.py", "evaluation/test_intervals.py"),
     "evaluation/ranking.py": ("evaluation/test_ranking.py", "test_ranker.py", "evaluation/test_evaluate.py"),
-    "evaluation/grounding.py": ("evaluation/test_grounding.py", "evaluation/test_judged.py"),
+    "evaluation/grounding.py": (
+        "evaluation/test_grounding.py",
+        "evaluation/test_judged.py",
+        "evaluation/test_judged_classes.py",
+    ),
     "evaluation/naming.py": ("evaluation/test_naming.py",),
     "evaluation/protocol.py": ("evaluation/test_protocol.py",),
     "evaluation/tables.py": ("evaluation/test_tables.py", "evaluation/test_judged.py"),
