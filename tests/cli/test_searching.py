@@ -14,6 +14,7 @@ import toy
 from albef.cli import main
 from albef.engine import Engine
 from albef.engine.loaded import LoadedModel
+from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 from albef.search.index import Index
 
@@ -262,14 +263,14 @@ def test_device_precision_and_batch_size(
         loaded.append(load(*arguments, **options))
         return loaded[-1]
 
-    def counting(verb: str) -> None:
-        inner = getattr(LoadedModel, verb)
+    def counting(kind: type, verb: str) -> None:
+        inner = getattr(kind, verb)
 
-        def counted(self: LoadedModel, *given: object) -> object:
+        def counted(self: object, *given: object) -> object:
             passes.append(verb)
             return inner(self, *given)
 
-        monkeypatch.setattr(LoadedModel, verb, counted)
+        monkeypatch.setattr(kind, verb, counted)
 
     monkeypatch.setattr(Engine, "load", noting)
     known = {
@@ -287,8 +288,8 @@ def test_device_precision_and_batch_size(
         with pytest.raises(SystemExit):
             main([*words, "--batch-size", "1"])
         return
-    for verb in ("placed", "match_logits"):
-        counting(verb)
+    counting(ALBEF, "encode_image")
+    counting(LoadedModel, "match_logits")
     main([*words, "--batch-size", "2"])
     few = len(passes)
     passes.clear()
