@@ -65,5 +65,5 @@ def test_damaged_weights_are_never_trained_on(tmp_path: Path) -> None:
         start_from(task, source)
     (tmp_path / "model" / "manifest.json").unlink()
     file.write_bytes(content[:-5])
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
         start_from(task, source)

@@ -241,7 +241,8 @@ def test_slices_are_cast_before_they_are_put_together(runs: Path) -> None:
     assert (runs / "bf16 shared" / "dtype").read_text() == "torch.bfloat16"
     assert (runs / "fp32 shared" / "dtype").read_text() == "torch.float32"
     expected, got = losses_of(runs / "bf16 alone"), losses_of(runs / "bf16 shared")
-    assert got[0] == pytest.approx(expected[0], rel=1e-6)
+    # Products of other sizes and on other numbers of threads are rounded otherwise: bf16 has 8 bits.
+    assert got[0] == pytest.approx(expected[0], rel=2**-8)
     tensors = tensors_of(runs / "bf16 shared", 1)
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float32}
 
