@@ -1,4 +1,4 @@
-"""The exception for mistakes of the user, and what unexpected errors report."""
+"""The exception for mistakes of the user, the warning about their results, and what unexpected errors report."""
 
 from contextvars import ContextVar
 
@@ -8,6 +8,10 @@ reading: ContextVar[object] = ContextVar("reading", default="")
 
 class UserError(ValueError):
     """A mistake that the user can correct: the message names the file or setting, the problem and the remedy."""
+
+
+class Caution(UserWarning):
+    """Advice about a result, as a warning. The command line prints it as a sentence."""
 
 
 def printable(text: str) -> str:

@@ -315,3 +315,10 @@ def test_an_index_that_is_replaced_while_it_is_read_is_read_again(
         found: Index = module.load_index(home / "idx")
     assert [path.name for path in found.paths] == ["e.png"]
     assert len(found.tokens) == 1
+
+
+def test_advice_about_a_result_is_one_sentence(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = str(home / "other" / "e.png")
+    main(["predict", "retrieval", str(home / "model"), photo, "a fox", "?!"])
+    advice = "albef: 1 of 2 texts have no words, such as '?!': their results mean nothing.\n"
+    assert capsys.readouterr().err == advice

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from albef.cli import data, measuring, models, predicting, searching, training, upkeep
 from albef.cli.arguments import Help, leaves
-from albef.cli.printing import printing
+from albef.cli.printing import cautions, printing
 from albef.cli.unexpected import sentence
 from albef.cli.versions import Version
 from albef.errors import UserError, printable
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if settings and not takes_settings:
         parser.error(f"unknown argument: {settings[0]}")
     try:
-        with printing():
+        with cautions(), printing():
             given.command(given, settings) if takes_settings else given.command(given)
     except UserError as error:
         print(f"albef: {printable(str(error))}", file=sys.stderr)

@@ -1,16 +1,42 @@
-"""What happens when the output can no longer be printed."""
+"""How warnings are printed, and what happens when the output can no longer be printed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
+from typing import TextIO
 
-from albef.config import UserError
 from albef.disk import REASONS
+from albef.errors import Caution, UserError, printable
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells report it
+
+
+@contextlib.contextmanager
+def cautions() -> Iterator[None]:
+    """Prints each `Caution` as a sentence, instead of as a warning with the place in the code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Caution)
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, Caution):
+                print(f"albef: {printable(str(message))}", file=sys.stderr)
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager

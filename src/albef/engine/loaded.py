@@ -21,6 +21,7 @@ from albef.data.images import BadImage, ImageInput
 from albef.data.text import Tokenizer, clean_caption
 from albef.data.transforms import normalised
 from albef.engine.preparing import Cleaning, Preparing, texts_of, things
+from albef.errors import Caution
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model import kernels
 from albef.model.albef import ALBEF, Encoding
@@ -243,6 +244,7 @@ class LoadedModel:
         if empty:
             warnings.warn(
                 f"{len(empty)} of {len(texts)} texts have no words, such as {empty[0]!r}: their results mean nothing.",
+                Caution,
                 stacklevel=3,
             )
 
