@@ -26,8 +26,10 @@ from reranking import reranking_section
 from rich.console import Console
 from section import Section
 from step import step_section
-from timing import MIN_ROUNDS, cores
+from timing import MIN_ROUNDS
 
+from albef.cli.versions import cpu
+from albef.distributed import cores
 from albef.train.allocator import keep_freed_memory
 
 ROOT = Path(__file__).parent.parent
@@ -69,20 +71,12 @@ def where_and_when(command: str) -> str:
     }
     return (
         f"Measured by `{command}` on {datetime.date.today().isoformat()}; no figure here is written by hand.\n\n"
-        f"- Machine: {processor()}, {cores()} cores, {memory:.0f} GiB of memory, {platform.system()}, no GPU used\n"
+        f"- Machine: {cpu()}, {cores()} cores, {memory:.0f} GiB of memory, {platform.system()}, no GPU used\n"
         f"- Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}\n"
         "- Times: the cases of a table take turns within one process. One round warms up, and at least "
         f"{MIN_ROUNDS} are counted. The tables have the median; the spread is the fastest and the slowest round. On one "
         "thread it is the CPU time of the process, on all threads wall time.\n"
     )
-
-
-def processor() -> str:
-    """The name of the CPU."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

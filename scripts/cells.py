@@ -10,8 +10,6 @@ import ast
 import dataclasses
 import hashlib
 import json
-import os
-import platform
 import re
 import shutil
 import subprocess
@@ -24,7 +22,9 @@ from typing import Any
 import torch
 
 import albef
+from albef.cli.versions import cpu
 from albef.config import UserError
+from albef.distributed import cores
 from albef.writing import append_whole, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,18 +106,6 @@ def git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def processor() -> str:
-    """The CPU by its name and its widest vector unit, which decides how fast a run is."""
-    facts = Path("/proc/cpuinfo")
-    text = facts.read_text() if facts.is_file() else ""
-    named = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    name = named[1] if named else platform.processor() or platform.machine()
-    wide = next(
-        (title for flag, title in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in text.split()), ""
-    )
-    return f"{name}, {wide}" if wide else name
-
-
 def read_rows(file: Path) -> list[Row]:
     """The rows of a file, oldest first; none where there is no file."""
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
@@ -169,8 +157,8 @@ def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
         "cell": cell.name,
         "key": key,
         "code": code_hash(),
-        "cpu": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu(),
+        "cores": cores(),
         "torch": torch.__version__,
         "seconds": round(begun["seconds"], 1),
         "figures": {name: json.loads(file.read_text("utf-8")) for name, file in figures.items()},

@@ -60,6 +60,8 @@ CELLS = (
     ),
 )
 
+NAMES = [cell.name for cell in CELLS]
+
 
 def main() -> None:
     """Runs the cells that are left, then writes the page and README's table."""
@@ -72,12 +74,14 @@ def main() -> None:
     try:
         if given.quick:
             run_cells(cells, given.quick / "rows.jsonl", given.quick / "runs", quick=True)
-            write_whole(given.quick / "results.md", page(latest(read_rows(given.quick / "rows.jsonl"))))
+            write_whole(
+                given.quick / "results.md", page(latest(read_rows(given.quick / "rows.jsonl")), NAMES)
+            )
             return
         if not given.page:
             run_cells(cells, ROWS, RUNS)
         rows = latest(read_rows(ROWS))
-        write_whole(PAGE, page(rows))
+        write_whole(PAGE, page(rows, NAMES))
         write_whole(README, fill_readme(README.read_text("utf-8"), rows))
         print(f"Written: {PAGE.relative_to(ROOT)} and the table of {README.relative_to(ROOT)}")
     except UserError as error:

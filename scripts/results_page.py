@@ -37,7 +37,7 @@ This page answers: how good are the models that the recipes of this repository t
 - Everything together took {hours:.1f} hours.
 - All figures are percentages. Brackets hold 95 % intervals. [The glossary](glossary.md) explains the terms.
 - The images are drawn: see [pictograms](pictograms.md). A gallery holds images that the model never saw in training.
-
+{left}
 The rows behind the tables are in [results/rows.jsonl](../results/rows.jsonl).
 """
 
@@ -101,10 +101,13 @@ def latest(rows: Iterable[Row]) -> dict[str, Row]:
     return newest
 
 
-def page(rows: Rows) -> str:
-    """docs/results.md; sections whose cells have no rows are left out."""
+def page(rows: Rows, cells: Sequence[str]) -> str:
+    """docs/results.md; sections whose cells have no rows are left out, and the page names these cells."""
     sections = (quickstart, longer, two_things, tasks, grounding, pretrained, times)
-    parts = [head(rows), *(section(rows) for section in sections)]
+    parts = [
+        head(rows, [name for name in cells if name not in rows]),
+        *(section(rows) for section in sections),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -121,14 +124,15 @@ def fill_readme(text: str, rows: Rows) -> str:
     return BLOCK.sub(lambda found: found[1] + filled + found[2], text)
 
 
-def head(rows: Rows) -> str:
+def head(rows: Rows, missing: Sequence[str]) -> str:
     """What the page is, and where its figures come from."""
     commits = dict.fromkeys(row["commit"] for row in rows.values())
     machines = dict.fromkeys(
         f"{row['cores']} cores of {row['cpu']}; torch {row['torch']}" for row in rows.values()
     )
     hours = sum(row["seconds"] for row in rows.values()) / 3600
-    return HEAD.format(commit=", ".join(commits), machine=" and ".join(machines), hours=hours)
+    left = f"- Not measured yet: {', '.join(missing)}.\n" if missing else ""
+    return HEAD.format(left=left, commit=", ".join(commits), machine=" and ".join(machines), hours=hours)
 
 
 def quickstart(rows: Rows) -> str:

@@ -51,7 +51,7 @@ def test_a_row_names_its_cell_commit_code_machine_and_figures(
     assert row["cell"] == "one"
     assert row["commit"] == "abc1234"
     assert row["code"] == cells.code_hash()
-    assert row["cpu"] == cells.processor()
+    assert row["cpu"] == cells.cpu()
     assert row["seconds"] >= 0
     assert row["figures"] == {"training": {"test/itc/t2i_r1": 0.5}, "more": {"count": 3}}
     assert [command[1:4] for command in called] == [["-m", "albef", "train"], ["-m", "albef", "evaluate"]]
@@ -156,8 +156,14 @@ def test_rows_of_different_code_make_no_page() -> None:
 
 def test_the_page_and_readme_are_made_of_the_rows() -> None:
     rows = latest(read_rows(results.ROWS))
-    assert results.PAGE.read_text("utf-8") == page(rows)
+    assert results.PAGE.read_text("utf-8") == page(rows, results.NAMES)
     readme = results.README.read_text("utf-8")
     assert fill_readme(readme, rows) == readme
     assert set(rows) <= {cell.name for cell in results.CELLS}
     assert all(name in rows for name in SEEDS)
+
+
+def test_the_page_names_what_is_not_measured_yet() -> None:
+    rows = latest(read_rows(results.ROWS))
+    assert "Not measured yet: a, b." in page(rows, [*rows, "a", "b"])
+    assert "Not measured yet" not in page(rows, list(rows))
