@@ -12,12 +12,12 @@ from torch import Tensor
 
 from albef import objectives
 from albef.config import ModelConfig, TrainConfig
+from albef.engine.zero_shot import class_features
 from albef.model.albef import Encoding
 from albef.peers import clip_names, clip_text
 from albef.peers.clip import CLIP, ClipConfig, learning_rate, resize_positions
 from albef.peers.clip_pixels import clip_transform
 from albef.peers.clip_text import ClipTokenizer
-from albef.peers.zero_shot import class_features
 from albef.train.optim import build_optimizer
 from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from albef.config import UserError
@@ -17,6 +17,7 @@ from albef.data.rows import ENTAILMENT_LABELS
 from albef.data.text import clean_question
 from albef.engine.loaded import IMAGES_AT_ONCE, TEXTS_AT_ONCE, LoadedModel
 from albef.engine.preparing import check_count, texts_of, things
+from albef.engine.zero_shot import PLAIN, class_features, sentences_of_classes
 from albef.model.albef import Encoding
 from albef.model.answering import rank_answers, write_answers
 from albef.model.maps import Score, box_of_map, enlarged, scaled, score_maps
@@ -43,7 +44,7 @@ class Grounding(NamedTuple):
 
 
 class Engine(LoadedModel):
-    """A loaded model that ranks, answers, judges, grounds phrases, and fills in words.
+    """A loaded model that ranks, classifies, answers, judges, grounds phrases, and fills in words.
 
     Images are file paths, file contents as bytes, Pillow images or arrays. Encoding and matching are methods too: see
     `LoadedModel`.
@@ -114,6 +115,27 @@ class Engine(LoadedModel):
         best = best_first(similarity, count)
         return hits_of(similarity, best, odds[best] if self.can_match else None, self.temperature, k)
 
+    def classify(
+        self,
+        images: Iterable[ImageInput],
+        names: Iterable[str],
+        templates: Iterable[str] = (PLAIN,),
+        batch_size: int = IMAGES_AT_ONCE,
+    ) -> Float32[np.ndarray, "images classes"]:
+        """Probabilities of classes known by their names alone (zero-shot), float32 [N, classes]. Rows add up to 1.
+
+        A class is the mean feature of its sentences, one for each template, in which "{}" is the name's place. The
+        probabilities are the softmax of similarity / temperature. Raises `UserError` for a model without ITC, for
+        templates without "{}", and for classes that the model cannot tell apart.
+        """
+        self._must_contrast()
+        classes = texts_of(names, "names")
+        features = torch.from_numpy(self.encode_texts(sentences_of_classes(self.prepare, classes, templates)))
+        of_classes = class_features(features.unflatten(0, (len(classes), -1)))
+        cosine = torch.from_numpy(self.encode_images(images, batch_size)) @ of_classes.T
+        chances: np.ndarray = (cosine / self.temperature).softmax(1).numpy()
+        return chances
+
     def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
         """The memory that the answer decoder reads, for questions about images."""
         if self.model.answer_decoder is None:
@@ -174,7 +196,7 @@ class Engine(LoadedModel):
         """Probabilities that the image contradicts the sentence, leaves it open ("neutral"), or entails it."""
         if "entailment" not in self.model.heads:
             raise UserError(f"This model was trained for {self.trained_for}. Use a model of task entailment.")
-        return dict(zip(ENTAILMENT_LABELS, self._classify([image], sentence), strict=True))
+        return dict(zip(ENTAILMENT_LABELS, self._class_chances([image], sentence), strict=True))
 
     def judge(self, image_a: ImageInput, image_b: ImageInput, statement: str) -> float:
         """Probability that the statement is true of two images. `image_a` is the left one."""
@@ -182,9 +204,9 @@ class Engine(LoadedModel):
             raise UserError(
                 f"This model was trained for {self.trained_for}. It cannot judge two images: use a model of task nlvr."
             )
-        return self._classify([image_a, image_b], statement)[1]
+        return self._class_chances([image_a, image_b], statement)[1]
 
-    def _classify(self, images: Sequence[ImageInput], text: str) -> list[float]:
+    def _class_chances(self, images: Sequence[ImageInput], text: str) -> list[float]:
         self.prepare.check_says_something(text, "sentence")
         pixels = self.normalised(torch.stack([self.prepare.pixels(image) for image in images]))
         ids, mask = self.text_tokens([text])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -10,8 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from albef.config import UserError
+from albef.engine.preparing import Preparing, texts_of
 from albef.errors import printable
 from albef.model.albef import unit
+
+PLAIN = "a photo of a {}."  # the template if none is given: the simplest of CLIP's
 
 
 def class_features(
@@ -27,6 +30,32 @@ def class_features(
 def sentences(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """All sentences of the first class, then all of the second, and so on. "{}" in a template is the name's place."""
     return [template.replace("{}", name) for name in names for template in templates]
+
+
+def sentences_of_classes(prepare: Preparing, names: Iterable[str], templates: Iterable[str]) -> list[str]:
+    """The `sentences` of classes that a model can tell apart.
+
+    Raises `UserError` for fewer than two classes, for names that the model reads alike, for a name without a word that
+    it knows, and for templates without "{}".
+    """
+    classes, wordings = texts_of(names, "names"), texts_of(templates, "templates")
+    if len(classes) < 2:
+        raise UserError(f"A choice needs at least two classes: give their names ({len(classes)} given).")
+    if not wordings:
+        raise UserError(f"There are no templates: give at least one, such as {PLAIN!r}.")
+    for template in wordings:
+        check_template(template, "templates")
+    seen: dict[bytes, str] = {}
+    for name in classes:
+        prepare.check_says_something(name, "class name")
+        read = prepare.text_tokens(sentences([name], wordings))[0].numpy().tobytes()
+        if read in seen:
+            raise UserError(
+                f"{seen[read]!r} and {name!r} are the same class to this model, since it reads the same words: "
+                "rename one, or leave it out."
+            )
+        seen[read] = name
+    return sentences(classes, wordings)
 
 
 def openai_templates() -> tuple[str, ...]:
@@ -50,11 +79,16 @@ def read_templates(file: Path) -> tuple[str, ...]:
     if not templates:
         raise UserError(f"{file}: holds no templates; write one a line, such as: a photo of a {{}}.")
     for template in templates:
-        if "{}" not in template:
-            raise UserError(
-                f"{file}: {printable(template)[:60]!r} has no {{}} where the name of the class goes; add it."
-            )
+        check_template(template, str(file))
     return templates
+
+
+def check_template(template: str, where: str) -> None:
+    """Raises `UserError` for a template without a place for the name."""
+    if "{}" not in template:
+        raise UserError(
+            f"{where}: {printable(template)[:60]!r} has no {{}} where the name of the class goes; add it."
+        )
 
 
 def parsed(text: str) -> tuple[str, ...]:
