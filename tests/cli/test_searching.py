@@ -196,12 +196,30 @@ def test_any_file_is_a_query_by_image(
     main(["search", "idx", "a fox", "--json", "-"])
     assert all(hit["match"] is not None for hit in json.loads(capsys.readouterr().out))
     assert "notes.txt: " in refused(capsys, "search", "idx", "notes.txt")
-    assert "gone.jpg: no such file" in refused(capsys, "search", "idx", "gone.jpg")
+    said = refused(capsys, "search", "idx", "gone.jpg")
+    assert said.startswith(
+        "albef: gone.jpg: no such file. A query that ends in .jpg is read as an image: correct "
+    )
+    assert refused(capsys, "predict", "retrieval", "model", "gone.jpg", "a fox") == said
     assert "The query is empty" in refused(capsys, "search", "idx", "?!")
     main(["search", "idx", "a fox " * 999])  # longer than any name of a file
     capsys.readouterr()
     main(["predict", "retrieval", "model", "holiday", "a fox", "two red cars"])
     assert "two red cars" in capsys.readouterr().out
+
+
+def test_one_is_counted_as_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "photos" / "2023" / "broken.png").write_bytes(b"no image")
+    main(["index", str(home / "model"), str(home / "photos" / "2023"), "--out", str(home / "idx2")])
+    said = capsys.readouterr().out
+    assert "2 image files. Their index" in said
+    assert "\n1 image indexed in" in said
+    assert "\n1 unreadable image skipped;" in said
+    main(["index", str(home / "model"), str(home / "other"), "--out", str(home / "idx2")])
+    assert capsys.readouterr().out.startswith("1 image file. Its index")
+    (home / "other" / "e.png").unlink()
+    main(["search", str(home / "idx2"), "a fox", "--paths"])
+    assert "1 of 1 hits is no longer where it was indexed. If you moved it, add" in capsys.readouterr().err
 
 
 def test_a_sheet_that_can_not_be_written_does_not_cost_the_hits(

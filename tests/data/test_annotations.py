@@ -176,10 +176,20 @@ def test_why_no_image_is_where_the_rows_say(tmp_path: Path, image: str, message:
     assert len(opened(tmp_path, "pretrain", rows)) == 3
 
 
+def test_where_image_paths_begin_is_said_if_none_is_there(tmp_path: Path) -> None:
+    rows = [{"image": f"{number}.png", "caption": "a fox"} for number in range(3)]
+    note = (
+        f"{tmp_path / 'rows.json'}: {tmp_path / '0.png'} is not there, and none of the others that were looked for. "
+        f"Image paths begin at {tmp_path}; data.image_root (--image-root) is another folder for them."
+    )
+    assert list(opened(tmp_path, "pretrain", rows).notes) == [note]
+    pictures(tmp_path, 1)
+    assert list(opened(tmp_path, "pretrain", rows).notes) == []
+
+
 def test_empty_texts_are_counted_and_said(tmp_path: Path) -> None:
-    rows = [
-        {"image": "a.jpg", "caption": caption} for caption in ("a fox", "", [" ", "\n"], [], ["", "a fox"])
-    ]
+    (image,) = pictures(tmp_path, 1)
+    rows = [{"image": image, "caption": caption} for caption in ("a fox", "", [" ", "\n"], [], ["", "a fox"])]
     assert opened(tmp_path, "pretrain", rows).notes == [
         f'{tmp_path / "rows.json"}: 3 of 5 rows have an empty "caption" and nothing else.'
     ]

@@ -146,7 +146,7 @@ def test_broken_pictures_are_named_with_the_reason(tmp_path, capfd, content, rea
 
 
 def test_missing_files_and_folders_are_bad_pictures(tmp_path):
-    with pytest.raises(BadImage, match="no such file"):
+    with pytest.raises(BadImage, match=r"none\.jpg: no such file\.$"):  # rows may not be where it was named
         open_image(tmp_path / "none.jpg", obey_exif=True)
     with pytest.raises(BadImage, match="cannot be read"):
         open_image(tmp_path, obey_exif=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from albef.errors import UserError
 from albef.writing import STANDARD_OUTPUT
 
 if TYPE_CHECKING:
@@ -82,14 +83,22 @@ def json_file(text: str) -> Path:
     return STANDARD_OUTPUT if text == str(STANDARD_OUTPUT) else output_file(text)
 
 
-def names_a_file(text: str) -> bool:
-    """Whether a query is an existing file or is named like an image file, rather than a sentence."""
+def query_of(text: str) -> Path | str:
+    """A query: the path of an existing file, or of what is named like an image; otherwise a text.
+
+    Raises `UserError` if an image of that name does not exist.
+    """
     from albef.data.formats import SUFFIXES
 
-    try:
-        return os.path.isfile(text) or Path(text).suffix.lower() in SUFFIXES
-    except ValueError:  # no path can have these characters
-        return False
+    path = Path(text)
+    if path.suffix.lower() not in SUFFIXES:
+        return path if os.path.isfile(path) else text
+    if not os.path.lexists(path):
+        raise UserError(
+            f"{path}: no such file. A query that ends in {path.suffix} is read as an image: correct its path, or write "
+            f"the text without this ending."
+        )
+    return path
 
 
 def add_machine(command: argparse.ArgumentParser) -> None:

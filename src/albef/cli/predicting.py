@@ -14,8 +14,8 @@ from albef.cli.arguments import (
     add_json,
     add_machine,
     load_engine,
-    names_a_file,
     output_file,
+    query_of,
     whole,
 )
 from albef.progress import console
@@ -43,11 +43,11 @@ def retrieval(engine: Engine, given: argparse.Namespace) -> dict[str, float]:
     """The score of each hit, by its file or text; the best first."""
     from albef.engine import IMAGES_AT_ONCE, TEXTS_AT_ONCE
 
-    size = given.batch_size
-    if not names_a_file(given.text):
-        hits = engine.rank(given.text, given.gallery, given.k, size or IMAGES_AT_ONCE)
+    query, size = query_of(given.text), given.batch_size
+    if isinstance(query, str):
+        hits = engine.rank(query, given.gallery, given.k, size or IMAGES_AT_ONCE)
     else:
-        hits = engine.rank_texts(given.text, given.gallery, given.k, size or TEXTS_AT_ONCE)
+        hits = engine.rank_texts(query, given.gallery, given.k, size or TEXTS_AT_ONCE)
     return {given.gallery[hit.number]: hit.score for hit in hits}
 
 

@@ -14,8 +14,8 @@ from albef.cli.arguments import (
     add_json,
     add_machine,
     load_engine,
-    names_a_file,
     output_file,
+    query_of,
     whole,
 )
 from albef.config import UserError
@@ -125,14 +125,16 @@ def index(given: argparse.Namespace) -> None:
     engine = load_engine(given)
     free = free_bytes(given.out)
     room = "" if free is None else f" ({size(free)} are free)"
-    print(
-        f"{len(files):,} image files. Their index will take {size(index_bytes(engine.config, len(files)))}{room}.",
-        flush=True,
-    )
+    taken = size(index_bytes(engine.config, len(files)))
+    whose = "Its" if len(files) == 1 else "Their"
+    print(f"{counted(len(files), 'image file')}. {whose} index will take {taken}{room}.", flush=True)
     built = build_index(engine, files, given.out, left_out, given.batch_size)
-    print(f"{len(built):,} images indexed in {given.out}")
+    print(f"{counted(len(built), 'image')} indexed in {given.out}")
     if built.num_skipped:
-        print(f"{built.num_skipped:,} unreadable images skipped; {given.out}/skipped.jsonl lists them.")
+        skipped = counted(built.num_skipped, "unreadable image")
+        print(
+            f"{skipped} skipped; {given.out}/skipped.jsonl lists {'it' if built.num_skipped == 1 else 'them'}."
+        )
     if left_out:
         print(f"{summary(left_out)} {given.out}/skipped.jsonl lists them.")
 
@@ -151,7 +153,7 @@ def search(given: argparse.Namespace) -> None:
         raise UserError("--json - and --paths both print their result: name a file for --json.")
     found = load_index(given.index)
     moves = read_moves(given.moved, found)
-    query = Path(given.query) if names_a_file(given.query) else given.query
+    query = query_of(given.query)
     if given.batch_size and isinstance(query, Path):
         raise UserError(
             "--batch-size has no effect when the query is an image, since ITM scores nothing then: leave it out."
@@ -169,11 +171,15 @@ def search(given: argparse.Namespace) -> None:
         print(sheet_of(hits, query, given), file=beside)
     missing = sum(not os.path.isfile(hit.path or "") for hit in hits)
     if missing:
-        print(
-            f"{missing} of {len(hits)} hits are no longer where they were indexed. If you moved them, add "
-            f"--moved OLD=NEW.",
-            file=beside,
-        )
+        said = "hits are no longer where they were indexed. If you moved them, add --moved OLD=NEW."
+        if missing == 1:
+            said = "hits is no longer where it was indexed. If you moved it, add --moved OLD=NEW."
+        print(f"{missing} of {len(hits)} {said}", file=beside)
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def model_of(index: Index, given: argparse.Namespace) -> Engine:

@@ -61,7 +61,9 @@ class AnnotationSource:
         if not self._columns:
             raise UserError(self.none_judged or f"{path}: holds no rows.")
         images = [self._columns["image"][index].as_py() for index in range(0, len(self), len(self) // 5 + 1)]
-        check_paths(images, root, f"{path}, {self._columns['place'][0].as_py()}")
+        if not any(os.path.exists(root / image) for image in images):
+            explain_paths(images, root, f"{path}, {self._columns['place'][0].as_py()}")
+            self.notes = [*self.notes, none_there(path, images, root)]
 
     def __len__(self) -> int:
         return len(self._columns["place"])
@@ -176,10 +178,17 @@ def stripped(image: str | None, prefix: str) -> str | None:
     return image.removeprefix(prefix).lstrip("/")
 
 
-def check_paths(images: Sequence[str], root: Path, where: str) -> None:
-    """Raises `UserError` if none of these images exists and the reason is clear. `where` is the row of the first."""
-    if any(os.path.exists(root / image) for image in images):
-        return
+def none_there(path: Path, images: Sequence[str], root: Path) -> str:
+    """The note for a file of which none of these images exists."""
+    others = ", and none of the others that were looked for" if len(images) > 1 else ""
+    return (
+        f"{path}: {root / images[0]} is not there{others}. Image paths begin at {root}; data.image_root "
+        f"(--image-root) is another folder for them."
+    )
+
+
+def explain_paths(images: Sequence[str], root: Path, where: str) -> None:
+    """Raises `UserError` if it is clear why none of these images exists. `where` is the row of the first."""
     image = images[0]
     if "://" in image:
         raise UserError(

@@ -110,9 +110,7 @@ def _file(path: str | os.PathLike[str]) -> BinaryIO:
     except FileNotFoundError:
         if os.path.islink(path):
             raise _Refused(f"is a link to {os.readlink(path)}, which does not exist.") from None
-        raise _Refused(
-            "no such file; relative paths in an annotation file begin at data.image_root (--image-root)."
-        ) from None
+        raise _Refused("no such file.") from None
     if not stat.S_ISREG(found.st_mode):
         what = "folder" if stat.S_ISDIR(found.st_mode) else "pipe, socket or device"
         raise _Refused(f"cannot be read as an image (it is a {what}).")
