@@ -24,8 +24,8 @@ from albef.config import Config, ModelConfig, TaskConfig
 from albef.data.records import Batch
 from albef.model import kernels
 from albef.model.kernels import Kernels
+from albef.systems import build_task
 from albef.tasks.base import Task
-from albef.tasks.build import build_task
 from albef.train.device import compile_step, set_up
 from albef.train.optim import build_optimizer
 from albef.train.steps import Loop

@@ -21,6 +21,7 @@ from albef.data.images import ImageInput
 from albef.data.loader import ExampleSet, batches
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
+from albef.data.words import BertWords
 from albef.engine import Engine
 from albef.evaluation.ranking import match_scores
 from albef.model.albef import ALBEF
@@ -102,7 +103,9 @@ def loader_part(setting: Setting) -> Iterator[Figures]:
         (folder / f"{number}.txt").write_text(captions_of(1)[0])
     config = setting.config(size)
     data = DataConfig(source=str(folder))
-    examples = ExampleSet(open_source(data, "train", 0), Tokenizer.bert(), data, config.model, 0)
+    examples = ExampleSet(
+        open_source(data, "train", 0), BertWords(Tokenizer.bert(), config.model), data, config.model, 0
+    )
     workers = setting.workers
     stream = batches(examples, size, workers=workers, pinned=setting.on_gpu)
     for batch in islice(stream, max(1, 2 * workers)):  # until all workers are at work

@@ -16,7 +16,8 @@ from torch import Tensor
 from albef.config import SIZES, DataConfig
 from albef.data import transforms
 from albef.data.images import open_image
-from albef.model.albef import ALBEF, Encoding
+from albef.model.albef import ALBEF
+from albef.model.verbs import Encoding
 from albef.tasks.pretrain import Pretrain
 
 Cases = dict[str, Callable[[], object]]

@@ -92,7 +92,7 @@ def test_other_libraries_read_the_texts_that_the_model_reads(
     config = dataclasses.replace(toy.ENGINE_MODEL, append_sep=append_sep)
     tokenizer = Tokenizer.train(toy.CAPTIONS, config.vocab_size)
     if given == "read":  # from a file that says the other thing
-        tokenizer.save(tmp_path / "other.json", append_sep=not append_sep)
+        tokenizer.save(tmp_path / "other.json", dataclasses.replace(toy.MODEL, append_sep=not append_sep))
         tokenizer = Tokenizer.load(tmp_path / "other.json")
     save_model(tmp_path / "model", ALBEF(config), tokenizer, "")
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))

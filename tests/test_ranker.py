@@ -101,7 +101,7 @@ def test_only_the_most_similar_are_matched_wherever_they_stand(
 
 
 def test_a_model_without_matching_orders_by_contrast(engine: Engine, files: list[Path]) -> None:
-    engine.model.itm_head = None
+    engine.model.heads = ("contrast",)
     hits = engine.rank("a fox", files)
     assert [hit.match for hit in hits] == [None] * len(files)
     assert [hit.score for hit in hits] == pytest.approx([hit.similarity / engine.temperature for hit in hits])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from albef.peers.clip import CLIP, ClipConfig
+from albef.model_config import ModelConfig
+from albef.peers.clip import CLIP
 
-CONFIG = ClipConfig(
+CONFIG = ModelConfig(
+    size="clip-vit-b-32",
     image_size=16,
     patch_size=8,
     image_width=16,
@@ -21,11 +23,12 @@ CONFIG = ClipConfig(
     feature_width=8,
     vocab_size=40,
     max_positions=10,
+    max_tokens=10,
 )
 START, END = CONFIG.vocab_size - 2, CONFIG.vocab_size - 1
 
 
-def model(seed: int = 0, config: ClipConfig = CONFIG) -> CLIP:
+def model(seed: int = 0, config: ModelConfig = CONFIG) -> CLIP:
     """A model whose parameters are all random: no bias is 0, no norm is 1."""
     torch.manual_seed(seed)
     found = CLIP(config)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from albef.config import UserError as UserError
     from albef.engine import Engine as Engine
     from albef.model.albef import ALBEF as ALBEF
-    from albef.model.albef import Encoding as Encoding
+    from albef.model.verbs import Encoding as Encoding
     from albef.momentum import FeatureQueue as FeatureQueue
     from albef.momentum import MomentumTeacher as MomentumTeacher
     from albef.recipe import load_recipe as load_recipe

@@ -25,7 +25,7 @@ def check_agreement(config: Any) -> None:
     """Raises `UserError` for settings of a `Config` that contradict each other."""
     model, data, task, layer = config.model, config.data, config.task, config.evaluate.layer
     contrast_alone = task.name == "pretrain" and task.losses == ("itc",)
-    if model.fusion_depth == 0 and not contrast_alone:
+    if model.system == "albef" and model.fusion_depth == 0 and not contrast_alone:
         raise UserError(
             "model.fusion_depth is 0, which only works with the loss itc alone: set it to at least 1."
         )

@@ -14,11 +14,13 @@ from typing import Literal
 from albef.agreement import OFFICIAL as OFFICIAL
 from albef.agreement import check_agreement
 from albef.errors import UserError as UserError
-from albef.setting_checks import ABOVE_0, BELOW_1, check_ranges, check_types, sized
-from albef.sizes import OF_SIZE
+from albef.model_config import LATER as LATER
+from albef.model_config import SIZES as SIZES
+from albef.model_config import TEMPERATURE_RANGE as TEMPERATURE_RANGE
+from albef.model_config import ModelConfig as ModelConfig
+from albef.setting_checks import ABOVE_0, BELOW_1, check_ranges, check_types
 
 TaskName = Literal["pretrain", "retrieval", "vqa", "entailment", "text_assignment", "nlvr", "grounding"]
-TEMPERATURE_RANGE = (0.001, 0.5)  # training keeps the temperature within it, as published
 LARGEST_SEED = 2**63 - 1  # the largest that torch's generator takes
 LONGEST_TIMEOUT_SECONDS = 10**9
 MOST_AT_ONCE = 1_024  # threads and processes
@@ -27,107 +29,6 @@ MOST_AT_ONCE = 1_024  # threads and processes
 def is_drawn(source: str) -> bool:
     """Whether a `data.source` is pictograms (of any task) rather than the user's own file or folder."""
     return source.partition(":")[0] == "pictograms"
-
-
-@sized(OF_SIZE)
-@dataclass(frozen=True)
-class ModelConfig:
-    """The model: widths, depths and inputs. Defaults: the published model, size base."""
-
-    # fills in the widths and depths below that you do not set
-    size: Literal["tiny", "small", "base"] = "base"
-    image_size: int = 256  # side of the square image that the model sees, in pixels; a multiple of patch_size
-    patch_size: int = 16  # side of a patch, in pixels; each patch becomes one image token
-    image_width: int = 768  # width of the image encoder's tokens
-    image_depth: int = 12  # number of layers of the image encoder
-    image_heads: int = 12  # number of attention heads in each layer of the image encoder
-    image_mlp_width: int = 3072  # hidden width of the MLP in each layer of the image encoder
-    text_width: int = 768  # width of the tokens of the text encoder and the fusion encoder
-    text_depth: int = 6  # number of layers of the text encoder
-    fusion_depth: int = 6  # number of layers of the fusion encoder, where text tokens attend to image tokens
-    text_heads: int = 12  # number of attention heads in each layer of the text encoder and the fusion encoder
-    # hidden width of the MLP in each layer of the text encoder and the fusion encoder
-    text_mlp_width: int = 3072
-    feature_width: int = 256  # length of the features by which ITC compares images and texts
-    # bert: the vocabulary of BERT. trained: a vocabulary learnt from the captions of the run, of at most vocab_size
-    # word pieces
-    vocabulary: Literal["bert", "trained"] = "bert"
-    vocab_size: int = 30522  # number of word pieces in the vocabulary
-    # number of position embeddings of the text encoder; no text can have more tokens
-    max_positions: int = 512
-    # dropout rate in the text encoder and the fusion encoder, of hidden states and attention
-    dropout: float = 0.1
-    # temperature that similarities are divided by at the start; training learns it
-    initial_temperature: float = 0.07
-    # standard deviation of random initial weights (linear layers and embeddings); narrow models need more
-    initial_std: float = 0.02
-    # start the position embeddings of the image encoder as sines and cosines instead of noise; training learns them;
-    # published: false
-    sine_positions: bool = False
-    # the fusion encoder sees the patches with their positions added once more, and no class token. So it must look at
-    # the patches: the class token alone would tell what the image shows. Published: false (all tokens)
-    fuse_placed_patches: bool = False
-    max_tokens: int = 25  # longest text in tokens, [CLS] included; the rest of a longer text is cut off
-    max_words: int = 30  # longest text in words; the rest of a longer text is cut off before tokenising
-    append_sep: bool = False  # end texts with the token [SEP], as LAVIS does; published: false
-    # mean of the pixels of each channel, subtracted from images; red, green, blue (from CLIP)
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    # standard deviation of the pixels of each channel, which divides images (from CLIP)
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    # what becomes of transparent pixels. white: they become white. dropped: transparency is ignored, so hidden
-    # colours appear (published)
-    transparent: Literal["white", "dropped"] = "white"
-
-    def __post_init__(self) -> None:
-        check_types("model.", self)
-        sizes = ("image_size", "patch_size", "feature_width", "max_positions", "max_words")
-        encoders = tuple(
-            f"{part}_{what}" for part in ("image", "text") for what in ("width", "heads", "mlp_width")
-        )
-        check_ranges(
-            "model",
-            self,
-            {
-                (*sizes, *encoders, "image_depth"): (1, math.inf),
-                ("text_depth", "fusion_depth"): (0, math.inf),
-                ("initial_std", "std"): (ABOVE_0, math.inf),
-                ("initial_temperature",): TEMPERATURE_RANGE,
-                ("dropout",): (0, BELOW_1),
-                ("max_tokens",): (2 + self.append_sep, self.max_positions),
-                # Far above any real model: a mistyped number would use up the memory of the machine.
-                ("image_size", "patch_size"): (-math.inf, 100_000),
-                ("image_depth", "text_depth", "fusion_depth"): (-math.inf, 1_000),
-                (*encoders, "feature_width", "max_positions", "max_words"): (-math.inf, 1_000_000),
-                ("vocab_size",): (6, 10_000_000),  # five special tokens and one word piece
-            },
-        )
-        if self.image_size % self.patch_size:
-            raise UserError(
-                f"model.image_size {self.image_size} is not divisible by model.patch_size {self.patch_size}: "
-                f"choose {self.image_size // self.patch_size * self.patch_size or self.patch_size} "
-                f"or another multiple of the patch size."
-            )
-        for encoder, width, heads in (
-            ("image", self.image_width, self.image_heads),
-            ("text", self.text_width, self.text_heads),
-        ):
-            if width % heads:
-                raise UserError(
-                    f"model.{encoder}_width {width} is not divisible by model.{encoder}_heads {heads}: "
-                    f"all heads have the same width, so change one of the two."
-                )
-
-    @property
-    def grid(self) -> int:
-        """Number of patches along one side of the image."""
-        return self.image_size // self.patch_size
-
-
-SIZES: dict[str, ModelConfig] = {
-    "tiny": ModelConfig("tiny"),
-    "small": ModelConfig("small"),
-    "base": ModelConfig(),
-}
 
 
 @dataclass(frozen=True)
@@ -206,7 +107,7 @@ class TaskConfig:
     """What is learnt: the losses, the teacher and the queue."""
 
     name: TaskName = "pretrain"  # what the model is trained for
-    # pretrain: the losses that are added up. Search needs itc. Other tasks have their own losses
+    # pretrain of albef: the losses that are added up. Search needs itc. Other tasks and systems have their own losses
     losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
     alpha: float = 0.4  # weight of the teacher's soft targets against the true ones, from 0 to 1
     # number of steps over which alpha grows from 0 to its value; -1: the first epoch, as published
@@ -274,12 +175,14 @@ class TrainConfig:
     min_lr: float = 1e-5  # learning rate at the last step
     warmup_lr: float = 1e-5  # learning rate at the first step
     warmup_steps: int = 2000  # number of steps over which the learning rate rises from warmup_lr to lr
-    # cosine: the learning rate changes at every step. published: it changes once per epoch
-    schedule: Literal["cosine", "published"] = "cosine"
+    # cosine: the learning rate changes at every step. published: it changes once per epoch. open_clip: as cosine, but
+    # the warm-up begins at lr / warmup_steps, and the end is 0
+    schedule: Literal["cosine", "published", "open_clip"] = "cosine"
     # adamw, or muon: learns more in few steps, but each step takes longer (docs/performance.md)
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.02  # weight decay of weight matrices, for both optimizers
     betas: tuple[float, float] = (0.9, 0.999)  # the two betas of AdamW
+    eps: float = 1e-8  # the number that AdamW adds to its denominator; published for CLIP: 1e-6
     # apply weight decay to embeddings and the temperature too; published: true
     decay_embeddings: bool = False
     temperature_lr_scale: float = 1.0  # learning rate of the temperature, as a multiple of lr
@@ -326,6 +229,7 @@ class TrainConfig:
             (*from_1, "checkpoint_every_steps", "keep_checkpoints"): (1, math.inf),
             (*from_0, *factors, *layers): (0, math.inf),
             ("betas",): (0, BELOW_1),
+            ("eps",): (ABOVE_0, 1),
             ("seed",): (0, LARGEST_SEED),
             ("timeout_seconds",): (1, LONGEST_TIMEOUT_SECONDS),
             ("threads", "processes"): (-math.inf, MOST_AT_ONCE),
@@ -377,8 +281,6 @@ class Config:
         check_agreement(self)
 
 
-# Model settings that the first releases did not have, with the values that models and runs of then were made with.
-LATER: dict[str, object] = {"fuse_placed_patches": False, "transparent": "dropped"}
 SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
 
 

@@ -134,6 +134,27 @@ def all_gather(*tensors: Tensor) -> tuple[Tensor, ...]:
     )
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """The tensors of all processes, joined along the first dimension in order of rank, with their gradient.
+
+    Each process gets the sum of what all processes' losses say of its own rows.
+    """
+    joined: Tensor = _Gathered.apply(tensor) if in_group() else tensor
+    return joined
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        return all_gather(tensor)[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        first = rank() * ctx.rows
+        return all_sum(gradient)[first : first + ctx.rows]
+
+
 @torch.no_grad()
 def all_sum(tensor: Tensor) -> Tensor:
     """The sum of the tensor over all processes."""

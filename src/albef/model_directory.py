@@ -16,14 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from albef.config import LATER, ModelConfig, TaskName, UserError
-from albef.data.text import Tokenizer
+from albef.data.words import AnyTokenizer
 from albef.errors import reading
 from albef.manifest import MANIFEST_FILE
-from albef.model.albef import ALBEF, HEADS
+from albef.model.albef import HEADS
+from albef.model.verbs import VisionLanguageModel
 from albef.writing import whole_folder
 
 FORMAT_VERSION = 1
-RESIZE = "bicubic-antialiased-stretch"
+RESIZES = {fit: f"bicubic-antialiased-{fit}" for fit in ("stretch", "crop")}
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE, ANSWERS_FILE, TEACHER_FILE, QUEUE_FILE = FILES = (
     "config.json",
     "model.safetensors",
@@ -46,8 +47,8 @@ class Trained:
 
 def save_model(
     folder: Path,
-    model: ALBEF,
-    tokenizer: Tokenizer,
+    model: VisionLanguageModel,
+    tokenizer: AnyTokenizer,
     card: str,
     answers: Sequence[str] = (),
     trained: Trained | None = None,
@@ -79,18 +80,22 @@ def check_name(folder: Path) -> None:
 
 def write_description(
     folder: Path,
-    model: ALBEF,
-    tokenizer: Tokenizer,
+    model: VisionLanguageModel,
+    tokenizer: AnyTokenizer,
     card: str,
     answers: Sequence[str] = (),
     trained: Trained | None = None,
 ) -> None:
     """Writes all files of a model directory except the weights, into an existing folder."""
-    facts = {"format_version": FORMAT_VERSION, "heads": list(model.heads), "resize": RESIZE}
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "heads": list(model.heads),
+        "resize": RESIZES[model.config.fit],
+    }
     history = {"trained": dataclasses.asdict(trained)} if trained else {}
     config = facts | history | dataclasses.asdict(model.config)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-    tokenizer.save(folder / TOKENIZER_FILE, model.config.append_sep)
+    tokenizer.save(folder / TOKENIZER_FILE, model.config)
     (folder / CARD_FILE).write_text(card, "utf-8", errors="replace")  # file names may not be UTF-8
     if answers:
         (folder / ANSWERS_FILE).write_text(json.dumps(list(answers), indent=0), "utf-8")
@@ -142,12 +147,12 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
             f"{file}: format_version is {version!r}, but this albef reads {FORMAT_VERSION}. "
             f"Update albef, or save the model again with this version."
         )
-    if stored.get("resize") != RESIZE:
-        raise UserError(
-            f"{file}: resize is {stored.get('resize')!r}, but this albef only has {RESIZE!r}. Update albef."
-        )
     fields = {field.name for field in dataclasses.fields(ModelConfig)}
     stored = LATER | stored
+    if stored.get("resize") != (expected := RESIZES.get(str(stored["fit"]))):
+        raise UserError(
+            f"{file}: resize is {stored.get('resize')!r}, but this albef only has {expected!r}. Update albef."
+        )
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     heads = values.pop("heads", None)
     if not (isinstance(heads, tuple) and heads and all(head in HEADS for head in heads)):

@@ -12,7 +12,6 @@ from albef import distributed
 from albef.children import refuse_while_starting
 from albef.config import Config, DataConfig, TaskName, UserError, is_drawn
 from albef.data.sources import check_pictograms, open_source
-from albef.data.text import Tokenizer
 from albef.engine import Engine, choose_device
 from albef.evaluation.by_task import MEASURED, Asked, evaluate_on, facts_of, protocol_of
 from albef.evaluation.evaluate import write_metrics
@@ -23,6 +22,7 @@ from albef.lock import alone_in
 from albef.model_directory import Trained, check_name, read_answers, save_model
 from albef.progress import show
 from albef.recipe import dump_config, load_recipe
+from albef.systems import SYSTEMS
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.device import check_device
 from albef.train.initial_encoders import initial_encoders
@@ -66,7 +66,7 @@ def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
     """Writes the model directory from the newest checkpoint."""
     show(f"Trained. Exporting the model to {folder / 'model'} and evaluating it …")
     task, _ = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
-    tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+    tokenizer = SYSTEMS[config.model.system].tokenizer.load(folder / TOKENIZER_FILE)
     trained = Trained(config.task.name, short(config.data.source))
     save_model(folder / "model", task.student, tokenizer, model_card(config), answers, trained)
 
@@ -117,7 +117,7 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
         known = load_recipe(config_file).model if config_file.exists() else None
         config = dataclasses.replace(config, model=initial_model(config, known))
     if tokenizer_file.exists():
-        tokenizer = Tokenizer.load(tokenizer_file)
+        tokenizer = SYSTEMS[config.model.system].tokenizer.load(tokenizer_file)
     else:
         tokenizer = choose_tokenizer(config)
     if not config.train.init:  # otherwise the weights set the vocabulary size
@@ -133,7 +133,7 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
     # The configuration is written first: if the process is killed here, the folder is still recognised as a run.
     write_whole(config_file, dump_config(config))
     if not tokenizer_file.exists():
-        tokenizer.save(tokenizer_file, config.model.append_sep)
+        tokenizer.save(tokenizer_file, config.model)
     return config
 
 

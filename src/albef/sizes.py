@@ -1,10 +1,39 @@
-"""The named model sizes."""
+"""The named model sizes, as the settings that differ from the defaults."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Settings that all sizes except `base` have in common.
+# CLIP's published ViT-B/32, and what the larger ones change.
+_CLIP: dict[str, Any] = dict(
+    system="clip",
+    image_size=224,
+    patch_size=32,
+    text_width=512,
+    text_depth=12,
+    fusion_depth=0,
+    text_heads=8,
+    text_mlp_width=2048,
+    feature_width=512,
+    vocabulary="clip",
+    vocab_size=49_408,
+    max_positions=77,
+    max_tokens=77,
+    dropout=0.0,
+    activation="quick_gelu",
+    fit="crop",
+)
+_CLIP_LARGE: dict[str, Any] = dict(
+    patch_size=14,
+    image_width=1024,
+    image_depth=24,
+    image_heads=16,
+    image_mlp_width=4096,
+    text_width=768,
+    text_heads=12,
+    text_mlp_width=3072,
+    feature_width=768,
+)
 OF_SIZE: dict[str, dict[str, Any]] = {
     "tiny": dict(
         image_size=48,
@@ -35,4 +64,33 @@ OF_SIZE: dict[str, dict[str, Any]] = {
         text_mlp_width=1536,
     ),
     "base": {},
+    "clip-tiny": {
+        **_CLIP,
+        **dict(
+            image_size=48,
+            patch_size=12,
+            image_width=96,
+            image_depth=4,
+            image_heads=3,
+            image_mlp_width=384,
+            text_width=96,
+            text_depth=4,
+            text_heads=3,
+            text_mlp_width=384,
+            feature_width=64,
+            vocabulary="trained",
+            vocab_size=640,
+            max_positions=64,
+            max_tokens=64,
+        ),
+    },
+    "clip-vit-b-32": {**_CLIP},
+    "clip-vit-b-16": {**_CLIP, "patch_size": 16},
+    "clip-vit-l-14": {**_CLIP, **_CLIP_LARGE},
+    "clip-vit-l-14-336": {**_CLIP, **_CLIP_LARGE, "image_size": 336},
 }
+
+
+def system_of(size: str) -> str:
+    """The system that a named size belongs to."""
+    return str(OF_SIZE[size].get("system", "albef"))

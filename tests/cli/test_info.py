@@ -10,7 +10,7 @@ import toy
 from albef.cli.info import model_facts
 from albef.config import TaskName
 from albef.model_directory import WEIGHTS_FILE, save_model
-from albef.tasks.build import build_task
+from albef.systems import build_task
 
 
 @pytest.mark.parametrize("task", ["pretrain", "retrieval", "vqa", "entailment", "nlvr", "text_assignment"])

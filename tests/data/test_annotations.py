@@ -16,6 +16,7 @@ from albef.data.collate import collate
 from albef.data.loader import BadSample, ExampleSet, batches, list_left_out
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
+from albef.data.words import BertWords
 from albef.engine import Engine
 from albef.evaluation.evaluate import evaluate_pairs
 
@@ -122,7 +123,7 @@ def test_training_examples_of_one_image_are_known_as_such(tmp_path: Path) -> Non
     ]
     model = ModelConfig(image_size=16, patch_size=8)
     source = opened(tmp_path, "pretrain", rows, "train")
-    examples = ExampleSet(source, Tokenizer.bert(), DataConfig(), model, seed=0)
+    examples = ExampleSet(source, BertWords(Tokenizer.bert(), model), DataConfig(), model, seed=0)
     batch = collate([examples.example(index, 0) for index in range(3)], 0)
     assert batch.image_id[0] == batch.image_id[2] != batch.image_id[1]
 
@@ -226,7 +227,7 @@ def test_questions_that_teach_nothing_are_left_out_counted_and_listed(tmp_path: 
     # They count for no tolerance, and other bad samples are listed behind them.
     examples = ExampleSet(
         source,
-        Tokenizer.bert(),
+        BertWords(Tokenizer.bert(), ModelConfig()),
         DataConfig(max_bad_fraction=0.5),
         ModelConfig(image_size=16, patch_size=8),
         0,

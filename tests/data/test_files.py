@@ -18,6 +18,7 @@ from albef.data.fingerprint import data_fingerprint
 from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
+from albef.data.words import BertWords
 from albef.search.index import find_images
 
 COFFEE = os.fsdecode(b"caf\xe9")  # é as a disk of before UTF-8 has it
@@ -254,7 +255,8 @@ def test_bad_samples_are_listed_by_any_name(tmp_path: Path) -> None:
     source = open_source(DataConfig(source=str(tmp_path)), "train", 0)
     data, listed, said = DataConfig(max_bad_fraction=0.5), tmp_path / "bad_samples.jsonl", list[str]()
     list_left_out(source, listed, said.append)
-    examples = ExampleSet(source, Tokenizer.bert(), data, ModelConfig(image_size=16, patch_size=8), 0)
+    model = ModelConfig(image_size=16, patch_size=8)
+    examples = ExampleSet(source, BertWords(Tokenizer.bert(), model), data, model, 0)
     next(batches(examples, 5, bad_samples=listed))
     assert not said
     lines = [json.loads(line) for line in listed.read_text("utf-8").splitlines()]

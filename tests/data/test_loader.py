@@ -15,6 +15,7 @@ from albef.data import loader
 from albef.data.loader import BadSample, ExampleSet, TooManyBadSamples, batches, order, step_records
 from albef.data.records import Batch, Record, stable_id
 from albef.data.text import Tokenizer
+from albef.data.words import BertWords
 from albef.recipe import load_recipe
 
 TOKENIZER = Tokenizer.bert()
@@ -43,7 +44,7 @@ class Drawn:
 
 
 def example_set(source, **settings) -> ExampleSet:
-    return ExampleSet(source, TOKENIZER, DataConfig(**settings), MODEL, seed=5)
+    return ExampleSet(source, BertWords(TOKENIZER, MODEL), DataConfig(**settings), MODEL, seed=5)
 
 
 def take(stream, number: int) -> list[Batch]:

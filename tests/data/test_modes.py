@@ -314,7 +314,7 @@ class Files:
 def test_training_evaluation_and_use_see_the_same(tmp_path: Path, transparent: str) -> None:
     used, source = engine(transparent), Files(tmp_path)
     data = DataConfig(crop_scale=(1.0, 1.0), flip=False, randaugment=False, obey_exif=False)
-    examples = ExampleSet(source, used.tokenizer, data, used.config, 0)
+    examples = ExampleSet(source, used.prepare.words, data, used.config, 0)
     bad: dict[int, BadImage] = {}
     seen = [
         pixels

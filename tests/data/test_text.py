@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import albef.data.text
-from albef.config import UserError
+from albef.config import ModelConfig, UserError
 from albef.data.text import SPECIALS, Tokenizer, clean_caption, clean_question, mask_tokens
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "text.json").read_text("utf-8"))
@@ -95,7 +95,7 @@ def test_a_trained_vocabulary_knows_its_captions_and_survives_saving(tmp_path):
     assert all(tokenizer.unk_id not in row and row.max() < 60 for row in ids)
     assert tokenizer.unk_id in tokenizer.encode("жук", 40, append_sep=False)
 
-    tokenizer.save(tmp_path / "tokenizer.json")
+    tokenizer.save(tmp_path / "tokenizer.json", ModelConfig())
     for copy in (Tokenizer.load(tmp_path / "tokenizer.json"), pickle.loads(pickle.dumps(tokenizer))):
         assert copy.vocab_size == 60
         for text in (*CAPTIONS, "[MASK] red"):

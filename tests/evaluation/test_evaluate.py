@@ -98,7 +98,7 @@ def test_a_random_model_is_near_chance_and_in_range(engine: Engine) -> None:
 
 
 def test_a_model_that_cannot_match_is_measured_by_contrast(engine: Engine) -> None:
-    engine.model.itm_head = None
+    engine.model.heads = ("contrast",)
     metrics = dict(evaluate_pictograms(engine, ["test"], 1, 20, 24, top_k=5))
     assert {name.replace("/blind", "").split("/")[1] for name in metrics} == {"itc"}
 

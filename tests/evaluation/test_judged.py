@@ -26,7 +26,7 @@ from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa, frequent_a
 from albef.model.albef import ALBEF
 from albef.model.answering import rank_answers
 from albef.model.maps import box_of_map
-from albef.model.text_encoder import Memory
+from albef.model.text_encoder import KeyValues
 from albef.model_directory import save_model
 
 BOX = st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(0.5, 50)] * 2)
@@ -369,8 +369,8 @@ def test_answers_are_scored_so_many_at_a_time(tmp_path: Path, monkeypatch: pytes
     answers = ["fox", "red car", "two", "house", "tree"]
     whole = engine.ranked_answers(memory, answers, 3)
 
-    def counted(model: ALBEF, part: Memory, *rest: object) -> object:
-        rows.append(len(part.layers[0]))
+    def counted(model: ALBEF, part: KeyValues, *rest: object) -> object:
+        rows.append(len(part))
         return rank_answers(model, part, *rest)
 
     monkeypatch.setattr(engine_module, "rank_answers", counted)

@@ -74,7 +74,7 @@ def test_openais_names_come_out_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_folder_comes_back_without_being_told_anything(form: str, activation: str, tmp_path: Path) -> None:
-    model = toy_clip.model(config=toy_clip.ClipConfig(**{**vars(toy_clip.CONFIG), "activation": activation}))
+    model = toy_clip.model(config=toy_clip.ModelConfig(**{**vars(toy_clip.CONFIG), "activation": activation}))
     write_clip(tmp_path / "out", model.state_dict(), model.config, form)
     assert {file.name for file in (tmp_path / "out").iterdir()} == set(FORMS[form][1:])
     written = load_file(tmp_path / "out" / FORMS[form].weights)

@@ -13,7 +13,7 @@ from albef.cli import main
 from albef.config import TaskConfig, UserError
 from albef.data.text import Tokenizer
 from albef.exchange.importing import Choices, import_checkpoint
-from albef.tasks.build import build_task
+from albef.systems import build_task
 from albef.train.initial import start_from
 from toy_published import toy_state
 
@@ -30,7 +30,7 @@ WAYS = [(name, task) for name, tasks in ON_THE_WAY.items() for task in tasks]
 
 def imported(name: str, folder: Path) -> Path:
     folder.mkdir()
-    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(folder / "tokenizer.json")
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(folder / "tokenizer.json", toy.MODEL)
     torch.save(toy_state(name), folder / "a.pth")
     choices = Choices(heads=(2,), tokenizer=folder / "tokenizer.json")
     import_checkpoint(folder / "a.pth", folder / "model", choices)
@@ -145,7 +145,7 @@ SOURCES = {
 def test_the_commands_evaluate_train_and_export_it(
     tmp_path: Path, name: str, task_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tmp_path / "tokenizer.json")
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tmp_path / "tokenizer.json", toy.MODEL)
     torch.save({"model": toy_state(name), "epoch": 1}, tmp_path / "in.pth")
     (tmp_path / "answers.json").write_text(json.dumps(["yes", "no", "two"]))
     model, recipe, run = (str(tmp_path / part) for part in ("model", "recipe.yaml", "run"))

@@ -18,8 +18,8 @@ from albef.exchange.structure import STRUCTURES, Structure
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 from albef.recipe import dump_config
+from albef.systems import build_task
 from albef.tasks.base import Task
-from albef.tasks.build import build_task
 from albef.train.checkpoint import CheckpointWriter
 from toy_published import NAMES, toy_state
 
@@ -28,7 +28,7 @@ BY_NAME = pytest.mark.parametrize("structure", STRUCTURES, ids=lambda structure:
 
 @pytest.fixture
 def choices(tmp_path: Path) -> Choices:
-    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tmp_path / "tokenizer.json")
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tmp_path / "tokenizer.json", toy.MODEL)
     return Choices(heads=(2,), tokenizer=tmp_path / "tokenizer.json")
 
 

@@ -25,7 +25,7 @@ TASKS = {structure.name: structure.task for structure in STRUCTURES}
 @pytest.fixture
 def choices(tmp_path: Path) -> Choices:
     """What toys need: their heads, and a tokenizer of as few pieces."""
-    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tmp_path / "tokenizer.json")
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tmp_path / "tokenizer.json", toy.MODEL)
     return Choices(heads=(2,), tokenizer=tmp_path / "tokenizer.json")
 
 

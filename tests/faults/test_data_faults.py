@@ -22,6 +22,7 @@ from albef.data import loader
 from albef.data.loader import ExampleSet, batches
 from albef.data.records import Record
 from albef.data.text import Tokenizer
+from albef.data.words import BertWords
 
 MODEL = ModelConfig(image_size=16, patch_size=8)
 PICTURES, BATCH = 1000, 50
@@ -72,7 +73,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def examples(source: Files) -> ExampleSet:
-    return ExampleSet(source, Tokenizer.bert(), DataConfig(max_bad_fraction=0.2), MODEL, seed=5)
+    return ExampleSet(
+        source, BertWords(Tokenizer.bert(), MODEL), DataConfig(max_bad_fraction=0.2), MODEL, seed=5
+    )
 
 
 def ids(folder: Path, listed: Path, epochs: int = 1) -> list[int]:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import toy
 from albef.model import layers
-from albef.model.albef import ALBEF, Encoding
+from albef.model.albef import ALBEF
 from albef.model.image_encoder import resize_positions, sine_positions
+from albef.model.verbs import Encoding
 
 
 def model() -> ALBEF:

@@ -20,8 +20,8 @@ from albef.model.albef import ALBEF
 from albef.model.answering import rank_answers
 from albef.model.image_encoder import resize_positions
 from albef.model.published_maps import contrast_maps, pair_maps, word_maps
+from albef.systems import build_task
 from albef.tasks.base import Negatives, Stage, Task
-from albef.tasks.build import build_task
 from albef.tasks.classes import classify
 from albef.tasks.text_assignment import Assignment
 from albef.train.optim import build_optimizer, lr_at
@@ -199,10 +199,10 @@ class GivenInputs(Preparing):
     def pixels(self, picture: Any) -> Tensor:
         return self.inputs["image"][picture]
 
-    def cleaned(self, text: str, clean: Any = None) -> str:
+    def cleaned(self, text: str) -> str:
         return text
 
-    def text_tokens(self, texts: Any, clean: Any = None) -> tuple[Tensor, Tensor]:
+    def text_tokens(self, texts: Any) -> tuple[Tensor, Tensor]:
         numbers = [int(text) for text in texts]
         return self.inputs["input_ids"][numbers], self.inputs["attention_mask"][numbers].bool()
 
@@ -229,7 +229,7 @@ def replay_text_assignment(golden: Golden) -> Iterator[Comparison]:
     task, expected = load_task(golden, "text_assignment"), golden.group("expect.")
     batch, _ = batch_of(golden.group("input."), {})
     drawn, stage = golden.group("random."), Stage(alpha=0.0)
-    output = task(batch, task.prepare(batch, stage), stage, None, Assignment(drawn["pair"], drawn["label"]))
+    output = task(batch, task.prepare(batch, stage), stage, Assignment(drawn["pair"], drawn["label"]))
     output.losses["assignment"].backward()
     yield from compare({"loss": output.losses["assignment"]} | gradients(task), expected, TIGHT)
 

@@ -11,14 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from albef import objectives
-from albef.config import ModelConfig, TrainConfig
+from albef.config import TrainConfig
 from albef.engine.zero_shot import class_features
-from albef.model.albef import Encoding
+from albef.model.verbs import Encoding
+from albef.model_config import ModelConfig
 from albef.peers import clip_names, clip_text
-from albef.peers.clip import CLIP, ClipConfig, learning_rate, resize_positions
+from albef.peers.clip import CLIP, resize_positions
 from albef.peers.clip_pixels import clip_transform
 from albef.peers.clip_text import ClipTokenizer
-from albef.train.optim import build_optimizer
+from albef.train.optim import build_optimizer, lr_at, set_lr
 from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
 
 EXACTLY = (0.0, 0.0)
@@ -27,7 +28,8 @@ EXACTLY = (0.0, 0.0)
 def load_model(golden: Golden) -> CLIP:
     """The model with the file's weights, and with as many heads as the file says."""
     dims, weights = golden.case["dims"], golden.group("weights.")
-    config = ClipConfig(
+    config = ModelConfig(
+        size="clip-vit-b-32",
         image_size=dims["image_res"],
         patch_size=dims["patch"],
         image_width=dims["vision_width"],
@@ -41,6 +43,7 @@ def load_model(golden: Golden) -> CLIP:
         feature_width=dims["embed_dim"],
         vocab_size=dims["vocab"],
         max_positions=dims["context"],
+        max_tokens=dims["context"],
         activation=golden.case.get("activation", "quick_gelu"),
     )
     model = CLIP(config)
@@ -104,16 +107,17 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
         weight_decay=number(how, "weight_decay"),
         betas=(number(how, r"betas=\("), number(how, r"betas=\([\d.]+,")),
         decay_embeddings=True,
+        eps=number(how, "eps="),
+        schedule="open_clip",
+        warmup_steps=warmup,
+        steps=int(number(how, "cosine to 0 at step")),
     )
     optimizer = build_optimizer(model, train)
-    for group in optimizer.param_groups:
-        group["eps"] = number(how, "eps=")
     yield "decayed", *decays(model, optimizer, golden.case["no_decay"]), EXACTLY
     for step in range(golden.case["steps"]):
         inputs = golden.group(f"input.{step}.")
-        rate = learning_rate(step, peak, warmup, int(number(how, "cosine to 0 at step")))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = lr_at(step, train, steps_per_epoch=1)
+        set_lr(optimizer, rate)
         image, text = model.encode_image(inputs["image"]), model.encode_text(inputs["input_ids"])
         loss = loss_of(*logits_of(model, image, text))
         loss.backward()

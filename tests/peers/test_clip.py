@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import toy_clip
-from albef.config import TrainConfig
+from albef.config import SIZES, TrainConfig
 from albef.model import layers
+from albef.model_config import ModelConfig
 from albef.peers import clip_names
-from albef.peers.clip import CLIP, SIZES, ClipConfig, learning_rate, quick_gelu, resize_positions
-from albef.train.optim import build_optimizer, is_decayed
+from albef.peers.clip import CLIP, quick_gelu, resize_positions
+from albef.train.optim import build_optimizer, is_decayed, lr_at
 
 words = st.lists(st.integers(1, toy_clip.START - 1), max_size=6)
 
@@ -112,7 +113,8 @@ def test_the_scale_stays_between_1_and_100() -> None:
 def test_initial_weights_are_as_published() -> None:
     torch.manual_seed(0)
     image, text, depth = 96, 64, 3
-    config = ClipConfig(
+    config = ModelConfig(
+        size="clip-vit-b-32",
         image_size=64,
         patch_size=8,
         image_width=image,
@@ -165,7 +167,8 @@ def test_weight_decay_spares_what_open_clip_spares() -> None:
 
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_0(warmup: int, rest: int) -> None:
-    rates = [learning_rate(step, 0.5, warmup, warmup + rest) for step in range(warmup + rest + 1)]
+    config = TrainConfig(lr=0.5, warmup_steps=warmup, steps=warmup + rest, schedule="open_clip")
+    rates = [lr_at(step, config, steps_per_epoch=1) for step in range(warmup + rest + 1)]
     assert rates[0] > 0
     assert max(rates) == rates[warmup - 1] == rates[warmup] == 0.5
     assert rates[:warmup] == sorted(rates[:warmup])

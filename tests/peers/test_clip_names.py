@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import toy_clip
+from albef.config import SIZES
 from albef.peers import clip_names
-from albef.peers.clip import CLIP, SIZES
+from albef.peers.clip import CLIP
 
 NAMES = json.loads((Path(__file__).parent.parent / "golden" / "clip-names.json").read_text())
 

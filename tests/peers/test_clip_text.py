@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toy
+import toy_clip
 from albef.config import UserError
 from albef.data.text import Tokenizer
 from albef.peers.clip_text import OPEN_CLIP_SPECIALS, SPECIALS, ClipTokenizer, clean_text
@@ -80,7 +81,7 @@ def test_a_trained_vocabulary_joins_what_is_frequent_and_is_always_the_same() ->
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    TRAINED.save(tmp_path / "tokenizer.json")
+    TRAINED.save(tmp_path / "tokenizer.json", toy_clip.CONFIG)
     for other in (
         ClipTokenizer.load(tmp_path / "tokenizer.json", SPECIALS),
         pickle.loads(pickle.dumps(ClipTokenizer(TRAINED.merges, SPECIALS))),
@@ -90,7 +91,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 
 
 def test_other_libraries_read_the_same_file(tmp_path: Path) -> None:
-    TRAINED.save(tmp_path / "tokenizer.json")
+    TRAINED.save(tmp_path / "tokenizer.json", toy_clip.CONFIG)
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert theirs.encode("A  fox's 12!").ids == TRAINED.encode("a fox's 12!", 77).ids.tolist()
 
@@ -99,10 +100,10 @@ def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     with pytest.raises(UserError, match="no such file"):
         ClipTokenizer.load(file)
-    Tokenizer.train(toy.CAPTIONS, 60).save(file)
+    Tokenizer.train(toy.CAPTIONS, 60).save(file, toy.MODEL)
     with pytest.raises(UserError, match="byte pairs"):
         ClipTokenizer.load(file)
-    TRAINED.save(file)
+    TRAINED.save(file, toy_clip.CONFIG)
     content = json.loads(file.read_text("utf-8"))
     ids = content["model"]["vocab"]
     ids["a"], ids["b"] = ids["b"], ids["a"]

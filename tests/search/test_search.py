@@ -67,7 +67,7 @@ def test_a_picture_finds_itself_first(engine: Engine, index: Index) -> None:
 
 
 def test_a_model_without_matching_searches_by_contrast(engine: Engine, index: Index) -> None:
-    engine.model.itm_head = None
+    engine.model.heads = ("contrast",)
     hits = search(replace(index, weights=engine.fingerprint), engine, "a fox", k=2)
     assert len(hits) == 2
     assert hits[0].match is None

@@ -16,8 +16,8 @@ from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
+from albef.systems import build_task
 from albef.tasks.base import Output, Stage, Task
-from albef.tasks.build import build_task
 from albef.tasks.classes import paired
 from albef.tasks.text_assignment import TextAssignment
 from albef.train.initial import start_from

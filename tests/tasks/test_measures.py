@@ -10,9 +10,9 @@ from albef import objectives
 from albef.config import TaskConfig
 from albef.data.records import Batch
 from albef.objectives import LOSSES
+from albef.systems import build_task
 from albef.tasks import classes, vqa
 from albef.tasks.base import Negatives, Stage
-from albef.tasks.build import build_task
 from albef.tasks.classes import Classes
 from albef.tasks.contrast import align
 from albef.tasks.pretrain import Pretrain
@@ -141,7 +141,7 @@ def test_accuracy_of_assignments(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Assignment(torch.tensor([[0, 1], [2, 1], [0, 1]]), torch.tensor([0, 1, 2]))
     for image_id, share in (([1, 2, 3], 2 / 3), ([1, 1, 1], 0.0)):  # of texts that have a negative
         batch = dataclasses.replace(toy.batch(3), image_id=torch.tensor(image_id))
-        output = task(batch, task.prepare(batch, STAGE), STAGE, assignment=given)
+        output = task(batch, task.prepare(batch, STAGE), STAGE, drawn=given)
         assert (set(output.losses), set(output.measures)) == ({"assignment"}, {"accuracy"})
         assert output.measures["accuracy"].item() == pytest.approx(share)
 

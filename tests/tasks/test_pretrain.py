@@ -9,8 +9,8 @@ import toy
 from albef.config import TaskConfig
 from albef.data.records import Batch
 from albef.momentum import Keys
+from albef.systems import build_task
 from albef.tasks.base import Output, Stage
-from albef.tasks.build import build_task
 from albef.tasks.contrast import counts_of, draw_negatives
 from albef.tasks.pretrain import Pretrain
 

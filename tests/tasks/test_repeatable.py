@@ -9,8 +9,8 @@ import torch
 import toy
 from albef import distributed
 from albef.config import TaskConfig
+from albef.systems import build_task
 from albef.tasks.base import Stage
-from albef.tasks.build import build_task
 
 PAIRS, LENGTH = 48, 12  # so many that torch shares their operations out among threads
 MODEL = dataclasses.replace(toy.MODEL, text_width=64, text_heads=4, text_mlp_width=128)

@@ -105,7 +105,7 @@ import toy
 from albef.config import TaskConfig, TrainConfig
 from albef.model import layers
 from albef.tasks.base import Stage
-from albef.tasks.build import build_task
+from albef.systems import build_task
 from albef.train import device
 from albef.train.checkpoint import CheckpointWriter
 from albef.train.steps import Loop

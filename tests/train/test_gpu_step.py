@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import toy
 from albef.config import SIZES, Config, TaskConfig, TrainConfig
 from albef.data.records import Batch
+from albef.systems import build_task
 from albef.tasks.base import Stage, Task
-from albef.tasks.build import build_task
 
 META = torch.device("meta")
 STAGE = Stage(alpha=0.4)

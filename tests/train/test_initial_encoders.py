@@ -31,7 +31,7 @@ def unimodal(folder: Path) -> tuple[TrainConfig, ALBEF]:
         (folder / encoder).mkdir(parents=True)
         save_file(part, folder / encoder / "model.safetensors")
         settings[f"init_{encoder}"] = str(folder / encoder)
-    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(folder / "text" / "tokenizer.json")
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(folder / "text" / "tokenizer.json", toy.MODEL)
     return TrainConfig(**settings), model
 
 

@@ -8,7 +8,8 @@ import torch
 import toy
 from albef.config import Config, TrainConfig, UserError
 from albef.model import kernels
-from albef.model.albef import ALBEF, Encoding
+from albef.model.albef import ALBEF
+from albef.model.verbs import Encoding
 from albef.train import kernel_choice
 from albef.train.kernel_choice import Choice, Part, choose, measure, open_choices
 

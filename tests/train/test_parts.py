@@ -9,8 +9,8 @@ import torch
 import toy
 from albef.config import Config, TaskConfig, TaskName, TrainConfig
 from albef.data.records import Batch
+from albef.systems import build_task
 from albef.tasks.base import Output, Stage, Targets, Task, joined
-from albef.tasks.build import build_task
 from albef.train.checkpoint import CheckpointWriter
 from albef.train.optim import build_optimizer
 from albef.train.steps import Loop

@@ -20,9 +20,9 @@ import toy
 from albef import distributed
 from albef.config import Config, TaskConfig, TrainConfig
 from albef.data.records import Batch
+from albef.systems import build_task
 from albef.tasks import contrast
 from albef.tasks.base import Negatives, Output
-from albef.tasks.build import build_task
 from albef.tasks.pretrain import Pretrain
 from albef.train.checkpoint import CheckpointWriter, load_checkpoint
 from albef.train.optim import build_optimizer

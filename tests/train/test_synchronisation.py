@@ -8,8 +8,8 @@ import torch
 
 import toy
 from albef.config import TaskConfig
+from albef.systems import build_task
 from albef.tasks.base import Stage
-from albef.tasks.build import build_task
 from albef.train.checkpoint import CheckpointWriter
 from albef.train.optim import build_optimizer
 from albef.train.steps import Loop

@@ -9,8 +9,8 @@ from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model_directory import CONFIG_FILE, find_model, read_config
 from albef.momentum import FeatureQueue
+from albef.systems import build_task
 from albef.tasks.base import Task
-from albef.tasks.build import build_task
 from albef.tasks.retrieval import Retrieval
 
 

@@ -1,4 +1,4 @@
-"""Every setting of a recipe with its type, default and meaning, read from `config.py`."""
+"""Every setting of a recipe with its type, default and meaning, read from `config.py` and `model_config.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import inspect
 import re
 from typing import Any, NamedTuple
 
-from albef import config
+from albef import config, model_config
 from albef.config import Config
 from albef.setting_checks import described, hints
 
@@ -23,16 +23,18 @@ class Setting(NamedTuple):
 
 
 def settings() -> dict[str, list[Setting]]:
-    """The settings of each section, in the order of `config.py`."""
-    source = inspect.getsource(config)
-    lines = source.splitlines()
-    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    """The settings of each section, in the order of the source."""
+    said: dict[str, dict[str, str]] = {}
+    for source in map(inspect.getsource, (config, model_config)):
+        lines = source.splitlines()
+        classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+        said |= {node.name: meanings(node, lines) for node in classes}
     found = {}
     for section, kind in hints(Config).items():
         defaults, kinds = dataclasses.asdict(kind()), hints(kind)
         found[section] = [
             Setting(name, described(kinds[name]), defaults[name], meaning)
-            for name, meaning in meanings(classes[kind.__name__], lines).items()
+            for name, meaning in said[kind.__name__].items()
         ]
     return found
 

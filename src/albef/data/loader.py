@@ -24,8 +24,8 @@ from albef.data.collate import collate
 from albef.data.images import BadImage, open_image
 from albef.data.records import Batch, Example, LeftOut, Record, stable_id
 from albef.data.sources import Source
-from albef.data.text import Tokenizer, clean_caption, clean_question, mask_tokens
 from albef.data.transforms import train_transform
+from albef.data.words import Words
 from albef.disk import free_bytes, size
 from albef.manifest import plain
 from albef.writing import append_whole
@@ -61,10 +61,8 @@ class ExampleSet:
     of the source takes its place.
     """
 
-    def __init__(
-        self, source: Source, tokenizer: Tokenizer, data: DataConfig, model: ModelConfig, seed: int
-    ) -> None:
-        self.source, self.tokenizer, self.data, self.model, self.seed = source, tokenizer, data, model, seed
+    def __init__(self, source: Source, words: Words, data: DataConfig, model: ModelConfig, seed: int) -> None:
+        self.source, self.words, self.data, self.model, self.seed = source, words, data, model, seed
         self.bad: dict[int, BadSample] = {}  # by index; found by this process
 
     def __len__(self) -> int:
@@ -100,9 +98,7 @@ class ExampleSet:
         pixels = self._pixels(record.image, rng)
         second = None if record.second_image is None else self._pixels(record.second_image, rng)
         answers, answer_weights = self._answers(record)
-        masked_ids, mlm_mask = mask_tokens(
-            ids, self.data.mlm_probability, self.tokenizer, rng, self.data.mlm_content_only
-        )
+        masked_ids, mlm_mask = self.words.mask(ids, self.data, rng)
         return Example(
             pixels=pixels,
             ids=ids,
@@ -126,17 +122,15 @@ class ExampleSet:
         weights: dict[str, float] = {}
         for answer, weight in zip(record.answers, record.answer_weights, strict=True):
             weights[answer] = weights.get(answer, 0.0) + weight
-        longest = self.model.max_positions
-        ids = [self.tokenizer.encode(answer, longest, append_sep=True) for answer in weights]
-        return tuple(ids), tuple(weights.values())
+        return tuple(map(self.words.encode_answer, weights)), tuple(weights.values())
 
     def _caption(self, record: Record, rng: np.random.Generator) -> tuple[int, str, np.ndarray]:
         """Number, cleaned text and ids of a random caption that is not empty after cleaning."""
-        clean = clean_question if record.answers else clean_caption
+        clean = self.words.clean_question if record.answers else self.words.clean
         for number in rng.permutation(len(record.captions)):
-            caption = clean(record.captions[number], self.model.max_words)
-            ids = self.tokenizer.encode(caption, self.model.max_tokens, self.model.append_sep)
-            if len(ids) > 1 + self.model.append_sep:
+            caption = clean(record.captions[number])
+            ids = self.words.encode(caption)
+            if not self.words.are_empty(ids):
                 return int(number), caption, ids
         raise _NoCaption("the caption is empty" if record.captions else "there is no caption")
 
@@ -294,7 +288,7 @@ class _Steps(Dataset[_Loaded]):
         batch, mistake = None, None
         try:
             drawn = [examples.example(index, epoch) for index, epoch in records[self.rows]]
-            batch = collate(drawn, examples.tokenizer.pad_id)
+            batch = collate(drawn, examples.words.tokenizer.pad_id)
         except (
             UserError
         ) as error:  # of too many bad samples the training process, which sees all, says it better

@@ -111,6 +111,16 @@ class Batch:
         }
         return replace(self, **moved)
 
+    @property
+    def visual(self) -> Tensor:
+        """What a model sees of the images."""
+        return self.pixels
+
+    @property
+    def visuals(self) -> Tensor:
+        """All images if an example has two: all first ones, then all second ones."""
+        return self.pixels if self.second_pixels is None else torch.cat([self.pixels, self.second_pixels])
+
     def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Batch:
         """The same batch as a model takes it: pixels as floats, less the mean, by the standard deviation."""
         second = None if self.second_pixels is None else normalised(self.second_pixels, mean, std)

@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from albef.config import UserError
+from albef.config import ModelConfig, UserError
 from albef.writing import write_whole
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -115,14 +115,14 @@ class Tokenizer:
             raise UserError(f"{file}: the vocabulary lacks {', '.join(missing)}; use a BERT-like tokenizer.")
         return cls(wordpiece)
 
-    def save(self, file: Path, append_sep: bool = False) -> None:
+    def save(self, file: Path, config: ModelConfig) -> None:
         """Writes the tokenizer as `tokenizer.json`, which other libraries read too.
 
-        The file also says whether a text ends in [SEP] (the model's `append_sep`). Here `encode` is told.
+        The file also says whether the model's texts end in [SEP]. Here `encode` is told.
         """
         copy = tokenizers.Tokenizer.from_str(self._wordpiece.to_str())
         copy.post_processor = tokenizers.processors.TemplateProcessing(
-            single=f"{CLS} $A {SEP}" if append_sep else f"{CLS} $A",
+            single=f"{CLS} $A {SEP}" if config.append_sep else f"{CLS} $A",
             special_tokens=[(CLS, self.cls_id), (SEP, self.sep_id)],
         )
         write_whole(file, copy.to_str(pretty=True))

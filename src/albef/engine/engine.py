@@ -14,15 +14,15 @@ from albef.config import UserError
 from albef.data.images import ImageInput, open_image
 from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
-from albef.data.text import clean_question
 from albef.engine.loaded import IMAGES_AT_ONCE, TEXTS_AT_ONCE, LoadedModel
 from albef.engine.preparing import check_count, texts_of, things
 from albef.engine.zero_shot import PLAIN, class_features, sentences_of_classes
-from albef.model.albef import Encoding
+from albef.model.albef import ALBEF
 from albef.model.answering import rank_answers, write_answers
 from albef.model.maps import Score, box_of_map, enlarged, scaled, score_maps
 from albef.model.published_maps import word_maps
-from albef.model.text_encoder import Memory
+from albef.model.text_encoder import KeyValues
+from albef.model.verbs import Encoding
 from albef.ranker import Hit, best_first, hits_of
 
 ANSWERS_AT_ONCE = 1024  # in one pass: each has a copy of its question's keys and values
@@ -136,29 +136,35 @@ class Engine(LoadedModel):
         chances: np.ndarray = (cosine / self.temperature).softmax(1).numpy()
         return chances
 
-    def question_memory(self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]) -> Memory:
+    def question_memory(
+        self, questions: Sequence[str], pixels: Float[Tensor, "batch 3 size size"]
+    ) -> KeyValues:
         """The memory that the answer decoder reads, for questions about images."""
-        if self.model.answer_decoder is None:
+        model = self._answering()
+        ids, mask = map(self.here, self.prepare.question_tokens(questions))
+        with self.computing():
+            return model.question_memory(model.encode_text(ids, mask), model.encode_image(pixels))
+
+    def _answering(self) -> ALBEF:
+        """The model, if it can answer questions."""
+        if not isinstance(self.model, ALBEF) or self.model.answer_decoder is None:
             raise UserError(
                 f"This model was trained for {self.trained_for}. It cannot answer questions: use a model of task vqa."
             )
-        ids, mask = self.text_tokens(questions, clean_question)
-        with self.computing():
-            question, image = self.model.encode_text(ids, mask), self.model.encode_image(pixels)
-            return self.model.question_memory(question, image)
+        return self.model
 
     def ranked_answers(
-        self, memory: Memory, answers: Sequence[str], k: int, count_first_token_twice: bool = False
+        self, memory: KeyValues, answers: Sequence[str], k: int, count_first_token_twice: bool = False
     ) -> list[list[tuple[str, float]]]:
         """For each question the `k` best answers of the list, and their probabilities among these k."""
         ids, mask = (part.to(self.device) for part in self.prepare.answer_tokens(answers))
         found: list[list[tuple[str, float]]] = []
-        questions = torch.arange(len(memory.layers[0]), device=self.device)
+        model, questions = self._answering(), torch.arange(len(memory), device=self.device)
         k = min(k, len(answers))
         for some in questions.split(max(1, ANSWERS_AT_ONCE // max(k, 1))):
             with self.computing():
                 best, chances = rank_answers(
-                    self.model, memory.select(some), ids, mask, k, count_first_token_twice
+                    model, memory.select(some), ids, mask, k, count_first_token_twice
                 )
             found += [
                 [(answers[number], chance) for number, chance in zip(*row, strict=True)]
@@ -166,13 +172,15 @@ class Engine(LoadedModel):
             ]
         return found
 
-    def written_answers(self, memory: Memory, k: int) -> list[list[tuple[str, float]]]:
+    def written_answers(self, memory: KeyValues, k: int) -> list[list[tuple[str, float]]]:
         """For each question `k` answers that the model writes freely, best first, and their probabilities."""
-        cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
+        tokenizer = self.prepare.words.tokenizer
         with self.computing():
-            ids, scores = write_answers(self.model, memory, cls_id, sep_id, k, LONGEST_ANSWER)
+            ids, scores = write_answers(
+                self._answering(), memory, tokenizer.cls_id, tokenizer.sep_id, k, LONGEST_ANSWER
+            )
         return [
-            [(self.tokenizer.decode(row), chance) for row, chance in zip(rows, chances, strict=True)]
+            [(tokenizer.decode(row), chance) for row, chance in zip(rows, chances, strict=True)]
             for rows, chances in zip(ids.tolist(), scores.exp().tolist(), strict=True)
         ]
 
@@ -186,7 +194,7 @@ class Engine(LoadedModel):
         probability is that of the whole answer.
         """
         check_count(k)
-        self.prepare.check_says_something(question, "question", clean_question)
+        self.prepare.check_says_something(question, "question")
         answers = self.answers if candidates is None else texts_of(candidates, "candidates")
         memory = self.question_memory([question], self.pixels(image)[None])
         found = self.ranked_answers(memory, answers, k) if answers else self.written_answers(memory, k)
@@ -224,10 +232,7 @@ class Engine(LoadedModel):
         `score` is "itc" or "itm". With `layer`, the maps are the published ones of ITM, taken from this fusion layer.
         Maps are scaled by the probability that the phrase matches the image.
         """
-        if not self.can_match:
-            raise UserError(
-                f"This model was trained for {self.trained_for}, without ITM. Use a model with an ITM head."
-            )
+        model = self.with_maps()
         if score == "itc":
             self._must_contrast()
         self.prepare.check_says_something(phrase, "phrase")
@@ -235,17 +240,17 @@ class Engine(LoadedModel):
         upright = open_image(image, obey_exif=True, transparent=transparent, shrink=False)
         ids, mask = self.text_tokens([phrase])
         pixels = self.pixels(upright)[None]
-        words = self.prepare.words(phrase)
+        words = self.prepare.word_places(phrase)
         if layer is None:
             places = torch.zeros(1, len(words), ids.shape[1], dtype=torch.bool, device=self.device)
             for number, (_, of_word) in enumerate(words):
                 places[0, number, of_word] = True
             with self.computing():
-                found = score_maps(self.model, pixels, ids, mask, places, score)
+                found = score_maps(model, pixels, ids, mask, places, score)
             whole, of_words = found.whole[0], found.words[0]
         else:
             with self.computing():
-                tokens = word_maps(self.model, pixels, ids, mask, layer)[0]
+                tokens = word_maps(model, pixels, ids, mask, layer)[0]
             whole, of_words = tokens.mean(0), np.stack([tokens[places].sum(0) for _, places in words])
         size = upright.shape[1], upright.shape[0]
         probability = float(self.match([upright], [phrase])[0])
@@ -254,16 +259,24 @@ class Engine(LoadedModel):
         named = tuple((word, one) for (word, _), one in zip(words, large, strict=True))
         return Grounding(map_, box_of_map(map_), named, probability)
 
+    def with_maps(self) -> ALBEF:
+        """The model, if it has maps of where a match comes from. Raises `UserError` otherwise."""
+        if not isinstance(self.model, ALBEF) or not self.can_match:
+            raise UserError(
+                f"This model was trained for {self.trained_for}, without ITM. Use a model with an ITM head."
+            )
+        return self.model
+
     def fill_mask(self, text: str, image: ImageInput, k: int = 5) -> list[list[tuple[str, float]]]:
         """For each "[MASK]" in the text, the `k` likeliest tokens and their probabilities, best first.
 
         No other word of the text is special. Raises `UserError` for a text without "[MASK]", for one that is too long,
         and for a model without MLM.
         """
-        if self.model.mlm_head is None:
+        if "mlm" not in self.model.heads:
             raise UserError("This model was trained without masked words (task.losses has no mlm).")
         check_count(k)
-        tokenizer = self.tokenizer
+        tokenizer = self.prepare.words.tokenizer
         ids, places = (part.to(self.device) for part in self.prepare.masked_tokens(text))
         specials = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id]
         (encoding,) = self.image_encodings([image])

@@ -18,14 +18,13 @@ from torch import Tensor
 from albef import distributed
 from albef.config import UserError
 from albef.data.images import BadImage, ImageInput
-from albef.data.text import Tokenizer, clean_caption
 from albef.data.transforms import normalised
-from albef.engine.preparing import Cleaning, Preparing, texts_of, things
+from albef.data.words import AnyTokenizer
+from albef.engine.preparing import Preparing, texts_of, things
 from albef.errors import Caution
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model import kernels
-from albef.model.albef import ALBEF, Encoding
-from albef.model.text_encoder import Memory
+from albef.model.verbs import Encoding, Memory, VisionLanguageModel
 from albef.model_directory import (
     ANSWERS_FILE,
     CONFIG_FILE,
@@ -41,6 +40,7 @@ from albef.model_directory import (
 )
 from albef.progress import track
 from albef.ranker import probability
+from albef.systems import SYSTEMS
 
 IMAGES_AT_ONCE, TEXTS_AT_ONCE = 64, 256  # in one pass through their encoder
 MEMORY_BYTES = 256 * 2**20  # for the images' keys and values in one pass
@@ -58,13 +58,19 @@ class LoadedModel:
     """
 
     def __init__(
-        self, model: ALBEF, tokenizer: Tokenizer, name: str = "", quiet: bool = False, bf16: bool = False
+        self,
+        model: VisionLanguageModel,
+        tokenizer: AnyTokenizer,
+        name: str = "",
+        quiet: bool = False,
+        bf16: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, model.config
         if bf16:
             self.fingerprint = fingerprint_of(model)  # of the weights as they were saved
             self.model = kernels.in_bf16(model)
-        self.prepare = Preparing(model.config, tokenizer)
+        words = SYSTEMS[model.config.system].words(tokenizer, model.config)
+        self.prepare = Preparing(model.config, words)
         self.name = name  # what `load` takes to load it again; empty for a model in memory
         self.quiet, self.bf16 = quiet, bf16
         self.answers: list[str] = []  # the default candidates for questions
@@ -86,14 +92,15 @@ class LoadedModel:
             # The other files are text that people may edit. Errors in them are reported below.
             verify(folder, (WEIGHTS_FILE, TOKENIZER_FILE))
         config, heads = read_config(folder / CONFIG_FILE)
-        tokenizer = Tokenizer.load(folder / TOKENIZER_FILE)
+        system = SYSTEMS[config.system]
+        tokenizer = system.tokenizer.load(folder / TOKENIZER_FILE)
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
                 f"{folder / TOKENIZER_FILE}: has {tokenizer.vocab_size} tokens, but the model has only "
                 f"{config.vocab_size}. Use the tokenizer that was saved with the model."
             )
         with torch.device("meta"):  # skips the initial weights
-            model = ALBEF(config, heads)
+            model = system.model(config, heads)
         model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
         place = choose_device(device)
         engine = cls(model.requires_grad_(False), tokenizer, name, quiet, bf16)
@@ -106,12 +113,12 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.text_encoder.words.weight.device
+        return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision of the weights."""
-        return self.model.text_encoder.words.weight.dtype
+        return next(self.model.parameters()).dtype
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -137,12 +144,12 @@ class LoadedModel:
     @property
     def can_contrast(self) -> bool:
         """Whether images and texts can be compared by their features (ITC)."""
-        return "contrast" in self.model.heads
+        return self.model.can_contrast
 
     @property
     def can_match(self) -> bool:
         """Whether the model has image–text matching (ITM)."""
-        return self.model.itm_head is not None
+        return self.model.can_match
 
     def track(self, items: Iterable[T], label: str, total: int) -> Iterator[T]:
         """The items, with a progress bar on a terminal."""
@@ -198,13 +205,16 @@ class LoadedModel:
         """Keys and values of some of the images for the fusion layers: 9.5 MB an image at base size."""
         mask = None if encoding.mask is None else encoding.mask[rows]
         with self.computing():
-            return self.model.image_memory(Encoding(encoding.tokens[rows], mask, encoding.feature[rows]))
+            memory: Memory = self.model.image_memory(
+                Encoding(encoding.tokens[rows], mask, encoding.feature[rows])
+            )
+        return memory
 
     def text_tokens(
-        self, texts: Sequence[str], clean: Cleaning = clean_caption
+        self, texts: Sequence[str]
     ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
         """Ids of the cleaned texts, padded to the longest, and a mask of the real ones, on the model's device."""
-        ids, mask = self.prepare.text_tokens(texts, clean)
+        ids, mask = self.prepare.text_tokens(texts)
         return self.here(ids), self.here(mask)
 
     def text_encodings(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> Iterator[Encoding]:
@@ -304,12 +314,11 @@ class LoadedModel:
             odds: np.ndarray = log_odds(self.model.match(tokens, mask, memory, image_index)).cpu().numpy()
         return odds
 
-    @property
+    @cached_property
     def pairs_at_once(self) -> int:
         """How many pairs with different images are matched in one pass, so that memory stays within `MEMORY_BYTES`."""
-        config = self.config
-        bytes_of_pair = (config.grid**2 + 1) * 2 * config.text_width * 4 * config.fusion_depth
-        return max(1, min(MAX_PAIRS, MEMORY_BYTES // bytes_of_pair))
+        (black,) = self.image_encodings([np.zeros((1, 1, 3), np.uint8)])
+        return max(1, min(MAX_PAIRS, MEMORY_BYTES // self.image_memory(black, slice(1)).bytes_per_image))
 
     def match_images(
         self, text: Encoding, image_tokens: Float[Tensor, "images places width"]
@@ -325,7 +334,7 @@ class LoadedModel:
         return np.concatenate(found)
 
 
-def fingerprint_of(model: ALBEF) -> str:
+def fingerprint_of(model: VisionLanguageModel) -> str:
     """A hash of a model's weights."""
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(model.state_dict().items()):

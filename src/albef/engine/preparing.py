@@ -17,10 +17,10 @@ from torch import Tensor
 from albef.config import ModelConfig, UserError
 from albef.data.collate import padded
 from albef.data.images import BadImage, ImageInput, open_image
-from albef.data.text import MASK, Tokenizer, clean_caption
+from albef.data.text import MASK
 from albef.data.transforms import evaluation_transform
+from albef.data.words import BertWords, Words
 
-Cleaning = Callable[[str, int], str]
 T = TypeVar("T")
 Made = TypeVar("Made")
 MADE_AHEAD = 128  # images that are decoded before they are asked for, where several threads do that
@@ -29,8 +29,8 @@ MADE_AHEAD = 128  # images that are decoded before they are asked for, where sev
 class Preparing:
     """Images and texts as a model with this configuration takes them."""
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
-        self.config, self.tokenizer = config, tokenizer
+    def __init__(self, config: ModelConfig, words: Words) -> None:
+        self.config, self.words = config, words
 
     def pixels(self, image: ImageInput) -> UInt8[Tensor, "3 size size"]:
         """An image in the model's size, not normalised; raises `BadImage` for what is none."""
@@ -69,37 +69,42 @@ class Preparing:
             if rows:
                 yield torch.stack(rows)
 
-    def cleaned(self, text: str, clean: Cleaning = clean_caption) -> str:
-        """A text as the model reads it. A text of punctuation alone becomes empty."""
-        return clean(text, self.config.max_words)
+    def cleaned(self, text: str) -> str:
+        """A text as the model reads it. A text that says nothing becomes empty."""
+        return self.words.clean(text)
 
     def text_tokens(
-        self, texts: Sequence[str], clean: Cleaning = clean_caption
+        self, texts: Sequence[str]
     ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
         """Ids of the cleaned texts, padded to the longest, and a mask of the real ones."""
-        config = self.config
-        rows = [
-            self.tokenizer.encode(self.cleaned(text, clean), config.max_tokens, config.append_sep)
-            for text in texts
-        ]
-        return self._padded(rows)
+        return self._padded([self.words.encode(self.words.clean(text)) for text in texts])
 
-    def words(self, text: str) -> list[tuple[str, list[int]]]:
+    def question_tokens(
+        self, questions: Sequence[str]
+    ) -> tuple[Int[Tensor, "questions length"], Bool[Tensor, "questions length"]]:
+        """As `text_tokens`, with the cleaning of questions."""
+        return self._padded([self.words.encode(self.words.clean_question(one)) for one in questions])
+
+    def word_places(self, text: str) -> list[tuple[str, list[int]]]:
         """The words of the cleaned text, each with the positions of its tokens in the result of `text_tokens`."""
-        return self.tokenizer.words(self.cleaned(text), self.config.max_tokens, self.config.append_sep)
+        return self._bert.places(self._bert.clean(text))
+
+    @property
+    def _bert(self) -> BertWords:
+        """The words of a system that reads as BERT does."""
+        assert isinstance(self.words, BertWords)
+        return self.words
 
     def answer_tokens(
         self, answers: Sequence[str]
     ) -> tuple[Int[Tensor, "answers length"], Bool[Tensor, "answers length"]]:
         """Ids of answers without cleaning, padded to the longest, and a mask of the real ones."""
-        return self._padded(
-            [self.tokenizer.encode(answer, self.config.max_positions, append_sep=True) for answer in answers]
-        )
+        return self._padded([self.words.encode_answer(answer) for answer in answers])
 
     def _padded(
         self, rows: Sequence[np.ndarray]
     ) -> tuple[Int[Tensor, "texts length"], Bool[Tensor, "texts length"]]:
-        ids, mask = padded(rows, self.tokenizer.pad_id)
+        ids, mask = padded(rows, self.words.tokenizer.pad_id)
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def masked_tokens(self, text: str) -> tuple[Int[Tensor, "1 length"], Int[Tensor, " masks"]]:
@@ -108,11 +113,11 @@ class Preparing:
         No other word is special. Raises `UserError` for a text without "[MASK]", and for one that is too long.
         """
         check_is_text(text, "text")
-        config, tokenizer = self.config, self.tokenizer
+        config, words, tokenizer = self.config, self._bert, self._bert.tokenizer
         ids = [tokenizer.cls_id]
         for number, part in enumerate(text.split(MASK)):
             ids += [tokenizer.mask_id] if number else []
-            ids += tokenizer.encode(self.cleaned(part), config.max_positions, append_sep=False)[1:].tolist()
+            ids += words.content(words.clean(part)).tolist()
         ids += [tokenizer.sep_id] if config.append_sep else []
         places = [place for place, number in enumerate(ids) if number == tokenizer.mask_id]
         if not places:
@@ -123,15 +128,13 @@ class Preparing:
             )
         return torch.tensor([ids]), torch.tensor(places)
 
-    def check_says_something(self, text: str, what: str, clean: Cleaning = clean_caption) -> None:
+    def check_says_something(self, text: str, what: str) -> None:
         """Raises `UserError` for anything but a string, and for a text without a word that the model knows."""
         check_is_text(text, what)
-        words = self.tokenizer.encode(self.cleaned(text, clean), self.config.max_positions, append_sep=False)[
-            1:
-        ]
-        if not len(words):
+        content = self.words.content(self.words.clean(text))
+        if not len(content):
             raise UserError(f"The {what} is empty: {text!r} has no words.")
-        if (words == self.tokenizer.unk_id).all():
+        if not self.words.are_known(content):
             raise UserError(
                 f"The {what} {text!r} means nothing to the model, since it knows none of the words."
             )

@@ -12,7 +12,7 @@ from torch import Tensor
 from albef.config import UserError
 from albef.engine.preparing import Preparing, texts_of
 from albef.errors import printable
-from albef.model.albef import unit
+from albef.model.verbs import unit
 
 PLAIN = "a photo of a {}."  # the template if none is given: the simplest of CLIP's
 

@@ -10,7 +10,6 @@ import numpy as np
 from albef.config import UserError
 from albef.data.images import BadImage, ImageInput
 from albef.data.sources import Source
-from albef.data.text import clean_caption
 from albef.engine import Engine
 from albef.evaluation.metrics import interval, preferences
 from albef.evaluation.ranking import (
@@ -89,7 +88,7 @@ def evaluate_pairs(engine: Engine, source: Source, top_k: int, name: str = "data
         if number == len(images):
             images.append(record.image)
             captions.append([])
-        captions[number] += [c for c in record.captions if clean_caption(c, engine.config.max_words)]
+        captions[number] += [c for c in record.captions if engine.prepare.words.clean(c)]
     bad: dict[int, BadImage] = {}
     image_features = features_of_images(engine, images, bad)
     kept = [number for number in range(len(images)) if number not in bad]

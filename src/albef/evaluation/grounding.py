@@ -68,7 +68,7 @@ def ground_all(
             phrases = [record.captions[0] for record in records]
             maps = phrase_maps(engine, pixels, phrases)
             with engine.computing():
-                maps[PUBLISHED] = pair_maps(engine.model, pixels, *engine.text_tokens(phrases), layer)
+                maps[PUBLISHED] = pair_maps(engine.with_maps(), pixels, *engine.text_tokens(phrases), layer)
             named = words_on_their_own(engine, records, pixels, sizes)
             for row, (record, size, words) in enumerate(zip(records, sizes, named, strict=True)):
                 phrase = {name: grounded(record, enlarged(ones[row], size)) for name, ones in maps.items()}
@@ -97,7 +97,10 @@ def phrase_maps(
     ids, mask = engine.text_tokens(phrases)
     no_words = torch.zeros(len(ids), 0, ids.shape[1], dtype=torch.bool, device=ids.device)
     with engine.computing():
-        return {score: score_maps(engine.model, pixels, ids, mask, no_words, score).whole for score in SCORES}
+        return {
+            score: score_maps(engine.with_maps(), pixels, ids, mask, no_words, score).whole
+            for score in SCORES
+        }
 
 
 def check_inside(box: Box, size: tuple[int, int], what: str) -> None:

@@ -34,7 +34,7 @@ def words_on_their_own(
             words[number, thing, places_of(engine, naming.caption, name)] = True
     for score in SCORES:
         with engine.computing():
-            maps = score_maps(engine.model, pixels[rows], ids, mask, words.to(ids.device), score).words
+            maps = score_maps(engine.with_maps(), pixels[rows], ids, mask, words.to(ids.device), score).words
         for row, naming, ones in zip(rows, namings, maps, strict=True):
             boxes = [box for _, box in naming.things]
             large = [enlarged(one, sizes[row]) for one in ones[: len(boxes)]]
@@ -44,8 +44,8 @@ def words_on_their_own(
 
 def places_of(engine: Engine, caption: str, name: str) -> list[int]:
     """The positions of a thing's words among the tokens of a caption. Empty if the caption was cut before them."""
-    said = engine.prepare.words(caption)
-    name_words = [word for word, _ in engine.prepare.words(name)]
+    said = engine.prepare.word_places(caption)
+    name_words = [word for word, _ in engine.prepare.word_places(name)]
     for start in range(len(said) - len(name_words) + 1):
         part = said[start : start + len(name_words)]
         if [word for word, _ in part] == name_words:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from albef.config import ModelConfig, UserError
-from albef.peers.clip import Activation, ClipConfig
+from albef.config import UserError
+from albef.model_config import Activation, ModelConfig
 
 OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
 # What we read of a configuration of open_clip's, or what changes no number of a model that is not being trained.
@@ -90,7 +90,7 @@ def not_ours(file: Path, key: str, value: object) -> UserError:
     )
 
 
-def open_clip_config(config: ClipConfig) -> dict[str, Any]:
+def open_clip_config(config: ModelConfig) -> dict[str, Any]:
     """The configuration that open_clip reads from a folder."""
     vision = {
         "image_size": config.image_size,
@@ -114,7 +114,7 @@ def open_clip_config(config: ClipConfig) -> dict[str, Any]:
     return {"model_cfg": model, "preprocess_cfg": {"mean": list(pixels.mean), "std": list(pixels.std)}}
 
 
-def hugging_face_config(config: ClipConfig) -> dict[str, Any]:
+def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
     """The config.json that Hugging Face's CLIPModel reads."""
     both = {"hidden_act": config.activation, "layer_norm_eps": 1e-5, "projection_dim": config.feature_width}
     vision = both | {

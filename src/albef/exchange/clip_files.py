@@ -25,7 +25,8 @@ from albef.exchange.clip_configs import (
 from albef.exchange.pth import check_new, is_plain
 from albef.exchange.structure import attention_heads, numbers
 from albef.exchange.torchscript import is_torchscript, read_torchscript
-from albef.peers.clip import CLIP, Activation, ClipConfig, resize_positions
+from albef.model_config import Activation, ModelConfig
+from albef.peers.clip import CLIP, resize_positions
 from albef.peers.clip_names import (
     CUSTOM_TEXT,
     HUGGING_FACE,
@@ -49,7 +50,7 @@ POSITIONS = "image_encoder.positions"
 class ClipFile(NamedTuple):
     """What a published file holds."""
 
-    config: ClipConfig
+    config: ModelConfig
     state: dict[str, Tensor]  # our names, fp32
     naming: str  # of NAMINGS
     left_out: list[str]  # names that are no weights
@@ -144,7 +145,7 @@ def config_of(
     told_heads: Mapping[str, int],
     activation: Activation,
     file: Path,
-) -> ClipConfig:
+) -> ModelConfig:
     """The sizes, read off the shapes. Raises `UserError` where the shapes are no CLIP's."""
 
     def shape(name: str) -> tuple[int, ...]:
@@ -164,7 +165,8 @@ def config_of(
         )
     patches, _, image_mlp, words, positions, text_mlp, projection = shapes.values()
     counts = attention_heads((patches[0], words[1]), heads, told_heads, file)
-    return ClipConfig(
+    return ModelConfig(
+        size="clip-vit-b-32",
         image_size=grid * patches[-1],
         patch_size=patches[-1],
         image_width=patches[0],
@@ -176,8 +178,10 @@ def config_of(
         feature_width=projection[0],
         vocab_size=words[0],
         max_positions=positions[0],
+        max_tokens=positions[0],
         activation=activation,
-        **counts,
+        image_heads=counts["image_heads"],
+        text_heads=counts["text_heads"],
     )
 
 
@@ -229,7 +233,7 @@ def write_openai(file: Path, state: Mapping[str, Tensor]) -> None:
         torch.save(published, handle)
 
 
-def write_clip(folder: Path, state: Mapping[str, Tensor], config: ClipConfig, form: str) -> None:
+def write_clip(folder: Path, state: Mapping[str, Tensor], config: ModelConfig, form: str) -> None:
     """Writes a folder in one of FORMS: weights as safetensors under its names, and its configuration.
 
     Raises `UserError` for a folder that holds something else.

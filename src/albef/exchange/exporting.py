@@ -29,7 +29,7 @@ from albef.model_directory import (
 )
 from albef.progress import say
 from albef.recipe import load_recipe
-from albef.tasks.build import build_task
+from albef.systems import build_task
 from albef.train.checkpoint import TASK_FILE, newest_checkpoint
 
 NO_IMAGE = -100  # the published retrieval queue's mark of an empty entry

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from albef.config import TEMPERATURE_RANGE, ModelConfig
 from albef.model.answer_decoder import AnswerDecoder
 from albef.model.heads import Classifier, MLMHead
-from albef.model.image_encoder import ImageEncoder
+from albef.model.image_encoder import ImageEncoder, resize_positions
 from albef.model.text_encoder import (
     Fused,
     FusionEncoder,
-    Memory,
+    KeyValues,
     PairedFusionEncoder,
     TextEncoder,
     cls,
     init_bert,
 )
+from albef.model.verbs import Encoding, VisionLanguageModel, unit
 
 HEADS = ("contrast", "itm", "mlm", "answer", "entailment", "nlvr", "text_assignment")
 
 
-class Encoding(NamedTuple):
-    """An encoded image or text: its tokens, which of them are real (None: all), and its unit-length feature."""
-
-    tokens: Float[Tensor, "batch length width"]
-    mask: Bool[Tensor, "batch length"] | None
-    feature: Float[Tensor, "batch feature_width"]
-
-
-class ALBEF(nn.Module):
+class ALBEF(VisionLanguageModel):
     """The encoders, and the heads that a task trains.
 
     Heads by name: "contrast" (projections and temperature), "itm", "mlm", "answer" (a decoder), "entailment" (three
@@ -90,7 +81,7 @@ class ALBEF(nn.Module):
         tokens = self.text_encoder(ids, mask)
         return Encoding(tokens, mask, unit(self.text_projection(cls(tokens))))
 
-    def image_memory(self, image: Encoding) -> Memory:
+    def image_memory(self, image: Encoding) -> KeyValues:
         """Keys and values of the images for every fusion layer. Compute them once, use them for any number of texts."""
         tokens, mask = image.tokens, image.mask
         if self.config.fuse_placed_patches:
@@ -102,7 +93,7 @@ class ALBEF(nn.Module):
         self,
         text_tokens: Float[Tensor, "pairs length width"],
         text_mask: Bool[Tensor, "pairs length"],
-        memory: Memory,
+        memory: KeyValues,
         image_index: Int[Tensor, " pairs"] | None = None,
         keep_attention: bool = False,
     ) -> Fused:
@@ -114,7 +105,7 @@ class ALBEF(nn.Module):
         self,
         text_tokens: Float[Tensor, "pairs length width"],
         text_mask: Bool[Tensor, "pairs length"],
-        memory: Memory,
+        memory: KeyValues,
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> Float[Tensor, "pairs 2"]:
         """ITM logits [no match, match] of text–image pairs. A memory of one image serves all texts."""
@@ -134,7 +125,7 @@ class ALBEF(nn.Module):
         self,
         begun: Float[Tensor, "texts length width"],
         text_mask: Bool[Tensor, "texts length"],
-        memory: Memory,
+        memory: KeyValues,
         image_index: Int[Tensor, " texts"] | None = None,
     ) -> Float[Tensor, "texts 2"]:
         """The rest of matching, from the result of `begin_match`: the same logits as `match`."""
@@ -146,7 +137,7 @@ class ALBEF(nn.Module):
         self,
         text_tokens: Float[Tensor, "texts length width"],
         text_mask: Bool[Tensor, "texts length"],
-        memory: Memory,
+        memory: KeyValues,
     ) -> Float[Tensor, "texts classes"]:
         """Class logits of each text about its image, or about its two images.
 
@@ -157,7 +148,7 @@ class ALBEF(nn.Module):
         fused = self.fusion_encoder(text_tokens, text_mask, memory, first_only=True)
         return self.classifier(cls(fused.tokens))
 
-    def question_memory(self, question: Encoding, image: Encoding) -> Memory:
+    def question_memory(self, question: Encoding, image: Encoding) -> KeyValues:
         """Keys and values of fused questions for the answer decoder, computed once per question."""
         assert self.answer_decoder is not None
         assert question.mask is not None
@@ -168,7 +159,7 @@ class ALBEF(nn.Module):
         self,
         answer_ids: Int[Tensor, "answers length"],
         answer_mask: Bool[Tensor, "answers length"],
-        memory: Memory,
+        memory: KeyValues,
         question_index: Int[Tensor, " answers"],
         positions: Int[Tensor, " read"],
     ) -> Float[Tensor, "read vocabulary"]:
@@ -181,7 +172,7 @@ class ALBEF(nn.Module):
         self,
         masked_ids: Int[Tensor, "batch length"],
         mask: Bool[Tensor, "batch length"],
-        memory: Memory,
+        memory: KeyValues,
         positions: Int[Tensor, " masked"],
     ) -> Float[Tensor, "masked width"]:
         """Fused states at `positions` (flat indices into batch × length), from which words are predicted."""
@@ -193,6 +184,13 @@ class ALBEF(nn.Module):
         assert self.mlm_head is not None
         return self.mlm_head(states, self.text_encoder.words.weight)
 
+    def resized(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a model for images of another size, with positions interpolated as published."""
+        name = "image_encoder.positions"
+        return {
+            n: resize_positions(t.float(), self.config.grid) if n == name else t for n, t in state.items()
+        }
+
     def checkpoint(self, encoders: Collection[str]) -> None:
         """Turns on activation checkpointing in these encoders ("image", "text", "fusion")."""
         self.image_encoder.checkpointing = "image" in encoders
@@ -203,8 +201,3 @@ class ALBEF(nn.Module):
     def clamp_temperature(self) -> None:
         """Keeps the temperature within the published range."""
         self.temperature.clamp_(*TEMPERATURE_RANGE)
-
-
-def unit(vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-    """The vectors at unit length, at least in fp32, since similarities are divided by small temperatures."""
-    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)

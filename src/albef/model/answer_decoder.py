@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from albef.config import ModelConfig
 from albef.model.heads import MLMHead
 from albef.model.layers import Packing
-from albef.model.text_encoder import NORM_EPS, FusionLayer, Memory
+from albef.model.text_encoder import NORM_EPS, FusionLayer, KeyValues
 
 
 class AnswerDecoder(nn.Module):
@@ -33,15 +33,15 @@ class AnswerDecoder(nn.Module):
 
     def remember(
         self, tokens: Float[Tensor, "questions length width"], mask: Bool[Tensor, "questions length"]
-    ) -> Memory:
+    ) -> KeyValues:
         """Keys and values of fused questions for every layer, computed once per question."""
-        return Memory(tuple(layer.cross_attention.remember(tokens) for layer in self.stack()), mask)
+        return KeyValues(tuple(layer.cross_attention.remember(tokens) for layer in self.stack()), mask)
 
     def forward(
         self,
         ids: Int[Tensor, "answers length"],
         mask: Bool[Tensor, "answers length"],
-        memory: Memory,
+        memory: KeyValues,
         question_index: Int[Tensor, " answers"],
         positions: Int[Tensor, " read"],
     ) -> Float[Tensor, "read width"]:

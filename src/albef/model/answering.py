@@ -9,12 +9,12 @@ from torch import Tensor
 
 from albef.model.albef import ALBEF
 from albef.model.answer_decoder import predicted
-from albef.model.text_encoder import Memory
+from albef.model.text_encoder import KeyValues
 
 
 def rank_answers(
     model: ALBEF,
-    memory: Memory,
+    memory: KeyValues,
     candidate_ids: Int[Tensor, "candidates length"],
     candidate_mask: Bool[Tensor, "candidates length"],
     k: int,
@@ -27,7 +27,7 @@ def rank_answers(
     (docs/published.md, Q17).
     """
     k = min(k, len(candidate_ids))
-    questions = memory.layers[0].shape[0]
+    questions = len(memory)
     device = candidate_ids.device
     each = torch.arange(questions, device=device)
     start_ids = candidate_ids[:1, :1].expand(questions, 1)
@@ -50,14 +50,14 @@ def rank_answers(
 
 
 def write_answers(
-    model: ALBEF, memory: Memory, cls_id: int, sep_id: int, beams: int, max_tokens: int
+    model: ALBEF, memory: KeyValues, cls_id: int, sep_id: int, beams: int, max_tokens: int
 ) -> tuple[Int[Tensor, "questions beams length"], Float[Tensor, "questions beams"]]:
     """The `beams` likeliest answers to each question that a beam search finds, best first.
 
     Ids begin with [CLS]. After the closing [SEP] every id is [SEP]. Scores are log-probabilities of whole answers.
     One beam means greedy search. At most `max_tokens` tokens are written.
     """
-    questions, device = memory.layers[0].shape[0], memory.layers[0].device
+    questions, device = len(memory), memory.layers[0].device
     ids = torch.full((questions, 1, 1), cls_id, device=device)
     scores = torch.zeros(questions, 1, device=device)
     for length in range(1, max_tokens + 1):

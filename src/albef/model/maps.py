@@ -18,8 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from albef.data.records import Box
-from albef.model.albef import ALBEF, Encoding, unit
-from albef.model.text_encoder import Memory, cls
+from albef.model.albef import ALBEF
+from albef.model.text_encoder import KeyValues, cls
+from albef.model.verbs import Encoding, Grid, unit
 
 Score = Literal["itm", "itc"]  # log-odds of matching; similarity / temperature
 SCORES: tuple[Score, ...] = ("itm", "itc")
@@ -59,7 +60,7 @@ def score_maps(
         tokens, rows = model.image_encoder.watched(pixels.clone().requires_grad_())
         slopes = (matching_slopes if score == "itm" else contrast_slopes)(model, tokens, ids, texts)
         maps = [carried(slopes, number, rows) for number in range(texts.shape[1])]
-    whole, *of_words = (on_patches(one, model.config.grid) for one in maps)
+    whole, *of_words = (on_patches(one, model.places) for one in maps)
     empty = np.zeros((len(whole), 0, *whole.shape[1:]), np.float32)
     return Maps(whole, np.stack(of_words, 1) if of_words else empty)
 
@@ -90,7 +91,7 @@ def matching_slopes(
     with torch.no_grad():
         text = model.encode_text(ids.repeat_interleave(count, 0), texts.flatten(0, 1))
         seen = [layer.repeat_interleave(count, 0).requires_grad_() for layer in memory.layers]
-    no, yes = model.match(text.tokens, texts.flatten(0, 1), Memory(tuple(seen), None)).unbind(1)
+    no, yes = model.match(text.tokens, texts.flatten(0, 1), KeyValues(tuple(seen), None)).unbind(1)
     gradients = torch.autograd.grad((yes - no).sum(), seen)
     return Slopes(memory.layers, tuple(one.unflatten(0, (-1, count)) for one in gradients))
 
@@ -105,10 +106,12 @@ def carried(
     return torch.stack([part[:, :, 0, 1:].mean(1) for part in parts]).sum(0)
 
 
-def on_patches(values: Float[Tensor, "*shape patches"], grid: int) -> Float[np.ndarray, "*shape grid grid"]:
+def on_patches(
+    values: Float[Tensor, "*shape patches"], places: Grid
+) -> Float[np.ndarray, "*shape rows columns"]:
     """Values of patches (row by row) as a grid, float32."""
     patches: np.ndarray = values.detach().float().cpu().numpy()
-    return patches.reshape(*patches.shape[:-1], grid, grid)
+    return patches.reshape(*patches.shape[:-1], *places)
 
 
 def scaled(maps: np.ndarray, peak: float) -> np.ndarray:

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from albef.config import UserError
-from albef.model.albef import ALBEF, unit
+from albef.model.albef import ALBEF
 from albef.model.maps import on_patches
 from albef.model.text_encoder import cls
+from albef.model.verbs import unit
 
 
 def layer_of(depth: int, layer: int | None) -> int:
@@ -53,9 +54,9 @@ def word_maps(
         attention = fused.attention[layer]
         (gradient,) = torch.autograd.grad(score, attention)
     maps = (attention.detach() * gradient.clamp(min=0)).mean(1) * mask[..., None]
-    return on_patches(
-        maps[..., -(model.config.grid**2) :], model.config.grid
-    )  # without [CLS], if fusion sees it
+    places = model.places
+    # Without [CLS], if fusion sees it.
+    return on_patches(maps[..., -places.rows * places.columns :], places)
 
 
 def pair_maps(
@@ -94,4 +95,4 @@ def contrast_maps(
         score = (feature * text).sum() / model.temperature.detach()
         (gradient,) = torch.autograd.grad(score.sum(), rows[block])
     seen = (rows[block].detach() * gradient.clamp(min=0))[:, :, 0, 1:].mean(1)
-    return on_patches(seen, model.config.grid)
+    return on_patches(seen, model.places)

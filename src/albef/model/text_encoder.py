@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,16 +22,25 @@ from albef.model.layers import (
 NORM_EPS = 1e-12
 
 
-class Memory(NamedTuple):
-    """Keys and values of images for the cross-attention of every fusion layer. One image may serve all texts."""
+@dataclass(frozen=True)
+class KeyValues:
+    """The memory of images: keys and values for the cross-attention of every fusion layer."""
 
     layers: tuple[Float[Tensor, "images patches both"], ...]
     mask: Bool[Tensor, "images patches"] | None
 
-    def select(self, image_index: Int[Tensor, " chosen"]) -> Memory:
+    def __len__(self) -> int:
+        return len(self.layers[0])
+
+    @property
+    def bytes_per_image(self) -> int:
+        """What the keys and values of an image take."""
+        return sum(layer[0].nbytes for layer in self.layers)
+
+    def select(self, image_index: Int[Tensor, " chosen"]) -> KeyValues:
         """The memory of these images."""
         mask = None if self.mask is None else self.mask[image_index]
-        return Memory(tuple(layer.index_select(0, image_index) for layer in self.layers), mask)
+        return KeyValues(tuple(layer.index_select(0, image_index) for layer in self.layers), mask)
 
     def asked_by(
         self, packing: Packing, image_index: Int[Tensor, " texts"] | None, keep_attention: bool = False
@@ -40,7 +50,7 @@ class Memory(NamedTuple):
         On a CPU, or with a single image, the queries of all texts about an image form one row, so that its keys and
         values are not copied. This is possible since queries do not attend to each other. Kept attention is by text.
         """
-        images = len(self.layers[0])
+        images = len(self)
         firsts = Packing.whole(len(packing.mask), 1, packing.mask.device)
         if images == 1 and not keep_attention:
             return Asked(Asking(packing.in_one_row()), Asking(firsts.in_one_row()))
@@ -171,9 +181,9 @@ class FusionEncoder(nn.Module):
 
     def remember(
         self, tokens: Float[Tensor, "images patches width"], mask: Bool[Tensor, "images patches"] | None
-    ) -> Memory:
+    ) -> KeyValues:
         """Keys and values of the image tokens for every layer."""
-        return Memory(tuple(layer.cross_attention.remember(tokens) for layer in self.stack()), mask)
+        return KeyValues(tuple(layer.cross_attention.remember(tokens) for layer in self.stack()), mask)
 
     def stack(self) -> list[FusionLayer]:
         """The layers, from the first."""
@@ -183,7 +193,7 @@ class FusionEncoder(nn.Module):
         self,
         tokens: Float[Tensor, "pairs length width"],
         mask: Bool[Tensor, "pairs length"],
-        memory: Memory,
+        memory: KeyValues,
         image_index: Int[Tensor, " pairs"] | None = None,
         first_only: bool = False,
         keep_attention: bool = False,
@@ -225,7 +235,7 @@ class FusionEncoder(nn.Module):
         self,
         begun: Float[Tensor, "texts length width"],
         mask: Bool[Tensor, "texts length"],
-        memory: Memory,
+        memory: KeyValues,
         image_index: Int[Tensor, " texts"] | None = None,
     ) -> Float[Tensor, "texts width"]:
         """The fused [CLS], from the result of `begin`."""
@@ -278,9 +288,9 @@ class PairedFusionEncoder(nn.Module):
 
     def remember(
         self, tokens: Float[Tensor, "images patches width"], mask: Bool[Tensor, "images patches"] | None
-    ) -> Memory:
+    ) -> KeyValues:
         """Keys and values for every layer. The images are all first images, then all second images."""
-        return Memory(tuple(layer.first.cross_attention.remember(tokens) for layer in self.stack()), mask)
+        return KeyValues(tuple(layer.first.cross_attention.remember(tokens) for layer in self.stack()), mask)
 
     def stack(self) -> list[PairedFusionLayer]:
         """The layers, from the first."""
@@ -290,7 +300,7 @@ class PairedFusionEncoder(nn.Module):
         self,
         tokens: Float[Tensor, "pairs length width"],
         mask: Bool[Tensor, "pairs length"],
-        memory: Memory,
+        memory: KeyValues,
         first_only: bool = False,
     ) -> Fused:
         """The fused tokens. With `first_only` the last layer computes [CLS] alone (length 1)."""

@@ -3,77 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from albef.model.albef import Encoding, unit
 from albef.model.kernels import Linear
 from albef.model.layers import Packing, SelfAttention, kept_or_computed_again
 from albef.model.text_encoder import cls
+from albef.model.verbs import Encoding, VisionLanguageModel, unit
+from albef.model_config import Activation, ModelConfig
 
-Activation = Literal["quick_gelu", "gelu"]
 LARGEST_SCALE = 100.0  # that training lets similarities be multiplied by, as published
 
 
-@dataclass(frozen=True)
-class ClipConfig:
-    """The sizes of a CLIP model. Defaults: the published ViT-B/32."""
-
-    image_size: int = 224  # side of the square image, in pixels
-    patch_size: int = 32  # side of a patch, in pixels
-    image_width: int = 768
-    image_depth: int = 12
-    image_heads: int = 12
-    image_mlp_width: int = 3072
-    text_width: int = 512
-    text_depth: int = 12
-    text_heads: int = 8
-    text_mlp_width: int = 2048
-    feature_width: int = 512
-    vocab_size: int = 49408
-    max_positions: int = 77  # longest text in tokens, start and end included
-    # No file of weights stores it. OpenAI's models have quick_gelu, open_clip's own have gelu.
-    activation: Activation = "quick_gelu"
-    initial_temperature: float = 0.07
-
-    @property
-    def grid(self) -> int:
-        """Number of patches along one side of the image."""
-        return self.image_size // self.patch_size
-
-
-_LARGE = ClipConfig(
-    patch_size=14,
-    image_width=1024,
-    image_depth=24,
-    image_heads=16,
-    image_mlp_width=4096,
-    text_width=768,
-    text_heads=12,
-    text_mlp_width=3072,
-    feature_width=768,
-)
-# The published models whose image encoder is a ViT.
-SIZES: dict[str, ClipConfig] = {
-    "clip-vit-b-32": ClipConfig(),
-    "clip-vit-b-16": ClipConfig(patch_size=16),
-    "clip-vit-l-14": _LARGE,
-    "clip-vit-l-14-336": replace(_LARGE, image_size=336),
-}
-
-
-class CLIP(nn.Module):
+class CLIP(VisionLanguageModel):
     """Two encoders, a projection of each, and the scale of their similarities. It has no fusion encoder."""
 
-    def __init__(self, config: ClipConfig) -> None:
+    def __init__(self, config: ModelConfig, heads: tuple[str, ...] = ("contrast",)) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.heads = config, heads
         self.image_encoder = ImageEncoder(config)
         self.text_encoder = TextEncoder(config)
         self.image_norm = nn.LayerNorm(config.image_width)
@@ -116,9 +67,16 @@ class CLIP(nn.Module):
         return self.text_projection(tokens[row, mask.sum(1) - 1])
 
     @property
-    def temperature(self) -> Float[Tensor, "1"]:
+    def temperature(self) -> Float[Tensor, "1"]:  # type: ignore[override]
         """What similarities are divided by, exp(−logit_scale)."""
         return torch.exp(-self.logit_scale)
+
+    def resized(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a model for images of another size, with positions interpolated as open_clip does."""
+        name = "image_encoder.positions"
+        return {
+            n: resize_positions(t.float(), self.config.grid) if n == name else t for n, t in state.items()
+        }
 
     def checkpoint(self, encoders: Collection[str]) -> None:
         """Turns on activation checkpointing in these encoders ("image", "text")."""
@@ -136,7 +94,7 @@ class ImageEncoder(nn.Module):
 
     checkpointing = False
 
-    def __init__(self, config: ClipConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.image_width
         self.patches = nn.Conv2d(3, width, config.patch_size, config.patch_size, bias=False)
@@ -167,7 +125,7 @@ class TextEncoder(nn.Module):
 
     checkpointing = False
 
-    def __init__(self, config: ClipConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, depth = config.text_width, config.text_depth
         self.words = nn.Embedding(config.vocab_size, width)
@@ -255,13 +213,3 @@ def resize_positions(
     table = positions[1:].unflatten(0, (old, old)).permute(2, 0, 1)[None]
     table = F.interpolate(table, (grid, grid), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([positions[:1], table[0].flatten(1).T])
-
-
-def learning_rate(step: int, peak: float, warmup_steps: int, steps: int) -> float:
-    """The learning rate of a step by open_clip's schedule: linear warm-up that begins above 0, then cosine decay to 0.
-
-    Step s has peak·(s + 1)/W in the warm-up of W steps, then peak·½·(1 + cos(π·(s − W)/(T − W))) until step T.
-    """
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    return peak * (1 + math.cos(math.pi * (step - warmup_steps) / max(steps - warmup_steps, 1))) / 2

@@ -6,6 +6,7 @@ import gzip
 import html
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tokenizers
+from jaxtyping import Bool
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, trainers
 
-from albef.config import UserError
+from albef.config import DataConfig, ModelConfig, UserError
+from albef.data.words import Ids
 from albef.manifest import plain
 from albef.writing import write_whole
 
@@ -40,6 +43,51 @@ def clean_text(text: str) -> str:
         ) from None
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return _SPACES.sub(" ", text).strip().lower()
+
+
+class ClipWords:
+    """CLIP's words: `start tokens end`. A text that is too long keeps its end token."""
+
+    def __init__(self, tokenizer: ClipTokenizer, config: ModelConfig) -> None:
+        self.tokenizer, self.config = tokenizer, config
+
+    def clean(self, text: str) -> str:
+        """As `clean_text`."""
+        return clean_text(text)
+
+    def clean_question(self, text: str) -> str:
+        """As any text: the system has no cleaning of its own for questions."""
+        return clean_text(text)
+
+    def encode(self, cleaned: str) -> Ids:
+        """Ids of at most `max_tokens` tokens."""
+        return self.tokenizer.encode(cleaned, self.config.max_tokens).ids
+
+    def are_empty(self, ids: Ids) -> bool:
+        """Whether there are start and end alone."""
+        return len(ids) <= 2
+
+    def encode_answer(self, answer: str) -> Ids:
+        """As any text."""
+        return self.encode(answer)
+
+    def content(self, cleaned: str) -> Ids:
+        """Ids of all tokens, without start and end."""
+        return self.tokenizer.encode(cleaned, sys.maxsize).ids[1:-1]
+
+    def num_cut(self, cleaned: str) -> int:
+        """How many tokens are beyond `max_tokens`."""
+        return self.tokenizer.encode(cleaned, self.config.max_tokens).num_cut
+
+    def are_known(self, content: Ids) -> bool:
+        """Always: every letter consists of bytes that the vocabulary has."""
+        return True
+
+    def mask(
+        self, ids: Ids, data: DataConfig, rng: np.random.Generator
+    ) -> tuple[Ids, Bool[np.ndarray, " length"]]:
+        """The ids as they are: the system learns nothing from masked words."""
+        return ids, np.zeros(len(ids), dtype=bool)
 
 
 class Encoded(NamedTuple):
@@ -114,8 +162,8 @@ class ClipTokenizer:
             )
         return own
 
-    def save(self, file: Path) -> None:
-        """Writes a `tokenizer.json` that other libraries read too.
+    def save(self, file: Path, config: ModelConfig) -> None:
+        """Writes a `tokenizer.json` that other libraries read too, whatever the model's configuration.
 
         They clean texts without ftfy and HTML entities, which the format cannot express.
         """

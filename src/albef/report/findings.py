@@ -14,11 +14,11 @@ from albef.config import Config, UserError, is_drawn
 from albef.data.images import BadImage, ImageInput, open_image
 from albef.data.records import Record, stable_id
 from albef.data.sources import Source, open_source
-from albef.data.text import clean_caption
 from albef.engine import Engine
 from albef.evaluation.ranking import candidates, match_scores, similarities
-from albef.model.albef import ALBEF
+from albef.model.verbs import VisionLanguageModel
 from albef.ranker import best_first, combined, others_last
+from albef.systems import SYSTEMS
 
 # Words that name nothing visible. They get no map.
 EMPTY_WORDS = frozenset(
@@ -71,9 +71,10 @@ def source_pairs(source: Source, config: Config, limit: int) -> list[Pair]:
     seen: set[object] = set()
     for index in range(0, len(source), max(1, len(source) // limit)):
         record = source.record(index, 0)
-        texts = [text for text in record.captions if clean_caption(text, config.model.max_words)]
+        cleaned = [SYSTEMS[config.model.system].clean(text, config.model) for text in record.captions]
+        texts = [text for text, clean in zip(record.captions, cleaned, strict=True) if clean]
         image = record.image if record.image_id is None else record.image_id
-        meaning = stable_id(clean_caption(texts[0], config.model.max_words)) if texts else None
+        meaning = next((stable_id(clean) for clean in cleaned if clean), None)
         if meaning is None or image in seen or meaning in seen:
             continue
         seen |= {image, meaning}
@@ -211,7 +212,9 @@ class Doubts:
     found: list[Doubt]
 
 
-def doubts(engine: Engine, teacher: ALBEF, pairs: Sequence[Pair], num_choices: int = 3) -> Doubts:
+def doubts(
+    engine: Engine, teacher: VisionLanguageModel, pairs: Sequence[Pair], num_choices: int = 3
+) -> Doubts:
     """The pairs for which the teacher prefers another caption among those of all pairs.
 
     Captions with the same meaning count as one. The probabilities are the teacher's part of the soft targets:

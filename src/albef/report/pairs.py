@@ -10,7 +10,7 @@ import numpy as np
 from albef.config import Config, is_drawn
 from albef.engine import Engine
 from albef.evaluation.protocol import protocol
-from albef.model.albef import ALBEF
+from albef.model.verbs import VisionLanguageModel
 from albef.report import page
 from albef.report.figures import SCORES, Metrics, interval, splits, title
 from albef.report.findings import (
@@ -41,7 +41,9 @@ DOUBTED_PAIRS = 256  # training pairs that the teacher judges at once
 _SHOWN_SIDE, _MAP_SIDE = 224, 96  # side of stored images and maps, in pixels
 
 
-def pair_sections(engine: Engine, teacher: ALBEF | None, config: Config, metrics: Metrics) -> list[str]:
+def pair_sections(
+    engine: Engine, teacher: VisionLanguageModel | None, config: Config, metrics: Metrics
+) -> list[str]:
     """Figures of a model for images and texts, and what it finds in either direction.
 
     If users' data have no validation file, training pairs serve as gallery.
@@ -204,7 +206,7 @@ def stretched(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (_MAP_SIDE, _MAP_SIDE), interpolation=cv2.INTER_CUBIC)
 
 
-def doubted(engine: Engine, teacher: ALBEF | None, config: Config) -> str:
+def doubted(engine: Engine, teacher: VisionLanguageModel | None, config: Config) -> str:
     """Training pairs for which the teacher prefers another caption."""
     heading = "Which captions the teacher doubts"
     if teacher is None:

@@ -11,7 +11,7 @@ from albef.config import Config, TaskName
 from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
-from albef.model.albef import ALBEF
+from albef.model.verbs import VisionLanguageModel
 from albef.report import page
 from albef.report.cases import answers, classes, grounded_sections, judged_sections, task_results
 from albef.report.figures import Metrics, read_log, read_metrics
@@ -26,13 +26,15 @@ JUDGED = 120  # records that examples are chosen from
 
 
 # Sections about a model, from its engine, its teacher (if there is one), the configuration and the figures.
-Sections = Callable[[Engine, ALBEF | None, Config, Metrics], list[str]]
+Sections = Callable[[Engine, VisionLanguageModel | None, Config, Metrics], list[str]]
 
 
 def examples(shown: Callable[[Engine, Source, Config], list[str]]) -> Sections:
     """The figures of a task, followed by the sections that `shown` makes of single records."""
 
-    def sections(engine: Engine, teacher: ALBEF | None, config: Config, metrics: Metrics) -> list[str]:
+    def sections(
+        engine: Engine, teacher: VisionLanguageModel | None, config: Config, metrics: Metrics
+    ) -> list[str]:
         source = judged_source(config, JUDGED)
         if source is None:
             none = page.section("Examples", "There are none, since the recipe has no data.validation.")
@@ -64,7 +66,7 @@ TOLD: dict[TaskName, Told] = {
 }
 
 
-def write_report(run: Path, engine: Engine, teacher: ALBEF | None, config: Config) -> Path:
+def write_report(run: Path, engine: Engine, teacher: VisionLanguageModel | None, config: Config) -> Path:
     """Writes `report.html` into the run folder and returns its path. The file needs no other file and no network.
 
     Curves come from the run's `log.jsonl`, figures from its `metrics.json`. The model computes everything else now. If a

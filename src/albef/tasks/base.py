@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from albef.data.records import Batch
 from albef.distributed import all_gather, all_mean, rank
-from albef.model.albef import ALBEF
+from albef.model.verbs import VisionLanguageModel
 from albef.momentum import Keys, MomentumTeacher
 
 
@@ -80,18 +80,16 @@ class Output(NamedTuple):
 class Task(nn.Module, abc.ABC):
     """A student in training, with everything that its objective needs, as one module."""
 
-    student: ALBEF
-    teacher: MomentumTeacher[ALBEF] | None
+    student: VisionLanguageModel
+    teacher: MomentumTeacher[Any] | None
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
         """The teacher's outputs for a batch or a part of it, without gradient. `joined` combines the parts."""
 
     @abc.abstractmethod
-    def forward(
-        self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
-    ) -> Output:
-        """The student's losses. Changes no state."""
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Any = None) -> Output:
+        """The student's losses. Changes no state. What a task draws within the batch can be given as `drawn`."""
 
     @abc.abstractmethod
     def update(self, output: Output) -> None:

@@ -14,7 +14,7 @@ from albef.config import Config
 from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.momentum import MomentumTeacher
-from albef.tasks.base import Negatives, Output, Stage, Targets, Task
+from albef.tasks.base import Output, Stage, Targets, Task
 
 Logits = Float[Tensor, "texts classes"]
 
@@ -23,6 +23,7 @@ class Classes(Task):
     """Classification from the fused [CLS], with momentum distillation."""
 
     head: ClassVar[str]
+    student: ALBEF
     teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
@@ -35,11 +36,9 @@ class Classes(Task):
         """The teacher's logits, unless alpha is 0."""
         teacher = self.teacher.module
         logits = classify(teacher, batch) if stage.alpha > 0 else None
-        return Targets({"classification": batch.pixels.new_full((), len(batch))}, logits)
+        return Targets({"classification": torch.full((), float(len(batch)), device=batch.ids.device)}, logits)
 
-    def forward(
-        self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
-    ) -> Output:
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The student's loss and accuracy."""
         assert batch.label is not None
         logits, count = classify(self.student, batch), targets.counts["classification"]
@@ -71,11 +70,8 @@ class NLVR(Classes):
 
 def classify(model: ALBEF, batch: Batch) -> Logits:
     """Class logits of each text about its image, or about its two images."""
-    pixels = batch.pixels
-    if batch.second_pixels is not None:
-        pixels = torch.cat([pixels, batch.second_pixels])
     text = model.encode_text(batch.ids, batch.mask)
-    return model.classify(text.tokens, batch.mask, model.image_memory(model.encode_image(pixels)))
+    return model.classify(text.tokens, batch.mask, model.image_memory(model.encode_image(batch.visuals)))
 
 
 def paired(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

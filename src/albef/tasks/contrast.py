@@ -10,8 +10,9 @@ from torch import Tensor
 
 from albef import objectives
 from albef.data.records import Batch
-from albef.model.albef import ALBEF, Encoding
-from albef.model.text_encoder import Memory
+from albef.model.albef import ALBEF
+from albef.model.text_encoder import KeyValues
+from albef.model.verbs import Encoding
 from albef.momentum import FeatureQueue, Keys
 from albef.tasks.base import Negatives, Stage, Targets
 
@@ -30,7 +31,7 @@ class Aligned(NamedTuple):
 
 def keys_of(teacher: ALBEF, batch: Batch) -> tuple[Encoding, Keys]:
     """The teacher's encoded images, and its features of images and texts."""
-    image, text = teacher.encode_image(batch.pixels), teacher.encode_text(batch.ids, batch.mask)
+    image, text = teacher.encode_image(batch.visual), teacher.encode_text(batch.ids, batch.mask)
     return image, Keys(image.feature, text.feature, batch.image_id, batch.caption_id)
 
 
@@ -62,7 +63,7 @@ def align(
     """
     keys, first_row = targets.keys, targets.first_row
     assert keys is not None
-    image = student.encode_image(batch.pixels)
+    image = student.encode_image(batch.visual)
     text = student.encode_text(batch.ids, batch.mask)
     image_bank, text_bank = (keys.image, queue.image), (keys.text, queue.text)
     bank_image_id = torch.cat([keys.image_id, queue.image_id])
@@ -126,17 +127,17 @@ def draw_negatives(
 def match(
     student: ALBEF,
     aligned: Aligned,
-    memory: Memory,
+    memory: KeyValues,
     targets: Targets,
     stage: Stage,
-    negatives: Negatives | None,
+    drawn: Negatives | None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """ITM loss and accuracy over the positives and two negatives for each, in one fusion pass (§3.2).
 
     Negatives come from the pairs of this forward pass, since only these are encoded here.
     """
-    drawn, usable = draw_negatives(aligned, targets.first_row, stage.hardness)
-    negatives = negatives or drawn
+    chosen, usable = draw_negatives(aligned, targets.first_row, stage.hardness)
+    negatives = drawn or chosen
     tokens, mask, _ = aligned.text
     assert mask is not None
     each = torch.arange(len(tokens), device=tokens.device)
@@ -144,8 +145,7 @@ def match(
     text_index = torch.cat([each, each, negatives.text])
     image_index = torch.cat([each, negatives.image, each])
     # Not tokens[text_index]: several threads of a CPU add its gradient up in another order each time.
-    chosen = tokens.index_select(0, text_index)
-    logits = student.match(chosen, mask[text_index], memory, image_index)
+    logits = student.match(tokens.index_select(0, text_index), mask[text_index], memory, image_index)
     matched = torch.cat([torch.ones_like(each), torch.zeros_like(each), torch.zeros_like(each)])
     weight = torch.cat([torch.ones_like(usable[:, 0]), usable[:, 0], usable[:, 1]]).to(
         aligned.i2t_logits.dtype

@@ -17,6 +17,7 @@ from albef.tasks.contrast import align, counts_of, keys_of, match
 class Pretrain(Task):
     """L = L_itc + L_itm + L_mlm (§3.2, eq. 5)."""
 
+    student: ALBEF
     teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
@@ -42,9 +43,7 @@ class Pretrain(Task):
             states = teacher.masked_states(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
         return Targets(counts, states=states, keys=keys)
 
-    def forward(
-        self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
-    ) -> Output:
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Negatives | None = None) -> Output:
         """The student's losses. Negatives are drawn unless given."""
         student, losses, masked = self.student, self.config.losses, self.config.mask_same_pairs
         aligned = align(student, self.queue, batch, targets, stage, same_image=masked, same_caption=masked)
@@ -52,9 +51,7 @@ class Pretrain(Task):
         if stage.fuse and ("itm" in losses or "mlm" in losses):
             memory = student.image_memory(aligned.image)
         if stage.fuse and "itm" in losses:
-            found["itm"], measures["itm_accuracy"] = match(
-                student, aligned, memory, targets, stage, negatives
-            )
+            found["itm"], measures["itm_accuracy"] = match(student, aligned, memory, targets, stage, drawn)
         if stage.fuse and "mlm" in losses:
             states = student.masked_states(batch.masked_ids, batch.mask, memory, batch.mlm_positions)
             words = student.predict_words(states)

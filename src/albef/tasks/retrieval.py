@@ -16,6 +16,7 @@ from albef.tasks.contrast import align, counts_of, keys_of, match
 class Retrieval(Task):
     """L = L_itc + L_itm, with all texts of an image as its positives (paper §5.1)."""
 
+    student: ALBEF
     teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
@@ -34,9 +35,7 @@ class Retrieval(Task):
         _, keys = keys_of(teacher, batch)
         return Targets(counts_of(keys, True, self.config.mask_same_pairs), keys=keys)
 
-    def forward(
-        self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
-    ) -> Output:
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Negatives | None = None) -> Output:
         """The student's losses. Negatives are drawn unless given."""
         student = self.student
         aligned = align(
@@ -52,9 +51,7 @@ class Retrieval(Task):
         measures = dict(aligned.measures)
         if stage.fuse:
             memory = student.image_memory(aligned.image)
-            losses["itm"], measures["itm_accuracy"] = match(
-                student, aligned, memory, targets, stage, negatives
-            )
+            losses["itm"], measures["itm_accuracy"] = match(student, aligned, memory, targets, stage, drawn)
         return Output(losses, targets.keys, measures)
 
     def update(self, output: Output) -> None:

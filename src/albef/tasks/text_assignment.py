@@ -13,7 +13,7 @@ from albef import objectives
 from albef.config import Config
 from albef.data.records import Batch
 from albef.model.albef import ALBEF
-from albef.tasks.base import Negatives, Output, Stage, Targets, Task
+from albef.tasks.base import Output, Stage, Targets, Task
 from albef.tasks.classes import paired
 
 TEMPERATURE = 0.07  # of the similarities that negatives are drawn by; fixed, as published
@@ -29,6 +29,7 @@ class Assignment(NamedTuple):
 class TextAssignment(Task):
     """Three classes from the [CLS] that has seen both images. There is no teacher (docs/published.md)."""
 
+    student: ALBEF
     teacher: None = None
 
     def __init__(self, config: Config) -> None:
@@ -41,29 +42,23 @@ class TextAssignment(Task):
 
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
         """The number of texts with a negative. There is no teacher."""
-        return Targets({"assignment": self.allowed(batch).any(1).sum().to(batch.pixels.dtype)})
+        return Targets({"assignment": self.allowed(batch).any(1).sum().to(torch.get_default_dtype())})
 
     def forward(
-        self,
-        batch: Batch,
-        targets: Targets,
-        stage: Stage,
-        negatives: Negatives | None = None,
-        assignment: Assignment | None = None,
+        self, batch: Batch, targets: Targets, stage: Stage, drawn: Assignment | None = None
     ) -> Output:
         """The loss. The two images of each text are drawn unless given."""
         student = self.student
-        image, text = student.encode_image(batch.pixels), student.encode_text(batch.ids, batch.mask)
+        image, text = student.encode_image(batch.visual), student.encode_text(batch.ids, batch.mask)
         allowed = self.allowed(batch)
-        if assignment is None:
+        if drawn is None:
             feature = image.feature.detach()
-            drawn = objectives.sample_assignments(feature @ feature.T / TEMPERATURE, allowed)
-            assignment = Assignment(*drawn)
-        memory = student.image_memory(image).select(assignment.pair.T.flatten())
+            drawn = Assignment(*objectives.sample_assignments(feature @ feature.T / TEMPERATURE, allowed))
+        memory = student.image_memory(image).select(drawn.pair.T.flatten())
         logits = student.classify(text.tokens, batch.mask, memory)
-        weight = allowed.any(1).to(batch.pixels.dtype)
-        loss = objectives.assignment_loss(logits, assignment.label, weight, targets.counts["assignment"])
-        correct = ((logits.detach().argmax(1) == assignment.label) * weight).sum() / weight.sum().clamp(min=1)
+        weight = allowed.any(1).to(torch.get_default_dtype())
+        loss = objectives.assignment_loss(logits, drawn.label, weight, targets.counts["assignment"])
+        correct = ((logits.detach().argmax(1) == drawn.label) * weight).sum() / weight.sum().clamp(min=1)
         return Output({"assignment": loss}, None, {"accuracy": correct})
 
     def allowed(self, batch: Batch) -> Bool[Tensor, "texts images"]:

@@ -14,12 +14,13 @@ from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.model.answer_decoder import predicted
 from albef.momentum import MomentumTeacher
-from albef.tasks.base import Negatives, Output, Stage, Targets, Task
+from albef.tasks.base import Output, Stage, Targets, Task
 
 
 class VQA(Task):
     """Language modelling of weighted answers, with momentum distillation (paper §5.3)."""
 
+    student: ALBEF
     teacher: MomentumTeacher[ALBEF]
 
     def __init__(self, config: Config) -> None:
@@ -31,11 +32,9 @@ class VQA(Task):
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
         """The teacher's states at all tokens of the answers."""
         states = answer_states(self.teacher.module, batch) if stage.alpha > 0 else None
-        return Targets({"answer": batch.pixels.new_full((), len(batch))}, states=states)
+        return Targets({"answer": torch.full((), float(len(batch)), device=batch.ids.device)}, states=states)
 
-    def forward(
-        self, batch: Batch, targets: Targets, stage: Stage, negatives: Negatives | None = None
-    ) -> Output:
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The student's loss."""
         assert batch.answer_ids is not None
         assert batch.answer_mask is not None
@@ -77,7 +76,7 @@ def answer_states(model: ALBEF, batch: Batch) -> Float[Tensor, "tokens width"]:
     assert batch.answer_ids is not None
     assert batch.answer_mask is not None
     assert batch.answer_row is not None
-    image, question = model.encode_image(batch.pixels), model.encode_text(batch.ids, batch.mask)
+    image, question = model.encode_image(batch.visual), model.encode_text(batch.ids, batch.mask)
     memory = model.question_memory(question, image)
     places = predicted(batch.answer_mask)
     return model.answer_decoder(batch.answer_ids, batch.answer_mask, memory, batch.answer_row, places)

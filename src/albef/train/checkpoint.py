@@ -27,8 +27,8 @@ from albef import __version__, distributed
 from albef.config import Config, TrainConfig, UserError
 from albef.errors import reading
 from albef.manifest import Damaged, Manifest, plain, read_manifest, verify
+from albef.systems import build_task
 from albef.tasks.base import Task
-from albef.tasks.build import build_task
 from albef.writing import whole_folder
 
 TASK_FILE, OPTIMIZER_FILE, STATE_FILE = "task.safetensors", "optimizer.safetensors", "state.json"

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.manifest import MANIFEST_FILE, verify
-from albef.model.image_encoder import resize_positions
 from albef.model_directory import (
     CONFIG_FILE,
     QUEUE_FILE,
@@ -24,7 +23,6 @@ from albef.model_directory import (
 from albef.momentum import NOBODY, FeatureQueue, Keys
 from albef.tasks.base import Task
 
-POSITIONS = "image_encoder.positions"
 # What every task needs. Heads such as ITM may start at random, as they do when a task is trained for the first time.
 FOUNDATIONS = ("image_encoder", "text_encoder", "fusion_encoder", "image_projection", "text_projection")
 
@@ -81,10 +79,7 @@ def give(task: Task, state: Mapping[str, Tensor]) -> Started:
 
 def with_places(task: Task, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A model's weights under the names of this task, with positions resized to its images."""
-    state = task.adapt(weights)
-    if POSITIONS in state:
-        state[POSITIONS] = resize_positions(state[POSITIONS].float(), task.student.config.grid)
-    return state
+    return task.student.resized(task.adapt(weights))
 
 
 def refuse_others(task: Task, folder: Path, fitting: Mapping[str, Tensor]) -> None:

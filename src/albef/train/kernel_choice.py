@@ -13,8 +13,8 @@ import torch
 from albef import distributed, gpu
 from albef.config import Config, UserError
 from albef.model import kernels
-from albef.model.albef import ALBEF
 from albef.model.kernels import Kernels
+from albef.systems import SYSTEMS
 
 SECONDS = 0.8  # the measurement takes at least this long
 MIN_ROUNDS = 3
@@ -137,10 +137,11 @@ class Part:
         share = max(1, train.batch_size // processes)
         self.pairs = min(train.micro_batch_size or share, share)
         depths = {name: getattr(model, name) for name in ("image_depth", "text_depth", "fusion_depth")}
-        least = max(1, min(depths.values()))
+        least = min(filter(None, depths.values()), default=1)
         fewer = {name: max(1, depth // least) for name, depth in depths.items()}
         self.config, self.device = dataclasses.replace(model, vocab_size=PIECES, **fewer), device
-        self.model = ALBEF(self.config, ("contrast",)).to(device).train()
+        system = SYSTEMS[model.system]
+        self.model = system.model(self.config, system.heads).to(device).train()
         self.draws = torch.Generator().manual_seed(0)
 
     def grow(self, choice: Choice) -> None:
@@ -167,8 +168,10 @@ class Part:
         begin = time.perf_counter()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=choice.precision == "bf16"):
             image, text = self.model.encode_image(self.pixels), self.model.encode_text(self.ids, self.mask)
-            fused = self.model.fuse(text.tokens, self.mask, self.model.image_memory(image))
-        (image.feature.sum() + text.feature.sum() + fused.tokens.sum()).backward()
+            total = image.feature.sum() + text.feature.sum()
+            if self.model.can_match:
+                total = total + self.model.match(text.tokens, self.mask, self.model.image_memory(image)).sum()
+        total.backward()
         self.model.zero_grad()
         if self.device.type == "cuda":
             torch.cuda.synchronize()

@@ -23,15 +23,14 @@ from albef.children import check_script, held_back, refuse_while_starting, why_e
 from albef.config import Config, UserError
 from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.sources import Source, open_source
-from albef.data.text import Tokenizer
 from albef.disk import check_room, told
 from albef.engine import choose_device
 from albef.lock import CHILD_LOCK_FILE, alone_in
 from albef.model import kernels
 from albef.progress import discard_what_is_gone
 from albef.progress import say as print_line
+from albef.systems import SYSTEMS, build_task, words_of
 from albef.tasks.base import Task
-from albef.tasks.build import build_task
 from albef.train.allocator import keep_freed_memory
 from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint, room_needed
 from albef.train.device import compile_step, set_up
@@ -218,8 +217,10 @@ def train_process(config: Config, run: Path) -> None:
     distributed.from_first(lambda: check_room(checkpoints, room))
 
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
-    tokenizer = Tokenizer.load(run / TOKENIZER_FILE)
-    examples = ExampleSet(source, tokenizer, config.data, config.model, config.train.seed)
+    tokenizer = SYSTEMS[config.model.system].tokenizer.load(run / TOKENIZER_FILE)
+    examples = ExampleSet(
+        source, words_of(config.model, tokenizer), config.data, config.model, config.train.seed
+    )
     steps_per_epoch = max(1, len(source) // config.train.batch_size)
     log, say = None, print_line
     if distributed.rank() == 0:

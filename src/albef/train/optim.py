@@ -51,17 +51,30 @@ def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Adam
         groups.append({"params": matrices, "weight_decay": decay, "lr_scale": 1.0, "muon": True})
     groups = [group for group in groups if group["params"]]  # an empty group would have no names
     kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
     """The learning rate of a step: linear warm-up, then cosine decay to `min_lr`."""
     if config.schedule == "published":
         return published_lr(step, config, steps_per_epoch)
+    if config.schedule == "open_clip":
+        return open_clip_lr(step, config)
     if step < config.warmup_steps:
         return config.warmup_lr + (config.lr - config.warmup_lr) * step / config.warmup_steps
     progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
     return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def open_clip_lr(step: int, config: TrainConfig) -> float:
+    """open_clip's schedule: linear warm-up that begins above 0, then cosine decay to 0.
+
+    Step s has lr·(s + 1)/W in the warm-up of W steps, then lr·½·(1 + cos(π·(s − W)/(T − W))) until step T.
+    """
+    warmup = config.warmup_steps
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * (1 + math.cos(math.pi * (step - warmup) / max(config.steps - warmup, 1))) / 2
 
 
 def published_lr(step: int, config: TrainConfig, steps_per_epoch: int) -> float:

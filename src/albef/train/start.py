@@ -6,11 +6,13 @@ import dataclasses
 import os
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from albef.config import Config, ModelConfig
 from albef.data.sources import open_source
-from albef.data.text import Tokenizer, clean_caption
+from albef.data.text import Tokenizer
 from albef.model_directory import CONFIG_FILE, TOKENIZER_FILE, find_model, read_config
+from albef.systems import SYSTEMS, check_system
 
 VOCABULARY_CAPTIONS = 5000
 VOCABULARY_FILE = "vocab.txt"  # BERT's format: a token per line
@@ -31,17 +33,19 @@ def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConf
     )
 
 
-def choose_tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of the model or BERT to start from, else BERT's, or one trained on the data's first texts."""
+def choose_tokenizer(config: Config) -> Any:
+    """The tokenizer of the model or BERT to start from, else the system's, or one trained on the data's first texts."""
+    check_system(config)
+    system = SYSTEMS[config.model.system]
     if config.train.init:
-        return Tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
+        return system.tokenizer.load(find_model(config.train.init)[0] / TOKENIZER_FILE)
     beside = Path(os.path.expanduser(config.train.init_text)) if config.train.init_text else None
     if beside and (beside / TOKENIZER_FILE).is_file():
         return Tokenizer.load(beside / TOKENIZER_FILE)
     if beside and (beside / VOCABULARY_FILE).is_file():
         return Tokenizer.of_vocabulary(beside / VOCABULARY_FILE)
-    if config.model.vocabulary == "bert":
-        return Tokenizer.bert()
+    if config.model.vocabulary in system.vocabularies:
+        return system.vocabularies[config.model.vocabulary]()
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     records = (source.record(index, 0) for index in range(len(source)))
     texts = (
@@ -49,5 +53,5 @@ def choose_tokenizer(config: Config) -> Tokenizer:
         for record in islice(records, VOCABULARY_CAPTIONS)
         for text in (*record.captions, *record.answers)
     )
-    cleaned = [clean_caption(text, config.model.max_words) for text in texts]
-    return Tokenizer.train(cleaned, config.model.vocab_size)
+    cleaned = [system.clean(text, config.model) for text in texts]
+    return system.tokenizer.train(cleaned, config.model.vocab_size)

@@ -1,0 +1,98 @@
+"""The systems: how each is built, what it is trained for, and how it reads texts. One entry a system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from albef.config import Config, ModelConfig, TaskName, UserError
+from albef.data.text import Tokenizer, clean_caption
+from albef.data.words import BertWords, Words
+from albef.model.albef import ALBEF
+from albef.model.verbs import VisionLanguageModel
+from albef.model_config import SystemName
+from albef.peers.clip import CLIP
+from albef.peers.clip_task import ClipTask
+from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text
+from albef.tasks.base import Task
+from albef.tasks.classes import NLVR, Entailment
+from albef.tasks.pretrain import Pretrain
+from albef.tasks.retrieval import Retrieval
+from albef.tasks.text_assignment import TextAssignment
+from albef.tasks.vqa import VQA
+
+
+class System(NamedTuple):
+    """What a system is made of."""
+
+    model: Callable[[ModelConfig, tuple[str, ...]], VisionLanguageModel]
+    heads: tuple[str, ...]  # those of ITC, and of ITM if it has them
+    tasks: Mapping[TaskName, Callable[[Config], Task]]
+    tokenizer: Any  # the class of its tokenizers: `load` from a file, or `train` on texts
+    words: Callable[[Any, ModelConfig], Words]  # of a tokenizer
+    clean: Callable[[str, ModelConfig], str]  # a caption, as its words clean it
+    vocabularies: Mapping[str, Callable[[], Any]]  # the tokenizers that come with this library
+
+
+SYSTEMS: dict[SystemName, System] = {
+    "albef": System(
+        model=ALBEF,
+        heads=("contrast", "itm"),
+        tasks={
+            "pretrain": Pretrain,
+            "retrieval": Retrieval,
+            "grounding": Retrieval,  # the same objectives, evaluated differently
+            "vqa": VQA,
+            "entailment": Entailment,
+            "text_assignment": TextAssignment,
+            "nlvr": NLVR,
+        },
+        tokenizer=Tokenizer,
+        words=BertWords,
+        clean=lambda text, config: clean_caption(text, config.max_words),
+        vocabularies={"bert": Tokenizer.bert},
+    ),
+    "clip": System(
+        model=CLIP,
+        heads=("contrast",),
+        tasks={"pretrain": ClipTask, "retrieval": ClipTask},
+        tokenizer=ClipTokenizer,
+        words=ClipWords,
+        clean=lambda text, config: clean_text(text),
+        vocabularies={"clip": ClipTokenizer.published},
+    ),
+}
+
+
+def build_task(config: Config) -> Task:
+    """A task with initial weights: a student to train, and a teacher that follows it if the system has one."""
+    check_system(config)
+    task = SYSTEMS[config.model.system].tasks[config.task.name](config)
+    task.student.checkpoint(config.train.checkpointing)
+    return task
+
+
+def check_system(config: Config) -> None:
+    """Raises `UserError` for a task or a vocabulary that the system does not have."""
+    model, task = config.model, config.task.name
+    system = SYSTEMS[model.system]
+    if task not in system.tasks:
+        raise UserError(
+            f"task.name is {task}, but a model of system {model.system} has no part for it: choose one of "
+            f"{', '.join(system.tasks)}, or a model of another system."
+        )
+    if model.vocabulary not in (*system.vocabularies, "trained"):
+        raise UserError(
+            f"model.vocabulary is {model.vocabulary}, but a model of system {model.system} reads other tokens: choose "
+            f"one of {', '.join([*system.vocabularies, 'trained'])}."
+        )
+    if model.system != "albef" and (config.train.init_image or config.train.init_text):
+        raise UserError(
+            f"train.init_image and train.init_text are for models of system albef, but this one is {model.system}: "
+            f"start from a whole model with train.init."
+        )
+
+
+def words_of(config: ModelConfig, tokenizer: Any) -> Words:
+    """The words of a model with this configuration and tokenizer."""
+    return SYSTEMS[config.system].words(tokenizer, config)
