@@ -15,6 +15,7 @@ from albef.sizes import OF_SIZE, system_of
 
 TEMPERATURE_RANGE = (0.001, 0.5)  # training keeps the temperature within it, as published
 Activation = Literal["gelu", "quick_gelu"]
+Fit = Literal["stretch", "crop"]
 SystemName = Literal["albef", "clip"]
 
 
@@ -73,7 +74,7 @@ class ModelConfig:
     max_words: int = 30  # longest text in words; the rest of a longer text is cut off before tokenising
     append_sep: bool = False  # end texts with the token [SEP], as LAVIS does; published: false
     # how an image becomes square. stretch: the whole image, its proportions change. crop: its centre
-    fit: Literal["stretch", "crop"] = "stretch"
+    fit: Fit = "stretch"
     # mean of the pixels of each channel, subtracted from images; red, green, blue (from CLIP)
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     # standard deviation of the pixels of each channel, which divides images (from CLIP)

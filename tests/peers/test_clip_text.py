@@ -1,5 +1,6 @@
 """CLIP's cleaning and byte pairs. `tests/parity` compares both with published ids."""
 
+import html
 import json
 import pickle
 import sys
@@ -115,7 +116,15 @@ def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
 def test_cleaning_without_its_extra_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ftfy", None)
     with pytest.raises(UserError, match=r"albef\[clip\]"):
-        clean_text("a fox")
+        clean_text("a café")
+    assert clean_text(" A  fox ") == "a fox"  # which nothing would change
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=20))
+def test_what_needs_no_mending_is_cleaned_as_if_it_did(text: str) -> None:
+    ftfy = pytest.importorskip("ftfy")
+    whole = html.unescape(html.unescape(ftfy.fix_text(text)))
+    assert clean_text(text) == " ".join(whole.split()).lower()
 
 
 def test_cleaning() -> None:

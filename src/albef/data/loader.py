@@ -115,7 +115,7 @@ class ExampleSet:
 
     def _pixels(self, image: Path | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = open_image(image, obey_exif=self.data.obey_exif, transparent=self.model.transparent)
-        return train_transform(image, self.data, self.model.image_size, rng)
+        return train_transform(image, self.data, self.model.image_size, rng, self.model.fit)
 
     def _answers(self, record: Record) -> tuple[tuple[np.ndarray, ...], tuple[float, ...]]:
         """Token ids of the different answers to a question, each with [SEP] at its end, and the answers' weights."""

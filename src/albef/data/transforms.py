@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from albef.config import DataConfig
+from albef.model_config import Fit
 
 # RandAugment with 2 operations of magnitude 7 of 10, as published.
 _NUM_OPERATIONS, _APPLY_PROBABILITY = 2, 0.5
@@ -20,6 +21,9 @@ _SHEAR = 0.7 * 0.3  # pixels per pixel
 _SHIFT = 0.7 * 10  # pixels
 _DEGREES = 0.7 * 30
 _FILL = (128, 128, 128)
+# How many times longer than wide an image may be where its centre is seen. The ends of longer ones are cut off first:
+# they are not seen anyway, and resizing a strip of 1 × 100,000 pixels would fill the memory.
+LONGEST = 50
 
 
 def train_transform(
@@ -27,15 +31,20 @@ def train_transform(
     config: DataConfig,
     image_size: int,
     rng: np.random.Generator,
+    fit: Fit = "stretch",
 ) -> UInt8[np.ndarray, "3 size size"]:
     """A random view of the image (RGB), a square of `image_size` pixels, not normalised.
 
-    Random resized crop (`config.crop_scale`; (1, 1) squeezes the whole image into the square), mirror
-    image in one of two cases if `config.flip`, RandAugment if `config.randaugment`.
+    Random resized crop (`config.crop_scale`; with (1, 1) what `fit` says), mirror image in one of two cases if
+    `config.flip`, RandAugment if `config.randaugment`.
     """
     if tuple(config.crop_scale) != (1, 1):
         top, left, height, width = _crop(image.shape[0], image.shape[1], config.crop_scale, rng)
         image = image[top : top + height, left : left + width]
+    elif fit == "crop":
+        side = min(image.shape[:2])
+        top, left = ((length - side) // 2 for length in image.shape[:2])
+        image = image[top : top + side, left : left + side]
     if image.shape[:2] != (image_size, image_size):
         image = _squeezed(image, image_size)
     if config.flip and rng.random() < 0.5:
@@ -46,12 +55,36 @@ def train_transform(
 
 
 def evaluation_transform(
-    image: UInt8[np.ndarray, "height width 3"], image_size: int
+    image: UInt8[np.ndarray, "height width 3"], image_size: int, fit: Fit = "stretch"
 ) -> UInt8[np.ndarray, "3 size size"]:
-    """The whole image (RGB), squeezed into a square of `image_size` pixels (antialiased bicubic), not normalised."""
-    if image.shape[:2] != (image_size, image_size):
+    """The image (RGB) as a square of `image_size` pixels (antialiased bicubic), not normalised.
+
+    `fit` "stretch" squeezes the whole image into the square, "crop" takes its centre.
+    """
+    if fit == "crop":
+        image = np.asarray(centre_square(Image.fromarray(image), image_size))
+    elif image.shape[:2] != (image_size, image_size):
         image = np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC))
     return channels_first(image)
+
+
+def centre_square(image: Image.Image, image_size: int) -> Image.Image:
+    """The centre of an image, a square of `image_size` pixels, in the image's own mode.
+
+    The shorter side is resized to this size by Pillow's antialiased bicubic filter, then the centre is cut out: the
+    published transform of CLIP.
+    """
+    short = min(image.size)
+    if max(image.size) > LONGEST * short:
+        image = _centre(image, tuple(min(side, LONGEST * short) for side in image.size))
+    sides = [int(image_size * side / short) for side in image.size]
+    return _centre(image.resize(sides, Image.Resampling.BICUBIC), (image_size, image_size))
+
+
+def _centre(image: Image.Image, size: tuple[int, ...]) -> Image.Image:
+    """The centre of the image, width × height = `size`. Half pixels are rounded to even, as published."""
+    left, top = (round((side - kept) / 2) for side, kept in zip(image.size, size, strict=True))
+    return image.crop((left, top, left + size[0], top + size[1]))
 
 
 def normalised(

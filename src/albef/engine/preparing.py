@@ -35,7 +35,7 @@ class Preparing:
     def pixels(self, image: ImageInput) -> UInt8[Tensor, "3 size size"]:
         """An image in the model's size, not normalised; raises `BadImage` for what is none."""
         image = open_image(image, obey_exif=True, transparent=self.config.transparent)
-        return torch.from_numpy(evaluation_transform(image, self.config.image_size))
+        return torch.from_numpy(evaluation_transform(image, self.config.image_size, self.config.fit))
 
     def pixel_batches(
         self,

@@ -33,8 +33,10 @@ _SPACES = re.compile(r"\s+")
 def clean_text(text: str) -> str:
     """The text in lower case and single-spaced, its broken characters and HTML entities mended, as published.
 
-    Raises `UserError` without the package ftfy.
+    Raises `UserError` without the package ftfy, if the text is of a kind that it might change.
     """
+    if text.isascii() and text.isprintable() and "&" not in text:  # neither broken nor escaped
+        return _SPACES.sub(" ", text).strip().lower()
     try:
         import ftfy  # of an extra
     except ImportError:
