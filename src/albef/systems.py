@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from albef.config import Config, ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer, clean_caption
 from albef.data.words import BertWords, Words
+from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.verbs import VisionLanguageModel
 from albef.model_config import SystemName
+from albef.peers import clip_names
 from albef.peers.clip import CLIP
 from albef.peers.clip_task import ClipTask
 from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text
@@ -32,6 +36,9 @@ class System(NamedTuple):
     words: Callable[[Any, ModelConfig], Words]  # of a tokenizer
     clean: Callable[[str, ModelConfig], str]  # a caption, as its words clean it
     vocabularies: Mapping[str, Callable[[], Any]]  # the tokenizers that come with this library
+    published: Callable[
+        [Mapping[str, Tensor], ModelConfig], dict[str, Tensor]
+    ]  # weights under published names
 
 
 SYSTEMS: dict[SystemName, System] = {
@@ -51,6 +58,7 @@ SYSTEMS: dict[SystemName, System] = {
         words=BertWords,
         clean=lambda text, config: clean_caption(text, config.max_words),
         vocabularies={"bert": Tokenizer.bert},
+        published=checkpoints.to_published,
     ),
     "clip": System(
         model=CLIP,
@@ -60,6 +68,7 @@ SYSTEMS: dict[SystemName, System] = {
         words=ClipWords,
         clean=lambda text, config: clean_text(text),
         vocabularies={"clip": ClipTokenizer.published},
+        published=lambda state, config: clip_names.to_published(state),
     ),
 }
 

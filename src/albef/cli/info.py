@@ -6,10 +6,9 @@ import torch
 
 from albef.config import SIZES, Config, ModelConfig, TaskConfig, TaskName
 from albef.model import checkpoints
-from albef.model.albef import ALBEF
 from albef.model_directory import CONFIG_FILE, find_model, read_config
 from albef.momentum import FeatureQueue
-from albef.systems import build_task
+from albef.systems import SYSTEMS, build_task
 from albef.tasks.base import Task
 from albef.tasks.retrieval import Retrieval
 
@@ -25,9 +24,10 @@ def model_facts(name: str) -> dict[str, int | str]:
     else:
         config, heads = read_config(find_model(name)[0] / CONFIG_FILE)
         with torch.device("meta"):
-            model = ALBEF(config, heads)
-        state = checkpoints.to_published(model.state_dict(), config)
+            model = SYSTEMS[config.system].model(config, heads)
+        state = SYSTEMS[config.system].published(model.state_dict(), config)
     return {
+        "system": model.config.system,
         "size": model.config.size,
         "heads": ", ".join(model.heads),
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -49,7 +49,7 @@ def build_on_meta(config: ModelConfig, task: TaskName = "pretrain") -> Task:
 def published_state(task: Task) -> dict[str, torch.Tensor]:
     """The state dict of a task under the published names: student, teacher and queues."""
     config = task.student.config
-    state = checkpoints.to_published(task.student.state_dict(), config)
+    state = SYSTEMS[config.system].published(task.student.state_dict(), config)
     if task.teacher is not None:
         state |= checkpoints.published_teacher(
             checkpoints.to_published(task.teacher.module.state_dict(), config)
