@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
+import toy
+from albef.engine import Engine
 from albef.model_config import ModelConfig
 from albef.peers.clip import CLIP
+from albef.peers.clip_text import ClipTokenizer
 
 CONFIG = ModelConfig(
     size="clip-vit-b-32",
@@ -50,3 +55,10 @@ def texts(*words: list[int]) -> Tensor:
     rows = [[START, *text, END] for text in words]
     length = max(map(len, rows))
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+
+
+def engine(seed: int = 0) -> Engine:
+    """A toy model with byte pairs of its own."""
+    tokenizer = ClipTokenizer.train(toy.CAPTIONS * 5, 560)
+    config = dataclasses.replace(CONFIG, vocab_size=tokenizer.vocab_size, max_positions=24, max_tokens=24)
+    return Engine(model(seed, config), tokenizer, quiet=True)

@@ -202,6 +202,9 @@ class GivenInputs(Preparing):
     def cleaned(self, text: str) -> str:
         return text
 
+    def warn_of_cut(self, texts: Any) -> None:
+        """Nothing: the texts are numbers."""
+
     def text_tokens(self, texts: Any) -> tuple[Tensor, Tensor]:
         numbers = [int(text) for text in texts]
         return self.inputs["input_ids"][numbers], self.inputs["attention_mask"][numbers].bool()

@@ -17,7 +17,8 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells report it
 
 @contextlib.contextmanager
 def cautions() -> Iterator[None]:
-    """Prints each `Caution` as a sentence, instead of as a warning with the place in the code."""
+    """Prints each `Caution` as a sentence, once, instead of as a warning with the place in the code."""
+    said: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", Caution)
         others = warnings.showwarning
@@ -31,7 +32,9 @@ def cautions() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, Caution):
-                print(f"albef: {printable(str(message))}", file=sys.stderr)
+                if str(message) not in said:
+                    print(f"albef: {printable(str(message))}", file=sys.stderr)
+                said.add(str(message))
             else:
                 others(message, category, filename, lineno, file, line)
 

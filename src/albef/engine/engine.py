@@ -75,16 +75,17 @@ class Engine(LoadedModel):
     ) -> list[Hit]:
         """The `k` texts of the gallery that fit an image best, best first. Scores are those of `rank`.
 
-        Warns about texts without words.
+        Warns about texts without words, and about texts that are longer than the model reads.
         """
         texts = texts_of(gallery, "the gallery")
-        self.warn_of_empty(texts)
+        self.warn_about(texts)
         (image,) = self.image_encodings([query])
-        memory = self.image_memory(image, slice(1))
+        memory = self.image_memory(image, slice(1)) if self.can_match else None
         batches = self.text_encodings(texts, batch_size)
 
         def match(text: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
             assert text.mask is not None
+            assert memory is not None
             return self.match_logits(text.tokens[rows], text.mask[rows], memory)
 
         parts = self.track(batches, "reading texts", -(-len(texts) // batch_size))

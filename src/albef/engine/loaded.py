@@ -241,15 +241,17 @@ class LoadedModel:
     def encode_texts(self, texts: Iterable[str], batch_size: int = TEXTS_AT_ONCE) -> np.ndarray:
         """Features of the texts, float32 [N, F], at unit length. Their product with image features is the similarity.
 
-        Warns about texts that are empty after cleaning. They all have the same, meaningless feature.
+        Warns about texts that are empty after cleaning, which all have the same, meaningless feature, and about texts
+        that are longer than the model reads.
         """
         given = texts_of(texts, "texts")
-        self.warn_of_empty(given)
+        self.warn_about(given)
         batches = self.text_encodings(given, batch_size)
         return self._features(batches, "reading texts", -(-len(given) // batch_size))
 
-    def warn_of_empty(self, texts: Sequence[str]) -> None:
-        """Warns about texts that are empty after cleaning."""
+    def warn_about(self, texts: Sequence[str]) -> None:
+        """Warns about texts that are empty after cleaning, or longer than the model reads."""
+        self.prepare.warn_of_cut(texts)
         empty = [text for text in texts if not self.prepare.cleaned(text)]
         if empty:
             warnings.warn(
@@ -282,6 +284,7 @@ class LoadedModel:
         Raises `UserError` if there are not as many texts as images, for a text without words, and for a model without
         ITM.
         """
+        self._must_match()
         given, said = things(images, "images"), texts_of(texts, "texts")
         if len(given) != len(said):
             raise UserError(
@@ -308,11 +311,16 @@ class LoadedModel:
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> np.ndarray:
         """Log-odds that each text matches its image, float32 [pairs]: logit of "match" minus "no match"."""
-        if not self.can_match:
-            raise UserError("This model was trained without image–text matching (task.losses has no itm).")
+        self._must_match()
         with self.computing():
             odds: np.ndarray = log_odds(self.model.match(tokens, mask, memory, image_index)).cpu().numpy()
         return odds
+
+    def _must_match(self) -> None:
+        if not self.can_match:
+            raise UserError(
+                f"This model was trained for {self.trained_for}, without image–text matching: use a model with ITM."
+            )
 
     @cached_property
     def pairs_at_once(self) -> int:

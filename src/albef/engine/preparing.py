@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from albef.data.images import BadImage, ImageInput, open_image
 from albef.data.text import MASK
 from albef.data.transforms import evaluation_transform
 from albef.data.words import BertWords, Words
+from albef.errors import Caution
 
 T = TypeVar("T")
 Made = TypeVar("Made")
@@ -137,6 +139,18 @@ class Preparing:
         if not self.words.are_known(content):
             raise UserError(
                 f"The {what} {text!r} means nothing to the model, since it knows none of the words."
+            )
+        self.warn_of_cut([text])
+
+    def warn_of_cut(self, texts: Sequence[str]) -> None:
+        """Warns about texts that are longer than the model reads."""
+        cut = [text for text in texts if self.words.num_cut(self.cleaned(text))]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} of {len(texts)} texts are longer than the {self.config.max_tokens} tokens that this model "
+                f"reads, such as {cut[0][:40]!r}: only the beginning counts.",
+                Caution,
+                stacklevel=4,
             )
 
 
