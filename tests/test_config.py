@@ -106,7 +106,7 @@ def test_numbers_that_are_none_are_refused(setting: str, number: float) -> None:
         ("model.image_size", 48.0, "a whole number"),
         ("model.image_heads", "12", "a whole number"),
         ("model.append_sep", 1, "true or false"),
-        ("model.vocabulary", "gpt", "one of bert, trained"),
+        ("model.vocabulary", "gpt", "one of bert, clip, trained"),
         ("model.mean", (0.5,), "3 numbers"),
         ("model.mean", 0.5, "3 numbers"),
         ("model.std", ("a", "b", "c"), "3 numbers"),
