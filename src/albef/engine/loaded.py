@@ -246,8 +246,12 @@ class LoadedModel:
         """
         given = texts_of(texts, "texts")
         self.warn_about(given)
-        batches = self.text_encodings(given, batch_size)
-        return self._features(batches, "reading texts", -(-len(given) // batch_size))
+        return self.text_features(given, batch_size)
+
+    def text_features(self, texts: Sequence[str], batch_size: int = TEXTS_AT_ONCE) -> np.ndarray:
+        """As `encode_texts`, without its warnings: for data sets, whose long texts are cut as published."""
+        batches = self.text_encodings(texts, batch_size)
+        return self._features(batches, "reading texts", -(-len(texts) // batch_size))
 
     def warn_about(self, texts: Sequence[str]) -> None:
         """Warns about texts that are empty after cleaning, or longer than the model reads."""

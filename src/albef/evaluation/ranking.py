@@ -62,9 +62,9 @@ def features_of_images(
 
 
 def features_of_texts(engine: Engine, texts: Sequence[str]) -> Features:
-    """Like `Engine.encode_texts`, but several processes share the work, and each gets all features."""
+    """Like `Engine.text_features`, but several processes share the work, and each gets all features."""
     own = distributed.share(len(texts), TEXTS_AT_ONCE)
-    return np.concatenate(distributed.from_each(lambda: engine.encode_texts(texts[own.start : own.stop])))
+    return np.concatenate(distributed.from_each(lambda: engine.text_features(texts[own.start : own.stop])))
 
 
 def match_scores(
