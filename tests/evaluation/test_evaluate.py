@@ -51,7 +51,7 @@ def oracle(engine: Engine, monkeypatch: pytest.MonkeyPatch, of_text: dict[str, i
         return features(list(range(len(images))))
 
     monkeypatch.setattr(engine, "encode_images", encode_images)
-    monkeypatch.setattr(engine, "encode_texts", lambda texts: features([of_text.get(t, 63) for t in texts]))
+    monkeypatch.setattr(engine, "text_features", lambda texts: features([of_text.get(t, 63) for t in texts]))
 
     def match_scores(engine: Engine, images: object, texts: list[str], pairs: np.ndarray) -> np.ndarray:
         return np.array([4.0 if of_text.get(texts[text]) == image else -4.0 for image, text in pairs])
@@ -116,7 +116,7 @@ def test_figures_are_those_of_ranking_by_hand(engine: Engine, monkeypatch: pytes
     of_texts = of_images[of_text] + 0.7 * rng.normal(size=(len(of_text), 5)).astype(np.float32)
     match = 3 * rng.normal(size=(num_images, len(of_text))) + 3 * (np.arange(num_images)[:, None] == of_text)
     monkeypatch.setattr(engine, "encode_images", lambda images, **_: of_images)
-    monkeypatch.setattr(engine, "encode_texts", lambda texts: of_texts)
+    monkeypatch.setattr(engine, "text_features", lambda texts: of_texts)
     monkeypatch.setattr(ranking, "match_scores", lambda _, __, ___, pairs: match[pairs[:, 0], pairs[:, 1]])
     shown = pictures(num_images)
     rows = [record(shown[image], f"{n} foxes", image_id=int(image)) for n, image in enumerate(of_text)]
