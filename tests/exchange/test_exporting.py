@@ -59,7 +59,7 @@ def test_out_and_in_is_the_identity_on_a_run(tmp_path: Path, structure: Structur
     task = a_run(config, tmp_path / "run")
     exported(tmp_path / "run", tmp_path / "out.pth")
     tokenizer = tmp_path / "run" / "tokenizer.json"
-    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tokenizer)
+    Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY).save(tokenizer, model)
     import_checkpoint(tmp_path / "out.pth", tmp_path / "model", Choices(tokenizer=tokenizer))
     engine = Engine.load(tmp_path / "model")
     feature_width = model.feature_width if "contrast" in structure.heads else 256  # nothing has it
