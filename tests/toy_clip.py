@@ -30,6 +30,8 @@ CONFIG = ModelConfig(
     max_positions=10,
     max_tokens=10,
 )
+# With byte pairs of its own, for whole runs.
+TRAINED = dataclasses.replace(CONFIG, vocabulary="trained", vocab_size=560, max_positions=24, max_tokens=24)
 START, END = CONFIG.vocab_size - 2, CONFIG.vocab_size - 1
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import toy
-from albef.config import Config, TrainConfig
+from albef.config import Config, ModelConfig, TrainConfig
 from albef.manifest import read_manifest
 from albef.run import prepare
 from albef.train.checkpoint import checkpoints_in
@@ -38,7 +38,7 @@ def number_of(short: int, full: int) -> int:
     return full if FULL else short
 
 
-def config() -> Config:
+def config(model: ModelConfig = toy.MODEL) -> Config:
     """A toy training that takes about a second and writes a checkpoint every few steps."""
     settings = TrainConfig(
         steps=STEPS,
@@ -51,16 +51,16 @@ def config() -> Config:
         log_every_steps=1,
         checkpoint_every_steps=INTERVAL,
     )
-    return toy.config(train=settings)
+    return dataclasses.replace(toy.config(train=settings), model=model)
 
 
-def training(folder: Path, change: Callable[[], None] | None = None) -> None:
+def training(folder: Path, change: Callable[[], None] | None = None, model: ModelConfig = toy.MODEL) -> None:
     """What a training process does; its exit code is that of `albef train`."""
     if change is not None:
         change()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
-        train(prepare(config(), folder), folder)
+        train(prepare(config(model), folder), folder)
     except Interrupted as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
@@ -68,17 +68,17 @@ def training(folder: Path, change: Callable[[], None] | None = None) -> None:
 
 
 def start(
-    folder: Path, change: Callable[[], None] | None = None
+    folder: Path, change: Callable[[], None] | None = None, model: ModelConfig = toy.MODEL
 ) -> multiprocessing.context.ForkServerProcess:
     """A training that has been started in a process of its own."""
-    process = PROCESSES.Process(target=training, args=(folder, change))
+    process = PROCESSES.Process(target=training, args=(folder, change, model))
     process.start()
     return process
 
 
-def finish(folder: Path) -> None:
+def finish(folder: Path, model: ModelConfig = toy.MODEL) -> None:
     """Trains to the end in a process of its own."""
-    process = start(folder)
+    process = start(folder, model=model)
     process.join(120)
     assert process.exitcode == 0, process.exitcode
 
@@ -106,7 +106,8 @@ def weights(folder: Path) -> dict[str, Tensor]:
 def losses(folder: Path) -> list[tuple[float, ...]]:
     """Step and losses of every line of the log."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [tuple(line[name] for name in ("step", "itc", "itm", "mlm", "grad_norm")) for line in lines]
+    names = ("step", "itc", "itm", "mlm", "grad_norm")
+    return [tuple(line[name] for name in names if name in line) for line in lines]
 
 
 def last_step(folder: Path) -> int:

@@ -21,6 +21,8 @@ from faulty import (
     wait_for,
 )
 
+import toy_clip
+
 
 def slow_disk() -> None:
     """Bringing a checkpoint to the disk takes about as long as the steps to the next one."""
@@ -41,6 +43,18 @@ def pause(folder: Path, random_: random.Random, saving: bool = False) -> None:
     if saving:
         wait_for(lambda: any((folder / "checkpoints").glob(".*.writing")), 5)
     time.sleep(random_.random() * (0.3 if saving else 0.02))
+
+
+def test_a_clip_that_is_killed_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    finish(tmp_path / "undisturbed", toy_clip.TRAINED)
+    for number in range(number_of(2, 20)):
+        folder = tmp_path / str(number)
+        process = start(folder, model=toy_clip.TRAINED)
+        pause(folder, random.Random(number))
+        process.kill()
+        process.join()
+        finish(folder, toy_clip.TRAINED)
+        assert_same_run(folder, tmp_path / "undisturbed")
 
 
 def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import toy
+import toy_clip
 from albef import distributed
-from albef.config import Config, TaskConfig, TrainConfig
+from albef.config import Config, ModelConfig, TaskConfig, TrainConfig
 from albef.data.records import Batch
 from albef.systems import build_task
 from albef.tasks import contrast
@@ -48,6 +49,7 @@ class Case:
     nan_at: int = -1  # step in which the last process's loss is NaN
     given_negatives: bool = True
     losses: tuple[Loss, ...] = LOSSES
+    model: ModelConfig = toy.MODEL
     resume: str = ""  # the case from whose checkpoint at half time this one starts
 
     def config(self) -> Config:
@@ -64,7 +66,7 @@ class Case:
         task = TaskConfig(losses=self.losses, queue_size=3 * PAIRS - 1, alpha_ramp_steps=4)
         config = toy.config(task=task, train=train)
         # Positions of the image encoder serve fusion too, outside of the encoder's own forward.
-        model = dataclasses.replace(toy.MODEL, dropout=self.dropout, fuse_placed_patches=True)
+        model = dataclasses.replace(self.model, dropout=self.dropout, fuse_placed_patches=True)
         return dataclasses.replace(config, model=model)
 
 
@@ -79,6 +81,9 @@ CASES = [
     Case("bf16 shared", steps=1, double=False, sharded=True, precision="bf16"),
     Case("drawn", steps=1, dropout=0.3, given_negatives=False),
     Case("nan", steps=6, nan_at=3),
+    Case("clip averaged", model=toy_clip.CONFIG),
+    Case("clip averaged in parts", steps=STEPS // 2, micro_batch_size=2, model=toy_clip.CONFIG),
+    Case("clip shared", sharded=True, model=toy_clip.CONFIG),
     Case("nan shared", steps=6, nan_at=3, sharded=True),
     *(Case(f"{loss} averaged", steps=3, losses=(loss,)) for loss in LOSSES),
 ]
@@ -186,6 +191,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     for case in (
         Case("alone"),
+        Case("clip alone", model=toy_clip.CONFIG),
         Case("fp32 alone", steps=1, double=False),
         Case("bf16 alone", steps=1, double=False, precision="bf16"),
         Case("drawn alone", steps=1, dropout=0.3, given_negatives=False, micro_batch_size=PAIRS // 2),
@@ -217,15 +223,19 @@ def losses_of(folder: Path) -> dict[int, list[float]]:
         "shared in parts",
         "shared from alone",
         "alone from shared",
+        "clip averaged",
+        "clip averaged in parts",
+        "clip shared",
     ],
 )
 def test_twenty_steps_are_those_of_one_process(runs: Path, name: str) -> None:
-    alone = losses_of(runs / "alone")
+    same = "clip alone" if "clip" in name else "alone"
+    alone = losses_of(runs / same)
     for step, losses in losses_of(runs / name).items():
         assert losses == pytest.approx(alone[step], rel=1e-8, abs=1e-8), step
     last = step + 1
     assert last == (STEPS // 2 if "parts" in name else STEPS)
-    expected, got = tensors_of(runs / "alone", last), tensors_of(runs / name, last)
+    expected, got = tensors_of(runs / same, last), tensors_of(runs / name, last)
     assert expected.keys() == got.keys()
     for tensor_name, tensor in expected.items():
         torch.testing.assert_close(got[tensor_name], tensor, rtol=1e-7, atol=1e-8, msg=tensor_name)
