@@ -213,7 +213,8 @@ def data_to_measure(trained: Config | None, task: TaskName) -> DataConfig:
 
 def model_card(config: Config) -> str:
     """The model card: what people should know about the model."""
-    data, train_config = config.data, config.train
+    data, train_config, system = config.data, config.train, SYSTEMS[config.model.system]
+    article = "An" if system.title[0] in "AEIOU" else "A"
     trained_on = (
         f"{data.num_nouns} nouns of the embedded pictograms (generated scenes, caption noise {data.caption_noise})"
         if data.source == "pictograms"
@@ -223,7 +224,7 @@ def model_card(config: Config) -> str:
 library_name: albef
 license: apache-2.0
 ---
-# An ALBEF model ({config.model.size})
+# {article} {system.title} model ({config.model.size})
 
 Trained with `albef` on {trained_on}: {train_config.steps} steps of {train_config.batch_size} pairs,
 seed {train_config.seed}, images of {config.model.image_size} pixels.
@@ -231,9 +232,8 @@ seed {train_config.seed}, images of {config.model.image_size} pixels.
 ```python
 from albef import Engine
 engine = Engine.load("path/to/this/folder")
-engine.match(["image.jpg"], ["two foxes"])
+engine.rank("two foxes", ["one.jpg", "another.jpg"])
 ```
 
-Method: Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",
-NeurIPS 2021. Nobody has examined this model for bias or for use beyond the data it was trained on.
+Method: {system.paper}. Nobody has examined this model for bias or for use beyond the data it was trained on.
 """

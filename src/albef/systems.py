@@ -29,6 +29,8 @@ from albef.tasks.vqa import VQA
 class System(NamedTuple):
     """What a system is made of."""
 
+    title: str
+    paper: str  # where it is described
     model: Callable[[ModelConfig, tuple[str, ...]], VisionLanguageModel]
     heads: tuple[str, ...]  # those of ITC, and of ITM if it has them
     tasks: Mapping[TaskName, Callable[[Config], Task]]
@@ -43,6 +45,9 @@ class System(NamedTuple):
 
 SYSTEMS: dict[SystemName, System] = {
     "albef": System(
+        title="ALBEF",
+        paper='Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",\n'
+        "NeurIPS 2021",
         model=ALBEF,
         heads=("contrast", "itm"),
         tasks={
@@ -61,6 +66,8 @@ SYSTEMS: dict[SystemName, System] = {
         published=checkpoints.to_published,
     ),
     "clip": System(
+        title="CLIP",
+        paper='Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021',
         model=CLIP,
         heads=("contrast",),
         tasks={"pretrain": ClipTask, "retrieval": ClipTask},

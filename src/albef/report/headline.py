@@ -15,13 +15,14 @@ from albef.report import page
 from albef.report.cases import task_bars, words_of
 from albef.report.figures import SCORES, Metrics, interval, splits, title
 from albef.report.plots import INFORMATION, LOSSES, SHARES, LogLine, curves
+from albef.systems import SYSTEMS
 
 
 def headline(
     engine: Engine, config: Config, words: str, log: Sequence[LogLine], metrics: Metrics, run: Path
 ) -> str:
     """What was trained on what data, for how long, and the main result."""
-    data, grid = config.data, engine.config.grid
+    data, places = config.data, engine.model.places
     pairs = log[-1]["pairs"] if log else config.train.batch_size * config.train.steps
     seconds = metrics.get("train/seconds", log[-1]["seconds"] if log else 0.0)
     figures = [(f"{pairs:,.0f}", "image–text pairs seen")]
@@ -34,10 +35,10 @@ def headline(
         figures += [(f"{data.caption_noise:.0%}", "of the training captions are noisy")]
     figures += [
         (f"{sum(parameter.numel() for parameter in engine.model.parameters()):,}", "parameters"),
-        (f"{engine.config.image_size} px", f"image size, {grid} × {grid} patches"),
+        (f"{engine.config.image_size} px", f"image size, {places.rows} × {places.columns} patches"),
         (precision(config, run), "training precision"),
     ]
-    what = f"ALBEF ({engine.config.size}) trained on {Path(data.source).name}: {words}"
+    what = f"{SYSTEMS[engine.config.system].title} ({engine.config.size}) trained on {Path(data.source).name}: {words}"
     bars = recall_bars(metrics) or "".join(task_bars(metrics, split) for split in splits(metrics)[:1])
     return (
         f'<h1>{page.text(what)}</h1>\n<p class="soft">{page.text(outcome(metrics, config))}</p>\n'
