@@ -89,7 +89,7 @@ def build_task(config: Config) -> Task:
 
 
 def check_system(config: Config) -> None:
-    """Raises `UserError` for a task or a vocabulary that the system does not have."""
+    """Raises `UserError` for a task or a setting that the system does not have."""
     model, task = config.model, config.task.name
     system = SYSTEMS[model.system]
     if task not in system.tasks:
@@ -101,6 +101,10 @@ def check_system(config: Config) -> None:
         raise UserError(
             f"model.vocabulary is {model.vocabulary}, but a model of system {model.system} reads other tokens: choose "
             f"one of {', '.join([*system.vocabularies, 'trained'])}."
+        )
+    if model.system == "albef" and model.activation != "gelu":
+        raise UserError(
+            f"model.activation is {model.activation}, but a model of system albef always has gelu: leave it out."
         )
     if model.system != "albef" and (config.train.init_image or config.train.init_text):
         raise UserError(

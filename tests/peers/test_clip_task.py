@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import toy
 import toy_clip
 from albef.config import Config, TaskConfig, TrainConfig, UserError
 from albef.data.records import Batch
@@ -92,6 +93,12 @@ def test_the_scale_stays_in_range() -> None:
 def test_other_tasks_are_refused_by_name(name: str) -> None:
     with pytest.raises(UserError, match=rf"task.name is {name}.*system clip.*pretrain, retrieval"):
         build_task(dataclasses.replace(config(), task=TaskConfig(name=name)))
+
+
+def test_the_activation_of_another_system_is_refused() -> None:
+    model = dataclasses.replace(toy.MODEL, activation="quick_gelu")
+    with pytest.raises(UserError, match=r"model\.activation is quick_gelu.*albef"):
+        build_task(Config(model=model))
 
 
 @pytest.mark.parametrize(
