@@ -225,7 +225,7 @@ def doubts(
         ::-1
     ]
     column = {pairs[number].meaning: place for place, number in enumerate(meanings)}
-    texts = judge.encode_texts([pairs[number].caption for number in meanings])
+    texts = judge.text_features([pairs[number].caption for number in meanings])
     images = judge.encode_images([pair.image for pair in pairs])
     chances = torch.from_numpy(images @ texts.T / engine.temperature).softmax(1).numpy()
     found = []
