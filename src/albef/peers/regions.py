@@ -1,0 +1,88 @@
+"""What the systems on region features share: regions of images, and one transformer over text and regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from albef.model.kernels import Linear
+from albef.model.layers import Packing, kept_or_computed_again
+from albef.model.text_encoder import TextLayer, cls
+from albef.model_config import ModelConfig
+
+
+class Regions(NamedTuple):
+    """What a detector found in images: the visual of these systems. Images with fewer regions are padded with zeros."""
+
+    features: Float[Tensor, "images regions width"]
+    boxes: Float[
+        Tensor, "images regions 4"
+    ]  # left, top, right, bottom, as shares of the image's width and height
+    mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
+
+
+@dataclass(frozen=True)
+class RegionMemory:
+    """The memory of images: their regions, embedded."""
+
+    tokens: Float[Tensor, "images regions width"]
+    mask: Bool[Tensor, "images regions"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def bytes_per_image(self) -> int:
+        """What the embedded regions of an image take."""
+        return self.tokens[0].nbytes
+
+    def select(self, image_index: Int[Tensor, " chosen"]) -> RegionMemory:
+        """The memory of these images."""
+        return RegionMemory(self.tokens.index_select(0, image_index), self.mask[image_index])
+
+
+class JointEncoder(nn.Module):
+    """BERT layers over a text and the regions of its image, as one sequence."""
+
+    checkpointing = False
+
+    def __init__(self, config: ModelConfig, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(depth))
+
+    def forward(
+        self, tokens: Float[Tensor, "pairs places width"], mask: Bool[Tensor, "pairs places"]
+    ) -> Float[Tensor, "pairs places width"]:
+        """The last states. Padding may stand anywhere; its states are zeros on a CPU, and meaningless elsewhere."""
+        packing = Packing.of(mask)
+        states = packing.pack(tokens)
+        for layer in self.layers:
+            states = kept_or_computed_again(layer, self.checkpointing, states, packing)
+        return packing.pad(states)
+
+
+class Pooler(nn.Module):
+    """One vector for a pair: tanh of a linear layer over the first state, as in BERT."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = Linear(width, width)
+
+    def forward(self, states: Float[Tensor, "pairs places width"]) -> Float[Tensor, "pairs width"]:
+        """The pooled states."""
+        return torch.tanh(self.linear(cls(states)))
+
+
+def joined(
+    text: Float[Tensor, "pairs length width"],
+    text_mask: Bool[Tensor, "pairs length"],
+    regions: RegionMemory,
+) -> tuple[Float[Tensor, "pairs places width"], Bool[Tensor, "pairs places"]]:
+    """Text and regions side by side, and which of the places are real. A memory of one image serves all texts."""
+    shape = (len(text), -1, -1)
+    tokens = torch.cat([text, regions.tokens.expand(shape)], 1)
+    return tokens, torch.cat([text_mask, regions.mask.expand(shape[:2])], 1)

@@ -1,0 +1,39 @@
+"""Regions and the transformer over text and regions."""
+
+import dataclasses
+
+import torch
+
+import toy
+from albef.peers.regions import JointEncoder, RegionMemory, joined
+
+CONFIG = dataclasses.replace(toy.MODEL, dropout=0.0)
+
+
+def states_of(encoder: JointEncoder, length: int, regions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of a text of 3 tokens padded to `length`, with 2 regions padded to `regions`."""
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(1, 5, CONFIG.text_width, generator=generator)
+    text, of_image = torch.zeros(1, length, CONFIG.text_width), torch.zeros(1, regions, CONFIG.text_width)
+    text[:, :3], of_image[:, :2] = real[:, :3], real[:, 3:]
+    memory = RegionMemory(of_image, torch.arange(regions)[None] < 2)
+    states = encoder(*joined(text, torch.arange(length)[None] < 3, memory))
+    return states[:, :3], states[:, length : length + 2]
+
+
+def test_padding_between_text_and_regions_changes_nothing() -> None:
+    torch.manual_seed(0)
+    encoder = JointEncoder(CONFIG, 2)
+    expected = states_of(encoder, 3, 2)
+    for found, wanted in zip(states_of(encoder, 6, 5), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_memory_of_one_image_serves_all_texts() -> None:
+    memory = RegionMemory(torch.randn(1, 2, 4), torch.tensor([[True, False]]))
+    tokens, mask = joined(torch.zeros(3, 2, 4), torch.ones(3, 2, dtype=torch.bool), memory)
+    assert tokens.shape == (3, 4, 4)
+    assert torch.equal(tokens[2, 2:], memory.tokens[0])
+    assert mask.tolist() == [[True, True, True, False]] * 3
+    assert len(memory.select(torch.tensor([0, 0]))) == 2
+    assert memory.bytes_per_image == 2 * 4 * 4
