@@ -37,3 +37,11 @@ def test_a_memory_of_one_image_serves_all_texts() -> None:
     assert mask.tolist() == [[True, True, True, False]] * 3
     assert len(memory.select(torch.tensor([0, 0]))) == 2
     assert memory.bytes_per_image == 2 * 4 * 4
+
+
+def test_a_last_layer_of_cls_alone_changes_nothing() -> None:
+    torch.manual_seed(0)
+    encoder, mask = JointEncoder(CONFIG, 2), torch.tensor([[True, False, True], [True, True, True]])
+    tokens = torch.randn(2, 3, CONFIG.text_width)
+    first = encoder(tokens, mask, first_only=True)
+    torch.testing.assert_close(first, encoder(tokens, mask)[:, :1], rtol=1e-5, atol=1e-6)

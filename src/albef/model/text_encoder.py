@@ -86,10 +86,22 @@ class TextLayer(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "real width"]:
-        """The tokens after self-attention and feed-forward."""
-        tokens = self.attention_norm(tokens + self.dropout(self.attention.packed(tokens, packing)))
-        return self.mlp_norm(tokens + self.dropout(self.mlp(tokens)))
+    def forward(
+        self, tokens: Float[Tensor, "real width"], packing: Packing, first_only: bool = False
+    ) -> Float[Tensor, "read width"]:
+        """The tokens (or [CLS] alone) after self-attention and feed-forward."""
+        read = self.gather(tokens, packing, first_only)
+        return self.mlp_norm(read + self.dropout(self.mlp(read)))
+
+    def gather(
+        self, tokens: Float[Tensor, "real width"], packing: Packing, first_only: bool = False
+    ) -> Float[Tensor, "read width"]:
+        """The tokens (or [CLS] alone) after self-attention."""
+        if first_only:
+            read, gathered = packing.firsts(tokens), self.attention.first(tokens, packing)
+        else:
+            read, gathered = tokens, self.attention.packed(tokens, packing)
+        return self.attention_norm(read + self.dropout(gathered))
 
 
 class FusionLayer(TextLayer):
@@ -115,16 +127,6 @@ class FusionLayer(TextLayer):
         """The tokens (or [CLS] alone) after the whole layer, and the cross-attention if it is kept."""
         read = self.gather(tokens, packing, first_only)
         return self.look(read, asking, memory, memory_mask, keep_attention)
-
-    def gather(
-        self, tokens: Float[Tensor, "real width"], packing: Packing, first_only: bool = False
-    ) -> Float[Tensor, "read width"]:
-        """The tokens (or [CLS] alone) after self-attention. This part needs no image."""
-        if first_only:
-            read, gathered = packing.firsts(tokens), self.attention.first(tokens, packing)
-        else:
-            read, gathered = tokens, self.attention.packed(tokens, packing)
-        return self.attention_norm(read + self.dropout(gathered))
 
     def look(
         self,

@@ -55,14 +55,21 @@ class JointEncoder(nn.Module):
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(depth))
 
     def forward(
-        self, tokens: Float[Tensor, "pairs places width"], mask: Bool[Tensor, "pairs places"]
-    ) -> Float[Tensor, "pairs places width"]:
-        """The last states. Padding may stand anywhere; its states are zeros on a CPU, and meaningless elsewhere."""
-        packing = Packing.of(mask)
+        self,
+        tokens: Float[Tensor, "pairs places width"],
+        mask: Bool[Tensor, "pairs places"],
+        first_only: bool = False,
+    ) -> Float[Tensor, "pairs read width"]:
+        """The last states. Padding may stand anywhere; its states are zeros on a CPU, and meaningless elsewhere.
+
+        With `first_only` the last layer computes [CLS] alone (one place), which is all that the pooler reads.
+        """
+        packing, last = Packing.of(mask), len(self.layers) - 1
         states = packing.pack(tokens)
-        for layer in self.layers:
-            states = kept_or_computed_again(layer, self.checkpointing, states, packing)
-        return packing.pad(states)
+        for depth, layer in enumerate(self.layers):
+            alone = first_only and depth == last
+            states = kept_or_computed_again(layer, self.checkpointing, states, packing, alone)
+        return states[:, None] if first_only else packing.pad(states)
 
 
 class Pooler(nn.Module):
