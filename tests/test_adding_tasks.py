@@ -28,7 +28,7 @@ TABLES = {
     "exchange/structure.py": "STRUCTURES",
 }
 # Where single tasks have files of their own, and where a task's name is that of a model's head.
-OWN = ("tasks/", "data/pictograms/", "data/prepare/")
+OWN = ("tasks/", "peers/", "data/pictograms/", "data/prepare/")
 HEADS = ("model/albef.py", "engine/engine.py")
 # Which tasks teach pairs, and the task that stands for all where none is named.
 OTHERS = (

@@ -16,7 +16,7 @@ from albef.sizes import OF_SIZE, system_of
 TEMPERATURE_RANGE = (0.001, 0.5)  # training keeps the temperature within it, as published
 Activation = Literal["gelu", "quick_gelu"]
 Fit = Literal["stretch", "crop"]
-SystemName = Literal["albef", "clip"]
+SystemName = Literal["albef", "clip", "uniter"]
 
 
 @sized(OF_SIZE)
@@ -24,7 +24,7 @@ SystemName = Literal["albef", "clip"]
 class ModelConfig:
     """The model: its system, widths, depths and inputs. Defaults: the published ALBEF, size base."""
 
-    # fills in the settings below that you do not set; the names that begin with clip are sizes of CLIP
+    # fills in the settings below that you do not set; a name begins with its system, except those of ALBEF
     size: Literal[
         "tiny",
         "small",
@@ -34,8 +34,12 @@ class ModelConfig:
         "clip-vit-b-16",
         "clip-vit-l-14",
         "clip-vit-l-14-336",
+        "uniter-tiny",
+        "uniter-base",
+        "uniter-large",
     ] = "base"
-    # the kind of model. albef: two encoders and a fusion encoder. clip: two encoders that are trained by ITC alone
+    # the kind of model. albef: two encoders and a fusion encoder. clip: two encoders that are trained by ITC alone.
+    # uniter: one encoder over words and regions of an image
     system: SystemName = "albef"
     image_size: int = 256  # side of the square image that the model sees, in pixels; a multiple of patch_size
     patch_size: int = 16  # side of a patch, in pixels; each patch becomes one image token
@@ -49,6 +53,10 @@ class ModelConfig:
     text_heads: int = 12  # number of attention heads in each layer of the text encoder and the fusion encoder
     # hidden width of the MLP in each layer of the text encoder and the fusion encoder
     text_mlp_width: int = 3072
+    region_width: int = 2048  # uniter: length of the features of a region, as the detector gives them
+    # uniter: number of classes of things that the detector tells apart, the background included
+    num_objects: int = 1600
+    num_answers: int = 3129  # uniter: number of listed answers to questions
     feature_width: int = 256  # length of the features by which ITC compares images and texts
     # bert: the vocabulary of BERT. clip: the byte pairs of CLIP. trained: a vocabulary learnt from the captions of the
     # run, of at most vocab_size word pieces
@@ -92,6 +100,7 @@ class ModelConfig:
                 f"set model.size to one of {names}."
             )
         sizes = ("image_size", "patch_size", "feature_width", "max_positions", "max_words")
+        regions = ("region_width", "num_objects", "num_answers")
         encoders = tuple(
             f"{part}_{what}" for part in ("image", "text") for what in ("width", "heads", "mlp_width")
         )
@@ -99,7 +108,7 @@ class ModelConfig:
             "model",
             self,
             {
-                (*sizes, *encoders, "image_depth"): (1, math.inf),
+                (*sizes, *encoders, *regions, "image_depth"): (1, math.inf),
                 ("text_depth", "fusion_depth"): (0, math.inf),
                 ("initial_std", "std"): (ABOVE_0, math.inf),
                 ("initial_temperature",): TEMPERATURE_RANGE,
@@ -108,7 +117,7 @@ class ModelConfig:
                 # Far above any real model: a mistyped number would use up the memory of the machine.
                 ("image_size", "patch_size"): (-math.inf, 100_000),
                 ("image_depth", "text_depth", "fusion_depth"): (-math.inf, 1_000),
-                (*encoders, "feature_width", "max_positions", "max_words"): (-math.inf, 1_000_000),
+                (*encoders, *regions, "feature_width", "max_positions", "max_words"): (-math.inf, 1_000_000),
                 ("vocab_size",): (6, 10_000_000),  # five special tokens and one word piece
             },
         )
@@ -144,4 +153,7 @@ LATER: dict[str, object] = {
     "system": "albef",
     "activation": "gelu",
     "fit": "stretch",
+    "region_width": 2048,
+    "num_objects": 1600,
+    "num_answers": 3129,
 }

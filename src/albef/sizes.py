@@ -34,6 +34,18 @@ _CLIP_LARGE: dict[str, Any] = dict(
     text_mlp_width=3072,
     feature_width=768,
 )
+# UNITER's published base. Its text encoder has no layers of its own.
+_UNITER: dict[str, Any] = dict(
+    system="uniter",
+    text_depth=0,
+    fusion_depth=12,
+    num_objects=1601,
+    vocabulary="trained",
+    vocab_size=28_996,
+    append_sep=True,
+    max_tokens=62,
+    max_words=60,
+)
 OF_SIZE: dict[str, dict[str, Any]] = {
     "tiny": dict(
         image_size=48,
@@ -88,6 +100,24 @@ OF_SIZE: dict[str, dict[str, Any]] = {
     "clip-vit-b-16": {**_CLIP, "patch_size": 16},
     "clip-vit-l-14": {**_CLIP, **_CLIP_LARGE},
     "clip-vit-l-14-336": {**_CLIP, **_CLIP_LARGE, "image_size": 336},
+    "uniter-tiny": {
+        **_UNITER,
+        **dict(
+            fusion_depth=4,
+            text_width=96,
+            text_heads=3,
+            text_mlp_width=384,
+            vocab_size=512,
+            max_positions=64,
+            dropout=0.0,
+            initial_std=0.1,
+        ),
+    },
+    "uniter-base": {**_UNITER},
+    "uniter-large": {
+        **_UNITER,
+        **dict(fusion_depth=24, text_width=1024, text_heads=16, text_mlp_width=4096),
+    },
 }
 
 

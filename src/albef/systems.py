@@ -14,10 +14,11 @@ from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.verbs import VisionLanguageModel
 from albef.model_config import SystemName
-from albef.peers import clip_names
+from albef.peers import clip_names, uniter_names
 from albef.peers.clip import CLIP
 from albef.peers.clip_task import ClipTask
 from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text
+from albef.peers.uniter import PRETRAINING, UNITER
 from albef.tasks.base import Task
 from albef.tasks.classes import NLVR, Entailment
 from albef.tasks.pretrain import Pretrain
@@ -32,7 +33,7 @@ class System(NamedTuple):
     title: str
     paper: str  # where it is described
     model: Callable[[ModelConfig, tuple[str, ...]], VisionLanguageModel]
-    heads: tuple[str, ...]  # those of ITC, and of ITM if it has them
+    heads: tuple[str, ...]  # those of ITC and of ITM if it has them, or all heads of pre-training
     tasks: Mapping[TaskName, Callable[[Config], Task]]
     tokenizer: Any  # the class of its tokenizers: `load` from a file, or `train` on texts
     words: Callable[[Any, ModelConfig], Words]  # of a tokenizer
@@ -77,6 +78,18 @@ SYSTEMS: dict[SystemName, System] = {
         vocabularies={"clip": ClipTokenizer.published},
         published=lambda state, config: clip_names.to_published(state),
     ),
+    "uniter": System(
+        title="UNITER",
+        paper='Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", ECCV 2020',
+        model=UNITER,
+        heads=PRETRAINING,
+        tasks={},
+        tokenizer=Tokenizer,
+        words=BertWords,
+        clean=lambda text, config: clean_caption(text, config.max_words),
+        vocabularies={},
+        published=lambda state, config: uniter_names.to_published(state),
+    ),
 }
 
 
@@ -92,6 +105,8 @@ def check_system(config: Config) -> None:
     """Raises `UserError` for a task or a setting that the system does not have."""
     model, task = config.model, config.task.name
     system = SYSTEMS[model.system]
+    if not system.tasks:
+        raise UserError(f"model.system is {model.system}, but models of it cannot be trained yet.")
     if task not in system.tasks:
         raise UserError(
             f"task.name is {task}, but a model of system {model.system} has no part for it: choose one of "
@@ -102,9 +117,10 @@ def check_system(config: Config) -> None:
             f"model.vocabulary is {model.vocabulary}, but a model of system {model.system} reads other tokens: choose "
             f"one of {', '.join([*system.vocabularies, 'trained'])}."
         )
-    if model.system == "albef" and model.activation != "gelu":
+    if model.system != "clip" and model.activation != "gelu":
         raise UserError(
-            f"model.activation is {model.activation}, but a model of system albef always has gelu: leave it out."
+            f"model.activation is {model.activation}, but a model of system {model.system} always has gelu: "
+            f"leave it out."
         )
     if model.system != "albef" and (config.train.init_image or config.train.init_text):
         raise UserError(

@@ -18,9 +18,14 @@ def model_facts(name: str) -> dict[str, int | str]:
 
     `name` may also be a size, such as "base". Then the state dict is that of pre-training, with teacher and queue.
     """
-    if name in SIZES:
+    if name in SIZES and "pretrain" in SYSTEMS[SIZES[name].system].tasks:
         task = build_on_meta(SIZES[name])
         model, state = task.student, published_state(task)
+    elif name in SIZES:
+        config = SIZES[name]
+        with torch.device("meta"):
+            model = SYSTEMS[config.system].model(config, SYSTEMS[config.system].heads)
+        state = SYSTEMS[config.system].published(model.state_dict(), config)
     else:
         config, heads = read_config(find_model(name)[0] / CONFIG_FILE)
         with torch.device("meta"):

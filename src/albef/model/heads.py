@@ -11,21 +11,41 @@ from albef.model.kernels import Linear, linear
 from albef.model.text_encoder import NORM_EPS
 
 
-class MLMHead(nn.Module):
+class TiedHead(nn.Module):
+    """Predictions at a position. The output weights belong to another module."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.transform = Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(
+        self, states: Float[Tensor, "positions width"], weight: Float[Tensor, "outputs width"]
+    ) -> Float[Tensor, "positions outputs"]:
+        """The outputs for each position."""
+        return linear(self.norm(F.gelu(self.transform(states))), weight, self.bias)
+
+
+class MLMHead(TiedHead):
     """Logits over the vocabulary at a position. The output weights are the word embeddings."""
 
     def __init__(self, words: nn.Embedding) -> None:
-        super().__init__()
-        width = words.embedding_dim
-        self.transform = Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
+        super().__init__(words.embedding_dim, words.num_embeddings)
 
-    def forward(
-        self, states: Float[Tensor, "positions width"], words: Float[Tensor, "vocabulary width"]
-    ) -> Float[Tensor, "positions vocabulary"]:
-        """Logits over the vocabulary."""
-        return linear(self.norm(F.gelu(self.transform(states))), words, self.bias)
+
+class TwoLayerHead(nn.Module):
+    """Logits of answers from a list, or of the classes of regions: linear, GELU, norm, linear."""
+
+    def __init__(self, width: int, inner_width: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = Linear(width, inner_width)
+        self.norm = nn.LayerNorm(inner_width, eps=NORM_EPS)
+        self.out = Linear(inner_width, classes)
+
+    def forward(self, states: Float[Tensor, "rows width"]) -> Float[Tensor, "rows classes"]:
+        """Logits of the classes."""
+        return self.out(self.norm(F.gelu(self.hidden(states))))
 
 
 class Classifier(nn.Module):

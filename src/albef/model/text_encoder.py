@@ -147,12 +147,12 @@ class TextEncoder(nn.Module):
 
     checkpointing = False
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, types: int = 2) -> None:
         super().__init__()
         self.words = nn.Embedding(config.vocab_size, config.text_width)
         self.positions = nn.Embedding(config.max_positions, config.text_width)
-        # Published weights have two token types. All tokens here are of the first.
-        self.types = nn.Embedding(2, config.text_width)
+        # Published weights have two token types or more. All tokens here are of the first.
+        self.types = nn.Embedding(types, config.text_width)
         self.norm = nn.LayerNorm(config.text_width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.text_depth))

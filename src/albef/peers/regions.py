@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from albef.model.kernels import Linear
 from albef.model.layers import Packing, kept_or_computed_again
 from albef.model.text_encoder import TextLayer, cls
+from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
 
 
@@ -19,9 +20,8 @@ class Regions(NamedTuple):
     """What a detector found in images: the visual of these systems. Images with fewer regions are padded with zeros."""
 
     features: Float[Tensor, "images regions width"]
-    boxes: Float[
-        Tensor, "images regions 4"
-    ]  # left, top, right, bottom, as shares of the image's width and height
+    # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
+    boxes: Float[Tensor, "images regions numbers"]
     mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
 
 
@@ -82,6 +82,13 @@ class Pooler(nn.Module):
     def forward(self, states: Float[Tensor, "pairs places width"]) -> Float[Tensor, "pairs width"]:
         """The pooled states."""
         return torch.tanh(self.linear(cls(states)))
+
+
+def without_feature(
+    tokens: Float[Tensor, "batch length width"], mask: Bool[Tensor, "batch length"]
+) -> Encoding:
+    """An image or a text of a system that has no features to compare: the feature has length 0."""
+    return Encoding(tokens, mask, tokens.new_zeros(len(tokens), 0))
 
 
 def joined(
