@@ -91,7 +91,7 @@ def found_below(folder: Path, entered: set[Identity] | None = None) -> Found:
         for entry in listing:
             name = f"{below}/{entry.name}" if below else entry.name
             if _is(entry, os.DirEntry.is_dir):
-                if not entry.name.startswith(".") and entry.name.lower() not in ASIDE:
+                if _searched(entry):
                     (linked if entry.is_symlink() else folders).append(name)
                 else:
                     found.left_out.extend(
@@ -108,6 +108,15 @@ def found_below(folder: Path, entered: set[Identity] | None = None) -> Found:
                     links.add(name)
     images = _each_once(folder, found.images, links, found.left_out) if links else found.images
     return Found(sorted(images), sorted(found.texts), sorted(found.left_out, key=lambda one: one.origin))
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without those whose images are not searched.
+
+    Raises `OSError` if it cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if _is(entry, os.DirEntry.is_dir) and _searched(entry))
 
 
 def summary(left_out: Iterable[LeftOut]) -> str:
@@ -132,6 +141,11 @@ def _identity(path: Path) -> Identity:
     status = os.stat(path)
     # Some disks of other systems number nothing.
     return (status.st_dev, status.st_ino) if status.st_ino else (status.st_dev, os.path.realpath(path))
+
+
+def _searched(folder: os.DirEntry[str]) -> bool:
+    """Whether the images in and below a folder are used."""
+    return not folder.name.startswith(".") and folder.name.lower() not in ASIDE
 
 
 def _why_left_out(entry: os.DirEntry[str]) -> str | None:
