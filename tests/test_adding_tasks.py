@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from albef.cli.measuring import TO_MEASURE
 from albef.cli.predicting import VERBS
 from albef.config import TaskName
 from albef.data.rows import ROWS
@@ -56,9 +57,14 @@ def test_a_task_is_named_in_tables_and_in_its_own_files_alone(task: str) -> None
     assert places <= {*TABLES, *HEADS, *OTHERS}
 
 
-@pytest.mark.parametrize("table", [SYSTEMS["albef"].tasks, ROWS, MEASURED, TOLD])
+@pytest.mark.parametrize("table", [SYSTEMS["albef"].tasks, ROWS, TOLD])
 def test_no_task_is_missing(table: dict[str, object]) -> None:
     assert set(table) == set(get_args(TaskName))
+
+
+def test_what_can_be_measured_are_the_tasks_and_classes() -> None:
+    assert set(MEASURED) == set(TO_MEASURE)
+    assert (*get_args(TaskName), "classes") == TO_MEASURE
 
 
 def test_verbs_are_of_tasks_or_of_matching() -> None:

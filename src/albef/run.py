@@ -10,10 +10,11 @@ from pathlib import Path
 
 from albef import distributed
 from albef.children import refuse_while_starting
-from albef.config import Config, DataConfig, TaskName, UserError, is_drawn
+from albef.config import Config, DataConfig, UserError, is_drawn
+from albef.data.class_folders import ONE_EACH
 from albef.data.sources import check_pictograms, open_source
 from albef.engine import Engine, choose_device
-from albef.evaluation.by_task import MEASURED, Asked, evaluate_on, facts_of, protocol_of
+from albef.evaluation.by_task import MEASURED, Asked, Measurable, evaluate_on, facts_of, protocol_of
 from albef.evaluation.evaluate import write_metrics
 from albef.evaluation.protocol import short
 from albef.evaluation.tables import tables
@@ -196,11 +197,13 @@ def config_of(folder: Path) -> Config | None:
     return None
 
 
-def data_to_measure(trained: Config | None, task: TaskName) -> DataConfig:
+def data_to_measure(trained: Config | None, task: Measurable) -> DataConfig:
     """The default data for measuring a model: the validation data of its run, or pictograms.
 
-    Raises `UserError` for a run on own data without validation data.
+    Raises `UserError` for a run on own data without validation data, and for classes, which have no such data.
     """
+    if task == "classes":
+        raise UserError(f"Task classes has no default data: {ONE_EACH} (--data).")
     if trained is None or is_drawn(trained.data.source):
         return DataConfig("pictograms" if MEASURED[task].by_recall else f"pictograms:{task}")
     if not trained.data.validation:

@@ -171,7 +171,7 @@ def test_a_protocol_is_told_of_retrieval_alone() -> None:
         found = protocol_of(engine, task, "flickr30k_test.json")
         assert found is not None
         assert facts_of(found) == {"protocol": "direct", "protocol_in_words": found.sentence}
-    for task in ("vqa", "entailment", "nlvr", "grounding", "text_assignment"):
+    for task in ("vqa", "entailment", "nlvr", "grounding", "text_assignment", "classes"):
         assert protocol_of(engine, task, "flickr30k_test.json") is None
     assert facts_of(None) == {}
 

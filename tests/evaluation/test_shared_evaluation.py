@@ -1,6 +1,7 @@
 """Two processes that share an evaluation come to the figures of one, bit for bit, and do no work twice."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from albef.evaluation.by_task import Asked, evaluate_on
 from albef.evaluation.vqa import Asking
 
 GALLERY, RECORDS = 140, 70  # three batches and two: two processes can't have as many pictures each
+CLASSES = ("fox", "car", "house")
 TASKS = {"vqa": "answer", "entailment": "entailment", "nlvr": "nlvr", "grounding": "itm"}
 
 
@@ -46,6 +48,12 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     found["drawn"] = evaluate_on(engine, DataConfig(count=GALLERY), ["test"], 1, asked)
     found["drawn"]["pictures"] = sum(passes)
     found["own"] = evaluate_on(engine, DataConfig(source=str(folder / "pairs.json")), [], 1, asked)
+    engine = toy.engine()
+    passes = counting(engine)
+    found["classes"] = evaluate_on(
+        engine, DataConfig(source=str(folder / "classes")), [], 1, Asked("classes", asking)
+    )
+    found["classes"]["pictures"] = sum(passes)
     for task, head in TASKS.items():
         engine = toy.engine("contrast", head) if task == "grounding" else toy.engine(head)
         passes = counting(engine)
@@ -80,6 +88,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{number}.png")
     for broken in (3, 66):  # in the first process's share, and in the second's
         (folder / f"{broken}.png").write_bytes(b"<html>")
+    for number in range(70):
+        (folder / "classes" / CLASSES[number % 3]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / f"{number}.png", folder / "classes" / CLASSES[number % 3])
     rows = [{"image": f"{n}.png", "caption": f"{toy.CAPTIONS[n % 4]} {n}"} for n in range(70)]
     (folder / "pairs.json").write_text(json.dumps(rows))
     multiprocessing.start_processes(one_of_two, (folder,), nprocs=2, start_method="spawn")
@@ -92,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_figures_of_two_processes_are_those_of_one(folder: Path) -> None:
     alone, *both = (json.loads((folder / f"{name}.json").read_text()) for name in ("alone", 0, 1))
-    assert alone["own"]["data/skipped"] == 2
+    assert alone["own"]["data/skipped"] == alone["classes"]["data/skipped"] == 2
     assert alone["vqa"]["test/count"] == RECORDS
     for of_all in alone.values():
         of_all.pop("pictures", None)
@@ -104,7 +115,7 @@ def test_the_figures_of_two_processes_are_those_of_one(folder: Path) -> None:
 
 def test_every_picture_is_encoded_by_one_of_them(folder: Path) -> None:
     alone, *both = (json.loads((folder / f"{name}.json").read_text()) for name in ("alone", 0, 1))
-    for task in ("drawn", *TASKS):
+    for task in ("drawn", "classes", *TASKS):
         shares = [found[task]["pictures"] for found in both]
         assert sum(shares) == alone[task]["pictures"]
         assert min(shares) > 0

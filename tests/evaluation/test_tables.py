@@ -138,6 +138,31 @@ def test_what_tables_look_like() -> None:
     ]
 
 
+def classes(*shares: float) -> dict[str, float]:
+    found: dict[str, float] = bounded("data/top1", 0.5)
+    found |= {"data/count": 100.0, "data/skipped": 2.0, "data/classes": float(len(shares) + 1)}
+    for number, share in enumerate(shares):
+        found |= bounded(f"data/class/class {number}/top1", share) | {f"data/class/class {number}/count": 4.0}
+    return found
+
+
+def test_the_weakest_classes_stand_below_weakest_first() -> None:
+    figures = classes(0.5, 0.25, 1.0, 0.75, 0.25, 0.5, 0.5)
+    figures |= {"data/class/class 4/taken_for/red car\n": 0.5}
+    of_task, weakest = tables(figures)
+    assert [line[0] for line in cells(of_task) if line[0].startswith("data")] == ["data/top1"]
+    assert shown(weakest) == [
+        "           data: 100 images of 8 classes, 2 skipped",
+        "  weakest classes       right, %   images   most taken for, %",
+        " ─────────────────────────────────────────────────────────────",
+        "  class 1           25.0 (21–32)        4",
+        "  class 4           25.0 (21–32)        4   red car\\n 50.0",
+        "  class 0           50.0 (46–57)        4",
+        "  class 5           50.0 (46–57)        4",
+        "  class 6           50.0 (46–57)        4",
+    ]
+
+
 def test_numbers_as_they_are_written() -> None:
     metrics = bounded("a/t2i_r1", 0.5) | bounded("a/t2i_r5", 0.5) | {"a/i2t_r1": 0.256}
     assert interval(metrics, "a/t2i_r1") == percent(metrics, "a/t2i_r1") == "50.0 (46–57)"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from albef.cli.arguments import (
     LARGEST_SEED,
@@ -20,14 +21,20 @@ from albef.config import Config, DataConfig, EvaluateConfig, TaskName, TrainConf
 from albef.progress import console
 from albef.writing import STANDARD_OUTPUT, check_file
 
+if TYPE_CHECKING:
+    from albef.evaluation.by_task import Measurable
+
 WANTED = EvaluateConfig()
 # Options that apply only to some data or some tasks.
 OF_PICTOGRAMS = ("split", "seed", "count", "num_nouns")
 OF_OWN_DATA = ("image_root", "strip_prefix", "detections")
-OF_TASK: dict[TaskName, tuple[str, ...]] = {
+OF_FILES = ("image_root", "strip_prefix")
+OF_TASK: dict[Measurable, tuple[str, ...]] = {
     "vqa": ("answers", "beams", "count_first_token_twice", "results"),
     "grounding": ("detections", "layer"),
+    "classes": ("templates",),
 }
+TO_MEASURE: tuple[Measurable, ...] = (*get_args(TaskName), "classes")
 
 
 def add(commands: Commands) -> None:
@@ -39,7 +46,8 @@ def add(commands: Commands) -> None:
         "beside those of the blind control: the same texts with the images of others.",
         usage="albef evaluate RUN_OR_MODEL [--data FILE] [OPTIONS]",
         epilog="examples:\n  albef evaluate runs/quickstart --split test\n"
-        "  albef evaluate runs/quickstart --data my-test/test.json",
+        "  albef evaluate runs/quickstart --data my-test/test.json\n"
+        "  albef evaluate runs/quickstart --task classes --data my-classes",
     )
     command.add_argument(
         "model", metavar="RUN_OR_MODEL", help="run, model directory or model of the Hugging Face hub"
@@ -48,15 +56,15 @@ def add(commands: Commands) -> None:
         "--data",
         default="",
         metavar="FILE",
-        help="annotation file or folder of images; pictograms: generated images (default: data.validation of the "
-        "run, else pictograms)",
+        help="annotation file or folder of images; pictograms: generated images; task classes: folder with a folder of "
+        "images for each class (default: data.validation of the run, else pictograms)",
     )
-    tasks = get_args(TaskName)
     command.add_argument(
         "--task",
-        choices=tasks,
+        choices=TO_MEASURE,
         metavar="TASK",
-        help=f"task to measure: {', '.join(tasks)} (default: the one that the model was trained for)",
+        help=f"task to measure: {', '.join(TO_MEASURE)} (zero-shot classification) "
+        "(default: the one that the model was trained for)",
     )
     command.add_argument(
         "--top-k",
@@ -151,14 +159,24 @@ def add_tasks(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="fusion layer of the published maps, counted from 0 (default: the third of six)",
     )
+    classified = command.add_argument_group("task classes")
+    classified.add_argument(
+        "--templates",
+        metavar="FILE",
+        help="text file with a sentence a line, and {} where the name of a class goes; openai: the 80 that OpenAI "
+        "measured CLIP with (default: a photo of a {}.)",
+    )
 
 
-def check_meaning(given: argparse.Namespace, task: TaskName, source: str) -> None:
+def check_meaning(given: argparse.Namespace, task: Measurable, source: str) -> None:
     """Raises `UserError` for an option that has no effect on this task or this data."""
-    idle = OF_OWN_DATA if is_drawn(source) else OF_PICTOGRAMS
-    measured = "pictograms" if is_drawn(source) else f"{source}, all of which is measured"
+    drawn = is_drawn(source)
+    idle = dict.fromkeys(OF_OWN_DATA, "pictograms") if drawn else {}
+    idle |= {} if drawn else dict.fromkeys(OF_PICTOGRAMS, f"{source}, all of which is measured")
+    if not drawn and os.path.isdir(os.path.expanduser(source)):
+        idle |= dict.fromkeys(OF_FILES, f"the folder {source}, whose images are where they are found")
     for name in (name for name in idle if getattr(given, name) is not None):
-        raise UserError(f"{flag(name)} has no effect on {measured}: leave it out.")
+        raise UserError(f"{flag(name)} has no effect on {idle[name]}: leave it out.")
     for own, names in OF_TASK.items():
         for name in names:
             if own != task and getattr(given, name) is not None:
@@ -175,6 +193,7 @@ def flag(name: str) -> str:
 def evaluate(given: argparse.Namespace) -> None:
     """`albef evaluate`"""
     from albef import distributed
+    from albef.engine.zero_shot import PLAIN, templates_of
     from albef.evaluation.by_task import Asked, evaluate_on, facts_of, protocol_of, task_of
     from albef.evaluation.evaluate import write_metrics
     from albef.evaluation.tables import tables
@@ -182,7 +201,9 @@ def evaluate(given: argparse.Namespace) -> None:
     from albef.model_directory import read_answers
     from albef.run import config_of, data_to_measure
 
-    check_file(given.json, given.results, inputs=(given.data, given.answers, given.detections))
+    check_file(
+        given.json, given.results, inputs=(given.data, given.answers, given.detections, given.templates)
+    )
     with distributed.group(TrainConfig().timeout_seconds, given.device):
         engine = load_engine(given, quiet=distributed.rank() > 0)
         task = given.task or task_of(engine)
@@ -202,7 +223,8 @@ def evaluate(given: argparse.Namespace) -> None:
         answers = read_answers(given.answers) if given.answers else engine.answers
         twice = given.count_first_token_twice or learnt.task.count_first_token_twice
         asking = Asking(answers, given.top_k, given.beams or WANTED.beams, twice)
-        asked = Asked(task, asking, given.layer, given.shuffle_images, given.results)
+        templates = templates_of(given.templates) if given.templates else (PLAIN,)
+        asked = Asked(task, asking, given.layer, given.shuffle_images, given.results, templates)
         seed = WANTED.seed if given.seed is None else given.seed
         metrics = evaluate_on(engine, data, given.split or WANTED.splits, seed, asked)
         if distributed.rank() > 0:

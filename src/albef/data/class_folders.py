@@ -11,7 +11,7 @@ from albef.config import UserError
 from albef.data.files import Identity, folders_in, found_below, summary
 from albef.errors import printable
 
-REMEDY = "give a folder with a folder of images for each class"
+ONE_EACH = "give a folder with a folder of images for each class"
 NAMED = 5  # folders without images, in a note
 
 
@@ -34,7 +34,7 @@ def class_folders(folder: Path) -> ClassFolders:
     try:
         inside = folders_in(folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); {REMEDY}.") from None
+        raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); {ONE_EACH}.") from None
     images: dict[str, list[Path]] = {}
     entered: set[Identity] = set()
     left_out, empty = [], []
@@ -57,7 +57,7 @@ def class_folders(folder: Path) -> ClassFolders:
     if len(names) < 2:
         folders = "1 folder" if names else "0 folders"
         raise UserError(
-            " ".join([f"{folder}: has {folders} with images, too few to choose; {REMEDY}.", *notes])
+            " ".join([f"{folder}: has {folders} with images, too few to choose; {ONE_EACH}.", *notes])
         )
     return ClassFolders(
         names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -56,6 +57,11 @@ def sentences_of_classes(prepare: Preparing, names: Iterable[str], templates: It
             )
         seen[read] = name
     return sentences(classes, wordings)
+
+
+def templates_of(name: str) -> tuple[str, ...]:
+    """The templates of a text file; of the name "openai", OpenAI's 80."""
+    return openai_templates() if name == "openai" else read_templates(Path(os.path.expanduser(name)))
 
 
 def openai_templates() -> tuple[str, ...]:

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from albef import distributed
 from albef.config import DataConfig, TaskName, UserError, is_drawn
+from albef.data.class_folders import ONE_EACH, class_folders
 from albef.data.sources import Source, open_source
 from albef.engine import Engine
+from albef.engine.zero_shot import PLAIN
 from albef.evaluation.classes import evaluate_entailment, evaluate_nlvr
 from albef.evaluation.evaluate import Metric, evaluate_pairs, evaluate_pictograms
 from albef.evaluation.grounding import evaluate_grounding
 from albef.evaluation.judged import another
 from albef.evaluation.protocol import Protocol, protocol
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa
+from albef.evaluation.zero_shot import evaluate_classes
+
+# What is measured: the tasks, and classes known by their names alone, for which nothing is trained.
+Measurable = TaskName | Literal["classes"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
     """What to measure, and how."""
 
-    task: TaskName
+    task: Measurable
     asking: Asking  # for questions; its `k` is also the number of candidates that ITM re-ranks
     layer: int | None = None  # fusion layer of the maps for grounding
     blind_alone: bool = False
     results: Path | None = None  # file for the answers to questions
+    templates: Sequence[str] = (PLAIN,)  # for classes
 
 
 # Computes the figures of a source. With True every image is replaced by another one: the blind control.
@@ -65,7 +73,7 @@ class Measured(NamedTuple):
     in_task: TaskName | None = None  # the task that it prepares for, and that is measured instead
 
 
-MEASURED: dict[TaskName, Measured] = {
+MEASURED: dict[Measurable, Measured] = {
     "pretrain": Measured("contrast", by_recall=True),
     "retrieval": Measured("contrast", by_recall=True),
     "vqa": Measured("answer", vqa),
@@ -73,6 +81,7 @@ MEASURED: dict[TaskName, Measured] = {
     "nlvr": Measured("nlvr", nlvr),
     "grounding": Measured("itm", grounding),
     "text_assignment": Measured("text_assignment", in_task="nlvr"),
+    "classes": Measured("contrast"),
 }
 
 
@@ -80,6 +89,8 @@ def evaluate_on(
     engine: Engine, data: DataConfig, splits: Sequence[str], seed: int, asked: Asked
 ) -> dict[str, float]:
     """A task's figures on splits of pictograms, or (as "data") on the user's own file or folder."""
+    if asked.task == "classes":
+        return chosen(classes_in(engine, data.source, asked), asked)
     measured = MEASURED[asked.task]
     if measured.head not in engine.model.heads:
         raise UserError(
@@ -93,13 +104,27 @@ def evaluate_on(
     drawn = is_drawn(data.source)
     for name in splits if drawn else ["data"]:
         source = open_source(data, name if drawn else "test", seed, engine.config.image_size, asked.task)
-        if distributed.rank() == 0:
-            for note in source.notes:
-                print(note, file=sys.stderr)
+        tell(source.notes)
         if data.answer_list and measured.judge is vqa:
             check_answers(Path(data.answer_list), asked.asking.answers, source)
         metrics |= evaluate_task(engine, source, name, asked)
     return metrics
+
+
+def classes_in(engine: Engine, folder: str, asked: Asked) -> Iterator[Metric]:
+    """The figures of zero-shot classification on a folder with a folder of images for each class."""
+    if is_drawn(folder):
+        raise UserError(f"{folder}: generated images have no classes; {ONE_EACH}.")
+    found = class_folders(Path(os.path.expanduser(folder)))
+    tell(found.notes)
+    yield from evaluate_classes(engine, found, asked.templates)
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Prints notes on the data, in one of the processes."""
+    if distributed.rank() == 0:
+        for note in notes:
+            print(note, file=sys.stderr)
 
 
 def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> dict[str, float]:
@@ -121,7 +146,7 @@ def chosen(metrics: Iterator[Metric], asked: Asked) -> dict[str, float]:
     return {name: value for name, value in metrics if not asked.blind_alone or "/blind/" in name}
 
 
-def task_of(engine: Engine) -> TaskName:
+def task_of(engine: Engine) -> Measurable:
     """The task that a model was trained for. If it does not say, its heads tell."""
     if engine.trained is not None:
         return engine.trained.task
@@ -130,7 +155,7 @@ def task_of(engine: Engine) -> TaskName:
     return "retrieval" if "contrast" in heads else next(own, "retrieval")
 
 
-def protocol_of(engine: Engine, task: TaskName, data: str) -> Protocol | None:
+def protocol_of(engine: Engine, task: Measurable, data: str) -> Protocol | None:
     """The protocol that figures of retrieval belong to. None for other tasks."""
     return protocol(engine.trained, data) if MEASURED[task].by_recall else None
 

@@ -9,7 +9,10 @@ from rich import box
 from rich.table import Table
 
 from albef.data.rows import ENTAILMENT_LABELS
+from albef.errors import printable
 from albef.evaluation.evaluate import FOILS, RECALLS, SCORES
+
+WEAKEST = 5  # classes in the table
 
 Metrics = Mapping[str, float]
 
@@ -24,6 +27,8 @@ def tables(metrics: Metrics) -> Iterator[Table]:
         for name in (split, f"{split}/blind"):
             if f"{name}/share_neutral_neutral" in metrics:
                 yield confusion_table(metrics, name)
+        if f"{split}/classes" in metrics:
+            yield weakest_table(metrics, split)
 
 
 def metrics_table(metrics: Metrics) -> Table:
@@ -64,8 +69,11 @@ def task_table(metrics: Metrics) -> Table:
 
 
 def measured(metrics: Metrics) -> list[str]:
-    """The names of the figures with an interval. A figure and its blind control count once."""
-    bounded = [name for name in metrics if f"{name}_low" in metrics]
+    """The names of the figures with an interval, without those of single classes.
+
+    A figure and its blind control count once.
+    """
+    bounded = [name for name in metrics if f"{name}_low" in metrics and "/class/" not in name]
     return list(dict.fromkeys(name.replace("/blind/", "/") for name in bounded))
 
 
@@ -76,6 +84,27 @@ def confusion_table(metrics: Metrics, name: str) -> Table:
         table.add_column(title, justify="left" if title == "expected" else "right")
     for expected, row in zip(ENTAILMENT_LABELS, confusion(metrics, name), strict=True):
         table.add_row(expected, *(f"{100 * share:.1f}" for share in row))
+    return table
+
+
+def weakest_table(metrics: Metrics, split: str) -> Table:
+    """The classes that are told apart worst: their accuracy, and the class that most of their images went to."""
+    count, classes, skipped = (
+        f"{metrics[f'{split}/{name}']:,.0f}" for name in ("count", "classes", "skipped")
+    )
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{split}: {count} images of {classes} classes, {skipped} skipped"
+    )
+    for title in ("weakest classes", "right, %", "images", "most taken for, %"):
+        table.add_column(title, justify="right" if title in ("right, %", "images") else "left")
+    parts = [name.split("/") for name in metrics]
+    names = [part[2] for part in parts if part[:2] == [split, "class"] and part[3:] == ["count"]]
+    for name in sorted(names, key=lambda name: metrics[f"{split}/class/{name}/top1"])[:WEAKEST]:
+        key = f"{split}/class/{name}"
+        others = [part[4] for part in parts if part[:4] == [*key.split("/"), "taken_for"]]
+        wrong = [f"{printable(other)} {percent(metrics, f'{key}/taken_for/{other}')}" for other in others]
+        images = f"{metrics[f'{key}/count']:,.0f}"
+        table.add_row(printable(name), interval(metrics, f"{key}/top1"), images, *wrong)
     return table
 
 

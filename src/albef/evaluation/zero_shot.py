@@ -85,7 +85,7 @@ def class_metrics(
     yield f"{name}/count", float(len(right))
     wrong = np.bincount(first[first != label], minlength=len(names))
     if wrong.any():
-        yield f"{name}/taken_for/{names[wrong.argmax()]}", float(wrong.max() / len(right))
+        yield f"{name}/taken_for/{names[int(wrong.argmax())]}", float(wrong.max() / len(right))
 
 
 def others(count: int) -> Int[np.ndarray, " images"]:
