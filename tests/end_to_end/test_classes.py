@@ -73,13 +73,13 @@ def test_the_control_can_be_measured_alone(data: Path, tmp_path: Path) -> None:
 def test_templates_are_those_of_the_file_or_openais(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, said = Engine.encode_texts, []
+    encode, said = Engine.text_features, []
 
-    def encode_texts(engine: Engine, texts: list[str], *more: int) -> np.ndarray:
+    def text_features(engine: Engine, texts: list[str]) -> np.ndarray:
         said.append(list(texts))
-        return encode(engine, texts, *more)
+        return encode(engine, texts)
 
-    monkeypatch.setattr(Engine, "encode_texts", encode_texts)
+    monkeypatch.setattr(Engine, "text_features", text_features)
     (tmp_path / "templates.txt").write_text("a {}\ntwo {}s\n")
     model = model_in(tmp_path)
     assert evaluated(model, data)["data/templates"] == 1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import toy
+import toy_clip
 from albef.config import UserError
 from albef.data.class_folders import ClassFolders, class_folders
 from albef.engine import Engine
@@ -110,6 +111,7 @@ def folder_of(place: Path, *names: str) -> Path:
     return place
 
 
+@pytest.mark.parametrize("engine", [toy.engine(), toy_clip.engine()], ids=["albef", "clip"])
 def test_the_figures_are_those_of_the_engines_probabilities(tmp_path: Path, engine: Engine) -> None:
     found = class_folders(folder_of(tmp_path, *NAMES))
     (tmp_path / "car" / "1.png").write_bytes(b"<html>")
