@@ -29,6 +29,10 @@ def check_agreement(config: Any) -> None:
         raise UserError(
             "model.fusion_depth is 0, which only works with the loss itc alone: set it to at least 1."
         )
+    if model.system == "lxmert" and model.fusion_depth == 0:
+        raise UserError(
+            "model.fusion_depth is 0, but a model of system lxmert needs cross layers: set it to at least 1."
+        )
     if layer is not None and layer >= model.fusion_depth:
         raise UserError(
             f"evaluate.layer is {layer}, but model.fusion_depth is {model.fusion_depth} and layers count from 0: "

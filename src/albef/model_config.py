@@ -16,7 +16,7 @@ from albef.sizes import OF_SIZE, system_of
 TEMPERATURE_RANGE = (0.001, 0.5)  # training keeps the temperature within it, as published
 Activation = Literal["gelu", "quick_gelu"]
 Fit = Literal["stretch", "crop"]
-SystemName = Literal["albef", "clip", "uniter"]
+SystemName = Literal["albef", "clip", "lxmert", "uniter"]
 
 
 @sized(OF_SIZE)
@@ -34,12 +34,14 @@ class ModelConfig:
         "clip-vit-b-16",
         "clip-vit-l-14",
         "clip-vit-l-14-336",
+        "lxmert-base",
         "uniter-tiny",
         "uniter-base",
         "uniter-large",
     ] = "base"
     # the kind of model. albef: two encoders and a fusion encoder. clip: two encoders that are trained by ITC alone.
-    # uniter: one encoder over words and regions of an image
+    # lxmert: an encoder of words, one of regions of an image, and cross layers between them. uniter: one encoder over
+    # words and regions of an image
     system: SystemName = "albef"
     image_size: int = 256  # side of the square image that the model sees, in pixels; a multiple of patch_size
     patch_size: int = 16  # side of a patch, in pixels; each patch becomes one image token
@@ -53,10 +55,12 @@ class ModelConfig:
     text_heads: int = 12  # number of attention heads in each layer of the text encoder and the fusion encoder
     # hidden width of the MLP in each layer of the text encoder and the fusion encoder
     text_mlp_width: int = 3072
-    region_width: int = 2048  # uniter: length of the features of a region, as the detector gives them
-    # uniter: number of classes of things that the detector tells apart, the background included
+    # systems on regions: length of the features of a region, as the detector gives them
+    region_width: int = 2048
+    # systems on regions: number of classes of things that the detector tells apart; uniter: the background included
     num_objects: int = 1600
-    num_answers: int = 3129  # uniter: number of listed answers to questions
+    num_attributes: int = 400  # lxmert: number of attributes, such as colours, that the detector tells apart
+    num_answers: int = 3129  # systems on regions: number of listed answers to questions
     feature_width: int = 256  # length of the features by which ITC compares images and texts
     # bert: the vocabulary of BERT. clip: the byte pairs of CLIP. trained: a vocabulary learnt from the captions of the
     # run, of at most vocab_size word pieces
@@ -100,7 +104,7 @@ class ModelConfig:
                 f"set model.size to one of {names}."
             )
         sizes = ("image_size", "patch_size", "feature_width", "max_positions", "max_words")
-        regions = ("region_width", "num_objects", "num_answers")
+        regions = ("region_width", "num_objects", "num_attributes", "num_answers")
         encoders = tuple(
             f"{part}_{what}" for part in ("image", "text") for what in ("width", "heads", "mlp_width")
         )
@@ -155,5 +159,6 @@ LATER: dict[str, object] = {
     "fit": "stretch",
     "region_width": 2048,
     "num_objects": 1600,
+    "num_attributes": 400,
     "num_answers": 3129,
 }

@@ -46,6 +46,16 @@ _UNITER: dict[str, Any] = dict(
     max_tokens=62,
     max_words=60,
 )
+# LXMERT's published size, as it was pre-trained. Layers of regions are as wide as layers of text.
+_LXMERT: dict[str, Any] = dict(
+    system="lxmert",
+    image_depth=5,
+    text_depth=9,
+    fusion_depth=5,
+    num_answers=9_500,
+    append_sep=True,
+    max_tokens=20,
+)
 OF_SIZE: dict[str, dict[str, Any]] = {
     "tiny": dict(
         image_size=48,
@@ -100,6 +110,7 @@ OF_SIZE: dict[str, dict[str, Any]] = {
     "clip-vit-b-16": {**_CLIP, "patch_size": 16},
     "clip-vit-l-14": {**_CLIP, **_CLIP_LARGE},
     "clip-vit-l-14-336": {**_CLIP, **_CLIP_LARGE, "image_size": 336},
+    "lxmert-base": {**_LXMERT},
     "uniter-tiny": {
         **_UNITER,
         **dict(

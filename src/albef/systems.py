@@ -9,15 +9,16 @@ from torch import Tensor
 
 from albef.config import Config, ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer, clean_caption
-from albef.data.words import BertWords, Words
+from albef.data.words import BertWords, UncleanedWords, Words
 from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.verbs import VisionLanguageModel
 from albef.model_config import SystemName
-from albef.peers import clip_names, uniter_names
+from albef.peers import clip_names, lxmert_names, uniter_names
 from albef.peers.clip import CLIP
 from albef.peers.clip_task import ClipTask
 from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text
+from albef.peers.lxmert import LXMERT
 from albef.peers.uniter import PRETRAINING, UNITER
 from albef.tasks.base import Task
 from albef.tasks.classes import NLVR, Entailment
@@ -77,6 +78,18 @@ SYSTEMS: dict[SystemName, System] = {
         clean=lambda text, config: clean_text(text),
         vocabularies={"clip": ClipTokenizer.published},
         published=lambda state, config: clip_names.to_published(state),
+    ),
+    "lxmert": System(
+        title="LXMERT",
+        paper='Tan and Bansal, "LXMERT: Learning Cross-Modality Encoder Representations from Transformers", EMNLP 2019',
+        model=LXMERT,
+        heads=("itm", "mlm", "regions", "answers"),
+        tasks={},
+        tokenizer=Tokenizer,
+        words=UncleanedWords,
+        clean=lambda text, config: text.strip(),
+        vocabularies={"bert": Tokenizer.bert},
+        published=lambda state, config: lxmert_names.to_published(state),
     ),
     "uniter": System(
         title="UNITER",

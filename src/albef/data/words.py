@@ -111,3 +111,15 @@ class BertWords:
     def places(self, cleaned: str) -> list[tuple[str, list[int]]]:
         """The words of the text, each with the positions of its tokens in the result of `encode`."""
         return self.tokenizer.words(cleaned, self.config.max_tokens, self.config.append_sep)
+
+
+class UncleanedWords(BertWords):
+    """BERT's words of texts as they are given, of any number of words."""
+
+    def clean(self, text: str) -> str:
+        """The text without white space around it."""
+        return text.strip()
+
+    def clean_question(self, text: str) -> str:
+        """The question without white space around it."""
+        return text.strip()

@@ -1,0 +1,58 @@
+"""A toy LXMERT, and regions and texts for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from albef.model_config import ModelConfig
+from albef.peers.lxmert import LXMERT
+from albef.peers.regions import Regions
+
+CONFIG = ModelConfig(
+    size="lxmert-base",
+    image_depth=1,
+    text_width=16,
+    text_depth=1,
+    fusion_depth=2,
+    text_heads=2,
+    text_mlp_width=32,
+    vocabulary="trained",
+    vocab_size=40,
+    max_positions=12,
+    max_tokens=12,
+    region_width=6,
+    num_objects=7,
+    num_attributes=5,
+    num_answers=4,
+    dropout=0.0,
+    initial_std=0.3,
+)
+
+
+def model(*heads: str, seed: int = 0) -> LXMERT:
+    """A model whose parameters are all random: no bias is 0, no norm is 1."""
+    torch.manual_seed(seed)
+    found = LXMERT(CONFIG, heads) if heads else LXMERT(CONFIG)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return found
+
+
+def regions(*counts: int, seed: int = 0) -> Regions:
+    """Random regions of images with these numbers of regions, padded with zeros."""
+    generator, most = torch.Generator().manual_seed(seed), max(counts)
+    mask = torch.arange(most) < torch.tensor(counts)[:, None]
+    features = torch.randn(len(counts), most, CONFIG.region_width, generator=generator)
+    boxes = torch.rand(len(counts), most, 4, generator=generator)
+    return Regions(features * mask[..., None], boxes * mask[..., None], mask)
+
+
+def texts(*words: list[int]) -> tuple[Tensor, Tensor]:
+    """Ids and mask of texts of these words, with [CLS] and [SEP]."""
+    rows = [[2, *text, 3] for text in words]
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    return ids, ids != 0
