@@ -108,7 +108,7 @@ def halved(model: Published) -> Published:
     return model
 
 
-def save(model: Published, file: Path, traced: bool = False) -> Path:
+def save(model: nn.Module, file: Path, traced: bool = False) -> Path:
     """Writes the TorchScript archive of a model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

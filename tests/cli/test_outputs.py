@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import toy
+import toy_clip
 from albef.cli import main
 from albef.engine import Engine
 from albef.errors import printable
@@ -64,6 +65,7 @@ COMMANDS = {
     "grounding --out": ["predict", "grounding", "{model}", "{photo}", "a fox", "--out", "{out}"],
     "search --out": ["search", "{index}", "a fox", "--out", "{out}"],
     "export": ["export", "{model}", "--official", "{out}"],
+    "export --to": ["export", "{model}", "--to", "openai", "--out", "{out}"],
 }
 
 
@@ -152,6 +154,7 @@ def test_what_is_read_is_never_written_over(
 FOLDERS = {
     "index": ["index", "{model}", "{photos}", "--out", "{out}"],
     "import": ["import", "{photo}", "--out", "{out}"],
+    "export of a folder": ["export", "{model}", "--to", "hugging-face", "--out", "{out}"],
     "data export": ["data", "export", "pictograms", "--count", "2", "--out", "{out}"],
     "data prepare": ["data", "prepare", "coco", "--from", "{photos}", "--out", "{out}"],
 }
@@ -169,7 +172,9 @@ def test_a_place_where_no_folder_can_go_is_refused_before_the_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(Engine, "load", lambda *_: pytest.fail("the work has begun"))
-    monkeypatch.setattr("albef.exchange.importing.read_pth", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(
+        "albef.exchange.importing.open_published", lambda *_: pytest.fail("the work has begun")
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
@@ -181,7 +186,7 @@ def test_a_place_where_no_folder_can_go_is_refused_before_the_work(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "index", "data export"])
+@pytest.mark.parametrize("name", [*COMMANDS, "index", "export of a folder", "data export"])
 def test_where_no_file_may_grow_every_command_says_so_and_leaves_nothing(
     name: str,
     index: Path,
@@ -201,6 +206,10 @@ def test_where_no_file_may_grow_every_command_says_so_and_leaves_nothing(
         (tmp_path / "rows.json").write_text(rows)
         model = tmp_path / "vqa"
         command = [*command, "--task", "vqa", "--data", str(tmp_path / "rows.json")]
+    if "--to" in command:
+        clip = toy_clip.engine()
+        save_model(tmp_path / "clip", clip.model, clip.tokenizer, "")
+        model = tmp_path / "clip"
     # `evaluate` keeps texts in a temporary file, which may not grow either.
     temporary = name == "evaluate --json"
     known = {
@@ -315,7 +324,9 @@ def test_a_dash_prints_the_json_alone(
     assert not Path("-").exists()
 
 
-@pytest.mark.parametrize("name", ["evaluate --results", "grounding --out", "search --out", "export"])
+@pytest.mark.parametrize(
+    "name", ["evaluate --results", "grounding --out", "search --out", "export", "export --to"]
+)
 def test_a_dash_is_no_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     known = {"model": "m", "index": "i", "photo": "p", "out": "-"}
     with pytest.raises(SystemExit):

@@ -72,10 +72,10 @@ def wrong_command(words: list[str], whole: bool) -> str | None:
     words = [word for word in words if word != "--section.key=value"]
     for _ in range(9):
         message, settings = parsed(words)
-        missing = re.search(r"arguments are required: (.*)", message)
+        missing = re.search(r"arguments are required: (.*)|one of the arguments (\S+) ", message)
         chosen = re.search(rf"invalid choice: '({PLACEHOLDER})' \(choose from '?([\w.-]+)", message)
         if missing and not whole:
-            for name in missing[1].split(", "):
+            for name in (missing[1] or missing[2]).split(", "):
                 choice = re.match(r"\{?([\w.-]+)", name)
                 words += [name, "X"] if name.startswith("-") else [choice[1] if choice else "X"]
         elif chosen:
@@ -170,6 +170,8 @@ def test_the_pages_do_hold_commands() -> None:
         ("see `albef train RECIPE --train.steps=soon`", "steps"),
         ("see `albef train RECIPE --train.no_such=…`", "unknown setting"),
         ("see `albef evaluate --no-such-flag`", "--no-such-flag"),
+        ("see `albef export --no-such-flag`", "--no-such-flag"),
+        ("```\nalbef export runs/a\n```", "--official"),
         ("see `albef evaluate [--no-such-flag] …`", "--no-such-flag"),
         ("see `albef predict TASK\nMODEL --no-such-flag`", "--no-such-flag"),
         ("see `albef evaluate RUN --train.steps=3`", "--train.steps=3"),

@@ -193,7 +193,10 @@ def changed(name: str, **changes: Tensor | None) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("state", "match"),
     [
-        ({"fc.weight": torch.zeros(2, 2)}, r"not one of the published ALBEF models.*\(but fc\.weight"),
+        (
+            {"fc.weight": torch.zeros(2, 2)},
+            r"not one of the published models of ALBEF and CLIP.*\(but fc\.weight",
+        ),
         (changed("ve", cls_head=None), "has no head of the published models"),
         (changed("ve", cls_head__2__weight=torch.zeros(7, 16)), "cls_head has 7 classes"),
         (changed("ve", visual_encoder__pos_embed=torch.zeros(1, 9, 16)), "do not belong to a square image"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -30,6 +31,11 @@ class Help(argparse.HelpFormatter):
         return "\n".join(
             line if line.startswith(" ") else fill(line, width, indent) for line in text.splitlines()
         )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(
+            " ".join(text.split()), width, break_on_hyphens=False
+        )  # names can be copied whole
 
     def add_argument(self, action: argparse.Action) -> None:
         """Adds an argument; the names of commands are indented, for which argparse leaves no room."""

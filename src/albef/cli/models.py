@@ -8,6 +8,8 @@ from pathlib import Path
 
 from albef.cli.arguments import Commands, output_file, whole
 from albef.config import SIZES
+from albef.errors import UserError
+from albef.exchange.choices import ACTIVATIONS, CLIP_FORMS
 from albef.progress import console
 
 SHOWN = {  # facts whose names need a unit or another word
@@ -34,17 +36,7 @@ def add(commands: Commands) -> None:
     command.set_defaults(command=info)
     add_import(commands)
 
-    command = commands.add_parser(
-        "export",
-        help="write a model as a published checkpoint",
-        description="Writes a model as a checkpoint that the published ALBEF scripts read.",
-        epilog="example:\n  albef export runs/nlvr --official nlvr.pth",
-    )
-    command.add_argument("model", metavar="RUN_OR_MODEL", help="run or model directory to export")
-    command.add_argument(
-        "--official", type=output_file, required=True, metavar="FILE.pth", help="checkpoint to write"
-    )
-    command.set_defaults(command=export_published)
+    add_export(commands)
 
 
 def add_import(commands: Commands) -> None:
@@ -52,11 +44,18 @@ def add_import(commands: Commands) -> None:
     command = commands.add_parser(
         "import",
         help="turn a published checkpoint into a model directory",
-        description="Turns a published ALBEF checkpoint (.pth) into a model directory. Prints which tensors were "
-        "loaded, ignored and missing.",
-        epilog="example:\n  albef import ALBEF.pth --out models/albef-14m",
+        description="Turns a published checkpoint of ALBEF or CLIP into a model directory. Recognises which it is. "
+        "Prints which tensors were loaded, ignored and missing.",
+        epilog="examples:\n  albef import ALBEF.pth --out models/albef-14m\n"
+        "  albef import ViT-B-32.pt --out models/clip-b-32\n"
+        "  albef import laion.bin --activation gelu --out models/clip-laion",
     )
-    command.add_argument("file", type=Path, metavar="FILE.pth", help="published checkpoint")
+    command.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="published checkpoint, or the folder with it: .pth, .pt, .bin or .safetensors",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="MODEL", help="model directory to write")
     command.add_argument(
         "--image-size",
@@ -74,20 +73,57 @@ def add_import(commands: Commands) -> None:
         "(default: width / 64)",
     )
     command.add_argument(
-        "--append-sep",
-        action=argparse.BooleanOptionalAction,
-        help="end every text with [SEP], as LAVIS does (default: only if the file's name contains lavis)",
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json of the model (default: BERT's, or CLIP's byte pairs)",
     )
     command.add_argument(
-        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json of the model (default: BERT's)"
+        "--append-sep",
+        action=argparse.BooleanOptionalAction,
+        help="ALBEF: end every text with [SEP], as LAVIS does (default: only if the file's name contains lavis)",
     )
     command.add_argument(
         "--answers",
         type=Path,
         metavar="FILE",
-        help="task vqa: JSON list of the answers to choose from (default: none; the model writes its answers)",
+        help="ALBEF, task vqa: JSON list of the answers to choose from (default: none; the model writes its answers)",
+    )
+    command.add_argument(
+        "--activation",
+        choices=ACTIVATIONS,
+        metavar="NAME",
+        help=f"CLIP: activation of its MLPs: {', '.join(ACTIVATIONS)} (default: what the file or its configuration "
+        "says; if they do not say it, you must)",
     )
     command.set_defaults(command=import_published)
+
+
+def add_export(commands: Commands) -> None:
+    """Adds `albef export` and its arguments."""
+    command = commands.add_parser(
+        "export",
+        help="write a model as a published checkpoint",
+        description="Writes a model as a checkpoint that other code reads: an ALBEF as its published scripts do "
+        "(--official), a CLIP in one of four forms (--to).",
+        epilog="examples:\n  albef export runs/nlvr --official nlvr.pth\n"
+        "  albef export runs/clip --to hugging-face --out clip-hf",
+    )
+    command.add_argument("model", metavar="RUN_OR_MODEL", help="run or model directory to export")
+    form = command.add_mutually_exclusive_group(required=True)
+    form.add_argument("--official", type=output_file, metavar="FILE.pth", help="ALBEF: checkpoint to write")
+    form.add_argument(
+        "--to",
+        choices=CLIP_FORMS,
+        metavar="FORM",
+        help=f"CLIP: form to write: {', '.join(CLIP_FORMS)}; openai is one file, the others are folders",
+    )
+    command.add_argument(
+        "--out",
+        metavar="FILE_OR_FOLDER",
+        help="with --to: file or folder to write",
+    )
+    command.set_defaults(command=export_published)
 
 
 def info(given: argparse.Namespace) -> None:
@@ -112,9 +148,17 @@ def import_published(given: argparse.Namespace) -> None:
     """`albef import`"""
 
     from albef.exchange.account import table
-    from albef.exchange.importing import Choices, import_checkpoint
+    from albef.exchange.choices import Choices
+    from albef.exchange.importing import import_checkpoint
 
-    choices = Choices(given.image_size, tuple(given.heads), given.append_sep, given.tokenizer, given.answers)
+    choices = Choices(
+        given.image_size,
+        tuple(given.heads),
+        given.append_sep,
+        given.tokenizer,
+        given.answers,
+        given.activation,
+    )
     structure, rows = import_checkpoint(given.file, given.out, choices)
     console().print(table(f"{given.file.name}: {structure.name}", rows))
     print(f"Model: {given.out}")
@@ -124,7 +168,24 @@ def export_published(given: argparse.Namespace) -> None:
     """`albef export`"""
 
     from albef.exchange.account import table
-    from albef.exchange.exporting import export_official
+    from albef.exchange.exporting import export_clip, export_official
 
+    if given.to:
+        if given.out is None:
+            raise UserError(f"--to {given.to} needs --out: the file or folder to write.")
+        place = clip_place(given.to, given.out)
+        rows = export_clip(given.model, given.to, place)
+        console().print(table(f"{place.name}: CLIP, {given.to}", rows))
+        return
+    if given.out is not None:
+        raise UserError("--out belongs to --to; --official names its own file.")
     structure, rows = export_official(given.model, given.official)
     console().print(table(f"{given.official.name}: {structure.name}", rows))
+
+
+def clip_place(form: str, out: str) -> Path:
+    """Where a CLIP is written: OpenAI's form is a file, the others are folders."""
+    try:
+        return output_file(out) if form == "openai" else Path(out)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"argument --out: {error}.") from None

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from albef.config import UserError
+from albef.config import SIZES, UserError
 from albef.disk import check_room
+from albef.exchange.choices import ACTIVATIONS
 from albef.exchange.clip_configs import (
     HUGGING_FACE_CONFIG,
     OPEN_CLIP_CONFIG,
+    PIXELS_CONFIG,
+    TOKENIZER_CONFIG,
     Told,
+    custom_text_config,
     hugging_face_config,
+    image_processor_config,
     open_clip_config,
+    tokenizer_config,
     told_beside,
 )
-from albef.exchange.pth import check_new, is_plain
+from albef.exchange.opening import open_published
+from albef.exchange.pth import Published, check_new, is_plain, with_own_storage
+from albef.exchange.stream import Place, write_tensors
 from albef.exchange.structure import attention_heads, numbers
-from albef.exchange.torchscript import is_torchscript, read_torchscript
 from albef.model_config import Activation, ModelConfig
+from albef.model_directory import TOKENIZER_FILE
 from albef.peers.clip import CLIP, resize_positions
 from albef.peers.clip_names import (
     CUSTOM_TEXT,
@@ -33,57 +42,70 @@ from albef.peers.clip_names import (
     NAMINGS,
     OPENAI,
     Naming,
-    from_published,
+    joined,
     to_published,
 )
-from albef.train.weights_file import find_weights, read_weights
 from albef.writing import check_folder, whole_file, whole_folder, write_json
 
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 # Beside the weights, OpenAI's archives hold these numbers, scripted ones the causal mask, and old files of Hugging
 # Face's the numbers of the positions.
 BESIDE = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
 
 POSITIONS = "image_encoder.positions"
+ARCHIVE = Told("", "quick_gelu", {}, {})  # OpenAI's archives say nothing, and all have this
+PUBLISHED_SIZES = [name for name in SIZES if name.startswith("clip-vit")]
 
 
 class ClipFile(NamedTuple):
     """What a published file holds."""
 
     config: ModelConfig
-    state: dict[str, Tensor]  # our names, fp32
     naming: str  # of NAMINGS
-    left_out: list[str]  # names that are no weights
+    told: Told
+    published: dict[str, Tensor]  # as stored, in their names and precision
+    left_out: list[str]  # names of what is no weight
+
+    def weight(self, name: str) -> Tensor:
+        """Our parameter `name` in fp32; positions for the images of `config`."""
+        tensor = joined(self.published, name, NAMINGS[self.naming]).float()
+        return resize_positions(tensor, self.config.grid) if name == POSITIONS else tensor
+
+    def size_label(self) -> str:
+        """Which published size it has, or the nearest one."""
+        size = self.config.size
+        return f"of no published size (nearest: {size})" if differing(size, self.config) else size
 
 
 def read_clip(place: Path | str, heads: Sequence[int] = (), activation: Activation | None = None) -> ClipFile:
-    """The model in a published file, or in a folder with one: its sizes, and its weights in fp32 under our names.
+    """The model in a published file, or in a folder with one: its sizes, and its weights.
 
     `heads` are those of the image and the text encoder, one number for both, or none: then the configuration beside
     the file says it, or they are 64 wide. OpenAI's archives have `activation` quick_gelu; of others it must be given,
     unless a config.json or open_clip_config.json beside the file says it. Nothing in the file is run. Raises
     `UserError` for files of other models, RN50 among them, and for parts that do not fit together.
     """
-    file = find_weights(str(place), "the checkpoint")
-    scripted = is_torchscript(file)
-    raw = read_torchscript(file) if scripted else read_weights(file)
-    state = {name.removeprefix("module."): tensor for name, tensor in raw.items()}
-    left_out = [name for name in state if name.rpartition(".")[2] in BESIDE]
-    state = {name: tensor for name, tensor in state.items() if name not in left_out}
+    return clip_of(open_published(Path(os.path.expanduser(place))), heads, activation)
+
+
+def clip_of(opened: Published, heads: Sequence[int] = (), activation: Activation | None = None) -> ClipFile:
+    """As `read_clip`, for a file that is open."""
+    file = opened.file
+    left_out = [name for name in opened.state if name.rpartition(".")[2] in BESIDE]
+    state = {name: tensor for name, tensor in opened.state.items() if name not in left_out}
     naming = naming_of(state, file)
-    told = Told("quick_gelu", {}) if scripted else told_beside(file, naming == "hugging-face")
+    told = ARCHIVE if opened.scripted else told_beside(file, naming == "hugging-face")
     activation = activation or told.activation
     if activation not in ACTIVATIONS:
         raise UserError(
             f"{file}: does not say whether the model computes with quick_gelu or gelu, and the wrong one spoils its "
-            f"features unnoticed. Say which: OpenAI's weights have quick_gelu, most of open_clip's own gelu."
+            f"features unnoticed; say which with --activation: OpenAI's weights have quick_gelu, most of open_clip's "
+            f"own gelu."
         )
-    config = config_of(state, NAMINGS[naming], heads, told.heads, activation, file)
+    config = config_of(state, NAMINGS[naming], heads, told, activation, file)
     with torch.device("meta"):
         own = CLIP(config).state_dict()
     check(state, to_published(own, NAMINGS[naming]), file)
-    ours = from_published(state, own, NAMINGS[naming])
-    return ClipFile(config, {name: tensor.float() for name, tensor in ours.items()}, naming, left_out)
+    return ClipFile(config, naming, told, state, left_out)
 
 
 def load_clip(place: Path | str, heads: Sequence[int] = (), activation: Activation | None = None) -> CLIP:
@@ -91,7 +113,7 @@ def load_clip(place: Path | str, heads: Sequence[int] = (), activation: Activati
     found = read_clip(place, heads, activation)
     with torch.device("meta"):
         model = CLIP(found.config)
-    model.load_state_dict(found.state, assign=True)
+    model.load_state_dict({name: found.weight(name) for name in model.state_dict()}, assign=True)
     return model.eval()
 
 
@@ -105,9 +127,7 @@ def resized(found: ClipFile, image_size: int) -> ClipFile:
         raise UserError(
             f"image size {image_size}: the model's patches are {patch} pixels wide; give a multiple of {patch}."
         )
-    positions = resize_positions(found.state[POSITIONS], image_size // patch)
-    config = dataclasses.replace(found.config, image_size=image_size)
-    return found._replace(config=config, state=found.state | {POSITIONS: positions})
+    return found._replace(config=dataclasses.replace(found.config, image_size=image_size))
 
 
 def naming_of(state: Mapping[str, Tensor], file: Path) -> str:
@@ -142,7 +162,7 @@ def config_of(
     state: Mapping[str, Tensor],
     naming: Naming,
     heads: Sequence[int],
-    told_heads: Mapping[str, int],
+    told: Told,
     activation: Activation,
     file: Path,
 ) -> ModelConfig:
@@ -164,8 +184,11 @@ def config_of(
             f"give a whole CLIP checkpoint."
         )
     patches, _, image_mlp, words, positions, text_mlp, projection = shapes.values()
-    counts = attention_heads((patches[0], words[1]), heads, told_heads, file)
-    return ModelConfig(
+    unshown: dict[str, Any] = {
+        **attention_heads((patches[0], words[1]), heads, told.heads, file),
+        **told.pixels,
+    }
+    config = ModelConfig(
         size="clip-vit-b-32",
         image_size=grid * patches[-1],
         patch_size=patches[-1],
@@ -180,9 +203,17 @@ def config_of(
         max_positions=positions[0],
         max_tokens=positions[0],
         activation=activation,
-        image_heads=counts["image_heads"],
-        text_heads=counts["text_heads"],
+        transparent="dropped",
+        **unshown,
     )
+    nearest: Any = min(PUBLISHED_SIZES, key=lambda size: len(differing(size, config)))
+    return dataclasses.replace(config, size=nearest)
+
+
+def differing(size: str, config: ModelConfig) -> list[str]:
+    """The whole numbers among the settings that a named size has otherwise."""
+    own, other = vars(config), vars(SIZES[size])
+    return [name for name, value in own.items() if type(value) is int and value != other[name]]
 
 
 def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
@@ -207,52 +238,65 @@ def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Pat
 
 
 class Form(NamedTuple):
-    """A form in which a model is given away."""
+    """A form in which a model is written as a folder."""
 
     naming: Naming
     weights: str  # file in the folder
-    config: str  # file beside it
+    configs: Mapping[str, Callable[[ModelConfig], dict[str, Any]]]  # files beside it
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of the folder."""
+        return (self.weights, *self.configs, TOKENIZER_FILE)
 
 
 FORMS = {
-    "open-clip": Form(OPENAI, "open_clip_model.safetensors", OPEN_CLIP_CONFIG),
-    "open-clip-custom-text": Form(CUSTOM_TEXT, "open_clip_model.safetensors", OPEN_CLIP_CONFIG),
-    "hugging-face": Form(HUGGING_FACE, "model.safetensors", HUGGING_FACE_CONFIG),
+    "open-clip": Form(OPENAI, "open_clip_model.safetensors", {OPEN_CLIP_CONFIG: open_clip_config}),
+    "open-clip-custom-text": Form(
+        CUSTOM_TEXT, "open_clip_model.safetensors", {OPEN_CLIP_CONFIG: custom_text_config}
+    ),
+    "hugging-face": Form(
+        HUGGING_FACE,
+        "model.safetensors",
+        {
+            HUGGING_FACE_CONFIG: hugging_face_config,
+            PIXELS_CONFIG: image_processor_config,
+            TOKENIZER_CONFIG: tokenizer_config,
+        },
+    ),
 }
 
 
-def write_openai(file: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state dict with OpenAI's names as a file of torch's, which OpenAI's and open_clip's code load.
+def write_openai(file: Path, state: Mapping[str, Tensor]) -> int:
+    """Writes a state dict with OpenAI's names as a file of torch's, in fp32. Returns the number of tensors.
 
     Raises `UserError` for a file that exists. The file does not say the activation.
     """
     check_new(file)
-    published = contiguous(to_published(state))
+    published = {name: with_own_storage(tensor.cpu().float()) for name, tensor in to_published(state).items()}
     check_room(file, sum(tensor.nbytes for tensor in published.values()))
     with whole_file(file) as temporary, temporary.open("wb") as handle:
         torch.save(published, handle)
+    return len(published)
 
 
-def write_clip(folder: Path, state: Mapping[str, Tensor], config: ModelConfig, form: str) -> None:
-    """Writes a folder in one of FORMS: weights as safetensors under its names, and its configuration.
+def write_clip(
+    folder: Path, state: Mapping[str, Tensor], config: ModelConfig, form: str, tokenizer: Path | None = None
+) -> int:
+    """Writes a folder in one of FORMS: weights as safetensors under its names, in fp32, and its configuration.
 
-    Raises `UserError` for a folder that holds something else.
+    Returns the number of tensors. `tokenizer` is the tokenizer.json to put beside them. Raises `UserError` for a folder
+    that holds something else.
     """
-    naming, weights, beside = FORMS[form]
-    check_folder(folder, (weights, beside))
-    published = contiguous(to_published(state, naming))
-    check_room(folder, sum(tensor.nbytes for tensor in published.values()))
-    with whole_folder(folder, (weights, beside), hash_name=None) as temporary:
-        save_file(published, temporary / weights, metadata={"format": "pt"})
-        content = hugging_face_config(config) if form == "hugging-face" else open_clip_config(config)
-        if form == "open-clip-custom-text":
-            content["model_cfg"]["custom_text"] = True
-        write_json(temporary / beside, content)
-
-
-def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, each one in memory of its own."""
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
+    naming, weights, configs = FORMS[form]
+    check_folder(folder, FORMS[form].files)
+    published = to_published(state, naming)
+    places = {name: Place(torch.float32, tensor.shape) for name, tensor in published.items()}
+    check_room(folder, sum(4 * tensor.numel() for tensor in published.values()))
+    with whole_folder(folder, FORMS[form].files, hash_name=None) as temporary:
+        write_tensors(temporary / weights, places, (t.detach().cpu().float() for t in published.values()))
+        for name, content in configs.items():
+            write_json(temporary / name, content(config))
+        if tokenizer:
+            shutil.copyfile(tokenizer, temporary / TOKENIZER_FILE)
+    return len(published)

@@ -1,4 +1,4 @@
-"""Writes a run or a model directory as a `.pth` file with the published names, which the published scripts read."""
+"""Writes a run or a model directory under the published names, in a form that other code reads."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from albef.config import ModelConfig, TaskConfig, UserError
 from albef.exchange.account import Row
+from albef.exchange.choices import CLIP_FORMS
+from albef.exchange.clip_files import FORMS, write_clip, write_openai
+from albef.exchange.opening import mapped
 from albef.exchange.pth import check_new, write_pth
 from albef.exchange.structure import Structure, structure_of
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model import checkpoints
-from albef.model.albef import ALBEF
 from albef.model_directory import (
     CONFIG_FILE,
     QUEUE_FILE,
     TEACHER_FILE,
+    TOKENIZER_FILE,
     WEIGHTS_FILE,
     check_weights,
     find_model,
@@ -29,8 +31,9 @@ from albef.model_directory import (
 )
 from albef.progress import say
 from albef.recipe import load_recipe
-from albef.systems import build_task
+from albef.systems import SYSTEMS, build_task
 from albef.train.checkpoint import TASK_FILE, newest_checkpoint
+from albef.writing import check_folder
 
 NO_IMAGE = -100  # the published retrieval queue's mark of an empty entry
 
@@ -43,6 +46,7 @@ class Held(NamedTuple):
     student: dict[str, Tensor]
     teacher: dict[str, Tensor]
     queue: dict[str, Tensor]
+    tokenizer: Path
 
 
 def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
@@ -54,7 +58,12 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     file that exists.
     """
     check_new(file)
-    held = held_by_run(Path(os.path.expanduser(source))) or held_by_model(source)
+    held = held_by(source)
+    if held.config.system != "albef":
+        raise UserError(
+            f"{source}: is a model of system {held.config.system}, which ALBEF's published scripts cannot read; choose "
+            f"one of its own forms: --to {', '.join(CLIP_FORMS)}."
+        )
     structure = structure_of(held.heads)
     if structure is None:
         raise UserError(
@@ -85,6 +94,41 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     return structure, rows
 
 
+def export_clip(source: str, form: str, place: Path) -> list[Row]:
+    """Writes a CLIP in one of `CLIP_FORMS`, with its published names and in fp32. Returns what was written.
+
+    `place` is a file for openai and a folder for the others. Raises `UserError` for a model of another system, for a
+    file that exists, and for a folder that holds something else.
+    """
+    check_new(place) if form == "openai" else check_folder(place, FORMS[form].files)
+    held = held_by(source)
+    config = held.config
+    if config.system != "clip":
+        raise UserError(
+            f"{source}: is a model of system {config.system}, which has no form {form}; write it as the published "
+            f"scripts of {config.system.upper()} read it: --official FILE.pth."
+        )
+    own = config.vocabulary == "trained"
+    if form == "openai":
+        rows = [Row("written", "model", write_openai(place, held.student), "in fp32")]
+        why = f"{config.activation}: no such file says it, so say it where you load it"
+        rows.append(Row("ignored", "activation", None, why))
+        rows += [Row("ignored", "tokenizer", None, f"its own: {held.tokenizer}")] if own else []
+        return rows
+    count = write_clip(place, held.student, config, form, held.tokenizer)
+    rows = [Row("written", FORMS[form].weights, count, "in fp32")]
+    rows += [Row("written", name, None, "") for name in FORMS[form].files[1:]]
+    if own and form != "hugging-face":
+        why = "open_clip has that of CLIP alone: make ids with tokenizer.json"
+        rows.append(Row("ignored", "tokenizer", None, why))
+    return rows
+
+
+def held_by(source: str) -> Held:
+    """What a run's newest checkpoint or a model directory holds."""
+    return held_by_run(Path(os.path.expanduser(source))) or held_by_model(source)
+
+
 def held_by_run(folder: Path) -> Held | None:
     """The newest undamaged checkpoint of a run. None for a folder without checkpoints."""
     recipe = folder / "config.yaml"
@@ -102,7 +146,7 @@ def held_by_run(folder: Path) -> Held | None:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     student, teacher, queue = below("student."), below("teacher.module."), below("queue.")
-    return Held(config.model, task.student.heads, student, teacher, queue)
+    return Held(config.model, task.student.heads, student, teacher, queue, folder / TOKENIZER_FILE)
 
 
 def held_by_model(source: str) -> Held:
@@ -117,17 +161,9 @@ def held_by_model(source: str) -> Held:
         for file in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE)
     )
     with torch.device("meta"):
-        check_weights(folder / WEIGHTS_FILE, student, ALBEF(config, heads).state_dict())
-    return Held(config, heads, student, teacher, queue)
-
-
-def mapped(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, memory-mapped."""
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error}); copy it again.") from None
+        own = SYSTEMS[config.system].model(config, heads).state_dict()
+    check_weights(folder / WEIGHTS_FILE, student, own)
+    return Held(config, heads, student, teacher, queue, folder / TOKENIZER_FILE)
 
 
 def filled(queue: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

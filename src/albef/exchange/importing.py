@@ -1,10 +1,10 @@
-"""Converts a published checkpoint to a model directory, with teacher and queue to continue training."""
+"""Converts a published checkpoint to a model directory: of ALBEF with teacher and queue to continue training."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,10 @@ from albef.data.text import Tokenizer
 from albef.disk import check_room
 from albef.errors import reading
 from albef.exchange.account import Row, account, model_card
-from albef.exchange.pth import Published, read_pth
+from albef.exchange.choices import Choices
+from albef.exchange.clip_importing import import_clip
+from albef.exchange.opening import open_published
+from albef.exchange.pth import Published
 from albef.exchange.stream import TYPES, Place, write_tensors
 from albef.exchange.structure import QUEUES, TEACHER, Structure, model_config, recognise
 from albef.model import checkpoints
@@ -39,18 +42,6 @@ POSITIONS = "image_encoder.positions"
 UNTAUGHT = ("itm_head", "temperature")  # parts without a momentum copy
 
 
-class Choices(NamedTuple):
-    """What a checkpoint does not say about itself."""
-
-    image_size: int | None = None  # pixels a side; position embeddings are resized to it
-    heads: tuple[
-        int, ...
-    ] = ()  # of image and text encoder, or one number for both; empty: 64 channels per head
-    append_sep: bool | None = None  # whether texts end in [SEP]; None: from the file or its name
-    tokenizer: Path | None = None  # None: BERT's
-    answers: Path | None = None  # default candidates of a model for questions
-
-
 class Parts(NamedTuple):
     """A published state dict in parts. Student and teacher both have the names of a pre-trained student."""
 
@@ -59,19 +50,39 @@ class Parts(NamedTuple):
     queue: dict[str, Tensor]
 
 
-def import_checkpoint(
-    file: Path, folder: Path, choices: Choices | None = None
-) -> tuple[Structure, list[Row]]:
-    """Writes a model directory from a published `.pth`. Returns which of the six it was, and what happened to its parts.
+class Recognised(NamedTuple):
+    """How the files of a system are known, and what converts them."""
 
-    Only one tensor is in memory at a time. Raises `UserError` for files of other models, for contradicting shapes, and
-    for a folder that holds something else.
+    roots: tuple[str, ...]  # how some names of its tensors begin
+    convert: Callable[[Published, Path, Choices], tuple[Structure, list[Row]]]
+
+
+def import_checkpoint(
+    place: Path, folder: Path, choices: Choices | None = None
+) -> tuple[Structure, list[Row]]:
+    """Writes a model directory from a published file, or from a folder with one, of any system that it recognises.
+
+    Returns which published model it was, and what happened to its parts. Raises `UserError` for files of other models,
+    for contradicting shapes, for choices that mean nothing to the model, and for a folder that holds something else.
     """
     check_name(folder)
     check_folder(folder, FILES)
-    reading.set(file)
-    choices = choices or Choices()
-    published = read_pth(file)
+    opened = open_published(place)
+    reading.set(opened.file)
+    for system in RECOGNISED:
+        if any(name.startswith(system.roots) for name in opened.state):
+            return system.convert(opened, folder, choices or Choices())
+    first = ", ".join(list(opened.state)[:3]) or "no tensors at all"
+    raise UserError(
+        f"{opened.file}: not one of the published models of ALBEF and CLIP: nothing in it is named as theirs "
+        f"(but {first}, …); give a whole checkpoint of one of them."
+    )
+
+
+def import_albef(published: Published, folder: Path, choices: Choices) -> tuple[Structure, list[Row]]:
+    """As `import_checkpoint`, for one of ALBEF's six models. Only one tensor is in memory at a time."""
+    file = published.file
+    choices.refuse(("activation",), file, "an ALBEF")
     parts = taken_apart(published.state)
     structure = recognise(parts.student, file)
     config = model_config(parts.student, structure, choices.heads, published.told, file)
@@ -111,6 +122,12 @@ def import_checkpoint(
             places = {name: Place(tensor.dtype, tensor.shape) for name, tensor in parts.queue.items()}
             write_tensors(temporary / QUEUE_FILE, places, parts.queue.values())
     return structure, account(published, parts.teacher, parts.queue, structure, config, own)
+
+
+RECOGNISED = (
+    Recognised(("visual_encoder.", "text_encoder."), import_albef),
+    Recognised(("visual.", "text.", "token_embedding.", "vision_model.", "text_model."), import_clip),
+)
 
 
 def taken_apart(state: Mapping[str, Tensor]) -> Parts:

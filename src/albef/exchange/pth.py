@@ -18,6 +18,7 @@ from albef.disk import check_room
 from albef.writing import check_file, whole_file
 
 ZIP = b"PK\x03\x04"  # the format since torch 1.6; older files cannot be memory-mapped
+WRAPPERS = ("model", "state_dict")  # of ALBEF's scripts, of open_clip's
 OWN_KEY = "albef"  # under "config" in files written by albef
 # Settings that weights do not show. Sizes always come from the weights.
 TOLD = (
@@ -37,14 +38,16 @@ TOLD = (
 class Published(NamedTuple):
     """A checkpoint's state dict without its wrapper, and what else the file holds."""
 
+    file: Path
     state: dict[str, Tensor]
     beside: list[str]  # what the file holds besides the model: "optimizer", …
     told: dict[str, Any]  # settings of the model, in files written by albef
-    mapped: bool  # whether the tensors are memory-mapped
+    mapped: bool  # False: loaded whole, although the tensors could have been memory-mapped
+    scripted: bool = False  # whether it is a TorchScript archive
 
 
 def read_pth(file: Path) -> Published:
-    """The state dict of a checkpoint, under "model" or bare, with or without "module." before its names.
+    """The state dict of a checkpoint, in one of `WRAPPERS` or bare, with or without "module." before its names.
 
     Tensors are memory-mapped (files older than torch 1.6 are loaded whole). Raises `UserError` for a file that is not a
     checkpoint, is truncated, or would run code.
@@ -55,7 +58,8 @@ def read_pth(file: Path) -> Published:
         mapped = handle.read(4) == ZIP
     content = load(file, mapped)
     outer = content if isinstance(content, Mapping) else {}
-    state = outer["model"] if isinstance(outer.get("model"), Mapping) else outer
+    wrapper = next((name for name in WRAPPERS if isinstance(outer.get(name), Mapping)), None)
+    state = outer[wrapper] if wrapper else outer
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if not state or others:
         what = f"its {others[0]!r} is no tensor" if others else "it holds no tensors by name"
@@ -65,9 +69,13 @@ def read_pth(file: Path) -> Published:
             raise UserError(f"{file}: {name} is no plain tensor in memory; give a published checkpoint.")
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise UserError(f"{file}: {name} claims more than the file holds. Download the file again.")
-    found = {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
-    beside = [str(name) for name in outer if name != "model"] if state is not outer else []
-    return Published(found, beside, told_by(outer.get("config")), mapped)
+    beside = [str(name) for name in outer if name != wrapper] if wrapper else []
+    return Published(file, without_prefix(state), beside, told_by(outer.get("config")), mapped)
+
+
+def without_prefix(state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that they had before several processes trained them."""
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def is_plain(tensor: Tensor) -> bool:

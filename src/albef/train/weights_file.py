@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".onnx")
 WRAPPERS = ("model", "state_dict")  # of DeiT and of Lightning
 
 
-def find_weights(source: str, setting: str) -> Path:
-    """The file of weights that a setting names, directly or by its folder."""
+def find_weights(source: str, setting: str, first: Sequence[str] = NAMES) -> Path:
+    """The file of weights that a setting names, directly or by its folder. In a folder the `first` names come first."""
     place = Path(os.path.expanduser(source))
     if place.is_file():
         return place
@@ -31,7 +31,7 @@ def find_weights(source: str, setting: str) -> Path:
             f"{setting}: {place} is neither a file nor a folder. albef does not download weights: save them there first."
         )
     there = sorted(file for file in place.iterdir() if file.suffix in SUFFIXES)
-    for name in NAMES:
+    for name in first:
         if place / name in there:
             return place / name
     if len(there) != 1:
