@@ -14,6 +14,7 @@ from pathlib import Path
 
 import replay_albef as albef
 import replay_clip as clip
+import replay_uniter as uniter
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,16 @@ REPLAYS: dict[str, Callable[[Golden], Iterator[Comparison]]] = {
     "clip_trajectory": clip.replay_trajectory,
     "clip_position_resize": clip.replay_position_resize,
     "clip_pixels": clip.replay_pixels,
+    "uniter_mlm": uniter.replay_mlm,
+    "uniter_mrfr": uniter.replay_regions,
+    "uniter_mrc": uniter.replay_regions,
+    "uniter_mrckl": uniter.replay_regions,
+    "uniter_itm_wra": uniter.replay_itm,
+    "uniter_retrieval": uniter.replay_retrieval,
+    "uniter_retrieval_hard": uniter.replay_hard,
+    "uniter_vqa": uniter.replay_answers,
+    "uniter_ve": uniter.replay_answers,
+    "uniter_nlvr2": uniter.replay_nlvr2,
 }
 
 
