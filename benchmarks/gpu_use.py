@@ -118,7 +118,7 @@ def loader_part(setting: Setting) -> Iterator[Figures]:
 
 
 def training_part(setting: Setting) -> Iterator[Figures]:
-    """`recipes/pictograms.yaml` with a larger model, batch and image for the time that is left, and what it learnt."""
+    """`recipes/pictograms.yaml` with a larger model, batch and image for the time that is left, and what it learned."""
     steps = 3
     if not setting.quick:
         begin, short = time.perf_counter(), setting.folder / "short"

@@ -104,7 +104,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What is learnt: the losses, the teacher and the queue."""
+    """What is learned: the losses, the teacher and the queue."""
 
     name: TaskName = "pretrain"  # what the model is trained for
     # pretrain of albef: the losses that are added up. Search needs itc. Other tasks and systems have their own losses
@@ -151,7 +151,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is learnt: initial weights, optimizer, schedule, device, log and checkpoints."""
+    """How it is learned: initial weights, optimizer, schedule, device, log and checkpoints."""
 
     seed: int = 42  # random seed of the training: initial weights, data, dropout, negatives
     init: str = ""  # run or model to start from (default: random weights)

@@ -62,7 +62,7 @@ class ModelConfig:
     num_attributes: int = 400  # lxmert: number of attributes, such as colours, that the detector tells apart
     num_answers: int = 3129  # systems on regions: number of listed answers to questions
     feature_width: int = 256  # length of the features by which ITC compares images and texts
-    # bert: the vocabulary of BERT. clip: the byte pairs of CLIP. trained: a vocabulary learnt from the captions of the
+    # bert: the vocabulary of BERT. clip: the byte pairs of CLIP. trained: a vocabulary learned from the captions of the
     # run, of at most vocab_size word pieces
     vocabulary: Literal["bert", "clip", "trained"] = "bert"
     vocab_size: int = 30522  # number of word pieces in the vocabulary

@@ -117,7 +117,7 @@ def last_step(folder: Path) -> int:
 
 
 def assert_same_run(folder: Path, undisturbed: Path) -> None:
-    """Loss sequence and everything that was learnt are bit-identical."""
+    """Loss sequence and everything that was learned are bit-identical."""
     assert losses(folder) == losses(undisturbed)
     ours, theirs = weights(folder), weights(undisturbed)
     assert ours.keys() == theirs.keys()

@@ -208,20 +208,20 @@ def evaluate(given: argparse.Namespace) -> None:
         engine = load_engine(given, quiet=distributed.rank() > 0)
         task = given.task or task_of(engine)
         trained = config_of(Path(given.model))
-        learnt = trained or Config()
+        learned = trained or Config()
         data = DataConfig(given.data) if given.data else data_to_measure(trained, task)
         check_meaning(given, task, data.source)
         data = dataclasses.replace(
             data,
             count=given.count or WANTED.count,
-            num_nouns=given.num_nouns or learnt.data.num_nouns,
+            num_nouns=given.num_nouns or learned.data.num_nouns,
             image_root=given.image_root or data.image_root,
             strip_prefix=given.strip_prefix or data.strip_prefix,
             detections=given.detections or data.detections,
             answer_list=str(given.answers or ""),
         )
         answers = read_answers(given.answers) if given.answers else engine.answers
-        twice = given.count_first_token_twice or learnt.task.count_first_token_twice
+        twice = given.count_first_token_twice or learned.task.count_first_token_twice
         asking = Asking(answers, given.top_k, given.beams or WANTED.beams, twice)
         templates = templates_of(given.templates) if given.templates else (PLAIN,)
         asked = Asked(task, asking, given.layer, given.shuffle_images, given.results, templates)

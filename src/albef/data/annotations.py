@@ -159,7 +159,7 @@ class AnnotationFile:
         judged = self.judged
         if judged is None or not self.num_rows or self.num_unjudged < self.num_rows:
             return ""
-        verb = "learn from" if self.only_judged and judged.learnt else "judge"
+        verb = "learn from" if self.only_judged and judged.learned else "judge"
         article = "an" if judged.key[0] in "aeiou" else "a"
         return (
             f"{self.path}: none of the {self.num_rows:,} {judged.rows} has {article} "

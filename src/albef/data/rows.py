@@ -44,7 +44,7 @@ class Judged(NamedTuple):
     key: str
     column: str
     rows: str  # what the rows are, in messages
-    learnt: bool = (
+    learned: bool = (
         False  # True: training needs it, predicting does not. False: evaluation needs it, training does not
     )
 
@@ -168,7 +168,7 @@ ROWS: dict[TaskName, Rows] = {
     "pretrain": PAIRS,
     "text_assignment": PAIRS,
     "retrieval": PAIRS,
-    "vqa": Rows(vqa_row, ("image", "question"), Judged("answer", "answers", "questions", learnt=True)),
+    "vqa": Rows(vqa_row, ("image", "question"), Judged("answer", "answers", "questions", learned=True)),
     "entailment": Rows(entailment_row, ("image", "sentence", "label")),
     "nlvr": Rows(nlvr_row, ("images", "sentence", "label")),
     "grounding": Rows(grounding_row, ("image", "text"), Judged("box", "box", "phrases"), scenes=True),

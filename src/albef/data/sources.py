@@ -56,7 +56,7 @@ def open_source(
         )
     # Training cannot use a question without an answer, but prediction can. For a phrase without a box it is the reverse.
     judged = ROWS[task].judged
-    only_judged = judged is None or judged.learnt is (split == "train")
+    only_judged = judged is None or judged.learned is (split == "train")
     source = AnnotationSource(path, config.image_root, task, config.strip_prefix, only_judged)
     if (
         judged and judged.key == "box" and config.detections and split != "train"

@@ -67,14 +67,14 @@ def protocol(trained: Trained | None, data: str) -> Protocol:
             "unknown",
             "It is unknown whether this is zero-shot: the model does not say what it was trained on.",
         )
-    learnt, measured = images_of(trained.data), images_of(data)
-    if learnt is None or measured is None:
+    learned, measured = images_of(trained.data), images_of(data)
+    if learned is None or measured is None:
         return Protocol(
             "unknown",
-            f"It is unknown whether this is zero-shot: {short(data) if learnt else trained.data} is not the name of a "
+            f"It is unknown whether this is zero-shot: {short(data) if learned else trained.data} is not the name of a "
             f"known data set (docs/tasks/retrieval.md lists them).",
         )
-    same = bool(learnt & measured)
+    same = bool(learned & measured)
     if trained.task not in FOR_PAIRS:
         said = "Not zero-shot (same data set), direct" if same else "Zero-shot, direct"
         return Protocol("direct", f"{said}: trained by {trained.task} on {trained.data}, not fine-tuned.")

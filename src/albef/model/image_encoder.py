@@ -36,7 +36,7 @@ class ImageBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """A ViT with a class token, learnt positions and a final norm on every token."""
+    """A ViT with a class token, learned positions and a final norm on every token."""
 
     checkpointing = False
 

@@ -236,7 +236,7 @@ def renumbered(state: Mapping[str, Tensor], pattern: str, depths: Sequence[int])
 def square(positions: Tensor | None, grid: int) -> Tensor:
     """Position embeddings of [CLS] and `grid` × `grid` patches."""
     if positions is None:
-        raise UserError("it has no position embeddings. Take a ViT with learnt absolute positions.")
+        raise UserError("it has no position embeddings. Take a ViT with learned absolute positions.")
     tokens = positions.shape[1] if positions.ndim == 3 else 0
     if tokens < 2 or round((tokens - 1) ** 0.5) ** 2 != tokens - 1:
         raise UserError(

@@ -90,7 +90,7 @@ class CLIP(VisionLanguageModel):
 
 
 class ImageEncoder(nn.Module):
-    """A ViT with a class token, learnt positions, and a norm before its first block."""
+    """A ViT with a class token, learned positions, and a norm before its first block."""
 
     checkpointing = False
 

@@ -21,7 +21,7 @@ from albef.writing import append_whole
 CONFIG_FILE, CHANGES_FILE = "config.yaml", "changes.jsonl"
 DATA = "the content of the data"
 
-# Settings that may change when a run is resumed: they affect how the work is done and shown, not what is learnt.
+# Settings that may change when a run is resumed: they affect how the work is done and shown, not what is learned.
 # Paths of data may change too, since the content of the data is compared.
 HARMLESS = frozenset(
     {
@@ -95,7 +95,7 @@ def changes(folder: Path, config: Config, last: Manifest | None) -> Iterator[Cha
 def check_same_run(folder: Path, config: Config, allow_changes: bool) -> None:
     """Checks that a configuration may continue the run in a folder, and records there what has changed.
 
-    Raises `UserError` with a list of changes, if they affect what is learnt and `allow_changes` is not given, or if
+    Raises `UserError` with a list of changes, if they affect what is learned and `allow_changes` is not given, or if
     the optimizer's state would not fit.
     """
     last = last_manifest(folder)

@@ -278,7 +278,7 @@ _SIZES: dict[Size, tuple[str, ...]] = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
 }
-# Some place a single thing with words for relations, so that their meaning can be learnt from one thing.
+# Some place a single thing with words for relations, so that their meaning can be learned from one thing.
 _PLACES: dict[Location, tuple[str, ...]] = {
     "left": ("on the left", "at the left side", "on the left side", "left of the center", "to the left"),
     "right": (
