@@ -40,7 +40,7 @@ Truth = Sequence[int | Sequence[int]]
 
 def similarities(engine: Engine, images: Sequence[ImageInput], texts: Sequence[str]) -> np.ndarray:
     """The ITC score of all pairs, float32 [N_i, N_t]: the cosine of their features."""
-    cosines: np.ndarray = engine.encode_images(images) @ engine.encode_texts(texts).T
+    cosines: np.ndarray = engine.encode_images(images) @ engine.text_features(texts).T
     return cosines
 
 
