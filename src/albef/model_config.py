@@ -39,9 +39,8 @@ class ModelConfig:
         "uniter-base",
         "uniter-large",
     ] = "base"
-    # the kind of model. albef: two encoders and a fusion encoder. clip: two encoders that are trained by ITC alone.
-    # lxmert: an encoder of words, one of regions of an image, and cross layers between them. uniter: one encoder over
-    # words and regions of an image
+    # the kind of model. albef and clip see the pixels of an image, lxmert, oscar and uniter the regions that a detector
+    # found in it
     system: SystemName = "albef"
     image_size: int = 256  # side of the square image that the model sees, in pixels; a multiple of patch_size
     patch_size: int = 16  # side of a patch, in pixels; each patch becomes one image token
