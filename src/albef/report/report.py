@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from albef.config import Config, TaskName
 from albef.data.rows import ENTAILMENT_LABELS, NLVR_LABELS
 from albef.data.sources import Source
 from albef.engine import Engine
+from albef.errors import Caution
 from albef.model.verbs import VisionLanguageModel
 from albef.report import page
 from albef.report.cases import answers, classes, grounded_sections, judged_sections, task_results
@@ -76,7 +78,11 @@ def write_report(run: Path, engine: Engine, teacher: VisionLanguageModel | None,
     told = TOLD[config.task.name]
     body = [headline(engine, config, told.words, log, metrics, run), course(log)]
     if told.sections is not None:
-        body += told.sections(engine, teacher, config, metrics)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", Caution
+            )  # captions that are longer than a model reads, as in training
+            body += told.sections(engine, teacher, config, metrics)
     body.append(
         f"<footer>Made by albef from the log, the metrics and the model of the run {page.text(run.name)}.</footer>"
     )
