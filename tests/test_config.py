@@ -25,6 +25,7 @@ WRONG = [
     ("model.max_tokens", 1, "from 2 to 64"),
     ("model.patch_size", 0, "at least 1"),
     ("model.num_attributes", 0, "at least 1"),
+    ("model.pollution_classes", 4, "from 2 to 3"),
     ("model.text_heads", 0, "at least 1"),
     ("model.dropout", 1.5, "from 0 to 1"),
     ("data.count", 0, "at least 1"),

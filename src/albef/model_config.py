@@ -16,7 +16,7 @@ from albef.sizes import OF_SIZE, system_of
 TEMPERATURE_RANGE = (0.001, 0.5)  # training keeps the temperature within it, as published
 Activation = Literal["gelu", "quick_gelu"]
 Fit = Literal["stretch", "crop"]
-SystemName = Literal["albef", "clip", "lxmert", "uniter"]
+SystemName = Literal["albef", "clip", "lxmert", "uniter", "oscar"]
 
 
 @sized(OF_SIZE)
@@ -38,6 +38,10 @@ class ModelConfig:
         "uniter-tiny",
         "uniter-base",
         "uniter-large",
+        "oscar-base",
+        "oscar-large",
+        "oscar-plus-base",
+        "oscar-plus-large",
     ] = "base"
     # the kind of model. albef and clip see the pixels of an image, lxmert, oscar and uniter the regions that a detector
     # found in it
@@ -60,6 +64,12 @@ class ModelConfig:
     num_objects: int = 1600
     num_attributes: int = 400  # lxmert: number of attributes, such as colours, that the detector tells apart
     num_answers: int = 3129  # systems on regions: number of listed answers to questions
+    # oscar: whether regions are normalised after their projection, as in OSCAR+
+    region_norm: bool = False
+    # oscar: classes of its contrast of true and polluted. 2: true or not. 3, as in OSCAR+: true, other tags or another
+    # caption
+    pollution_classes: int = 2
+    pair_head_scale: int = 3  # oscar: hidden width of its head about two images, as a multiple of text_width
     feature_width: int = 256  # length of the features by which ITC compares images and texts
     # bert: the vocabulary of BERT. clip: the byte pairs of CLIP. trained: a vocabulary learned from the captions of the
     # run, of at most vocab_size word pieces
@@ -113,6 +123,8 @@ class ModelConfig:
             {
                 (*sizes, *encoders, *regions, "image_depth"): (1, math.inf),
                 ("text_depth", "fusion_depth"): (0, math.inf),
+                ("pollution_classes",): (2, 3),
+                ("pair_head_scale",): (1, 100),
                 ("initial_std", "std"): (ABOVE_0, math.inf),
                 ("initial_temperature",): TEMPERATURE_RANGE,
                 ("dropout",): (0, BELOW_1),
@@ -160,4 +172,7 @@ LATER: dict[str, object] = {
     "num_objects": 1600,
     "num_attributes": 400,
     "num_answers": 3129,
+    "region_norm": False,
+    "pollution_classes": 2,
+    "pair_head_scale": 3,
 }

@@ -56,6 +56,10 @@ _LXMERT: dict[str, Any] = dict(
     append_sep=True,
     max_tokens=20,
 )
+# OSCAR's published base, as it is pre-trained. Its text encoder has no layers of its own.
+_OSCAR: dict[str, Any] = dict(system="oscar", text_depth=0, fusion_depth=12, append_sep=True, max_tokens=35)
+_OSCAR_PLUS: dict[str, Any] = dict(region_norm=True, pollution_classes=3)
+_BERT_LARGE: dict[str, Any] = dict(fusion_depth=24, text_width=1024, text_heads=16, text_mlp_width=4096)
 OF_SIZE: dict[str, dict[str, Any]] = {
     "tiny": dict(
         image_size=48,
@@ -125,10 +129,11 @@ OF_SIZE: dict[str, dict[str, Any]] = {
         ),
     },
     "uniter-base": {**_UNITER},
-    "uniter-large": {
-        **_UNITER,
-        **dict(fusion_depth=24, text_width=1024, text_heads=16, text_mlp_width=4096),
-    },
+    "uniter-large": {**_UNITER, **_BERT_LARGE},
+    "oscar-base": {**_OSCAR},
+    "oscar-large": {**_OSCAR, **_BERT_LARGE},
+    "oscar-plus-base": {**_OSCAR, **_OSCAR_PLUS},
+    "oscar-plus-large": {**_OSCAR, **_BERT_LARGE, **_OSCAR_PLUS},
 }
 
 

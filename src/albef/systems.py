@@ -14,11 +14,12 @@ from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.verbs import VisionLanguageModel
 from albef.model_config import SystemName
-from albef.peers import clip_names, lxmert_names, uniter_names
+from albef.peers import clip_names, lxmert_names, oscar_names, uniter_names
 from albef.peers.clip import CLIP
 from albef.peers.clip_task import ClipTask
 from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text
 from albef.peers.lxmert import LXMERT
+from albef.peers.oscar import OSCAR
 from albef.peers.uniter import PRETRAINING, UNITER
 from albef.tasks.base import Task
 from albef.tasks.classes import NLVR, Entailment
@@ -102,6 +103,18 @@ SYSTEMS: dict[SystemName, System] = {
         clean=lambda text, config: clean_caption(text, config.max_words),
         vocabularies={},
         published=lambda state, config: uniter_names.to_published(state),
+    ),
+    "oscar": System(
+        title="OSCAR",
+        paper='Li et al., "Oscar: Object-Semantics Aligned Pre-training for Vision-Language Tasks", ECCV 2020',
+        model=OSCAR,
+        heads=("mlm", "pollution"),
+        tasks={},
+        tokenizer=Tokenizer,
+        words=UncleanedWords,
+        clean=lambda text, config: text.strip(),
+        vocabularies={"bert": Tokenizer.bert},
+        published=oscar_names.to_published,
     ),
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import replay_albef as albef
 import replay_clip as clip
+import replay_oscar as oscar
 import replay_uniter as uniter
 from rich.console import Console
 from rich.table import Table
@@ -46,6 +47,10 @@ REPLAYS: dict[str, Callable[[Golden], Iterator[Comparison]]] = {
     "uniter_vqa": uniter.replay_answers,
     "uniter_ve": uniter.replay_answers,
     "uniter_nlvr2": uniter.replay_nlvr2,
+    "oscar_pretrain": oscar.replay_pretrain,
+    "oscar_retrieval": oscar.replay_retrieval,
+    "oscar_vqa": oscar.replay_vqa,
+    "oscar_nlvr2": oscar.replay_nlvr,
 }
 
 

@@ -43,6 +43,8 @@ WITH_TEXTS = (
     "text_assignment",
     "vqa",
     "clip_vit",
+    "oscar_pretrain",
+    "oscar_retrieval",
 )
 
 

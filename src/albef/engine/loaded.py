@@ -203,11 +203,8 @@ class LoadedModel:
 
     def image_memory(self, encoding: Encoding, rows: slice) -> Memory:
         """Keys and values of some of the images for the fusion layers: 9.5 MB an image at base size."""
-        mask = None if encoding.mask is None else encoding.mask[rows]
         with self.computing():
-            memory: Memory = self.model.image_memory(
-                Encoding(encoding.tokens[rows], mask, encoding.feature[rows])
-            )
+            memory: Memory = self.model.image_memory(encoding.of(rows))
         return memory
 
     def text_tokens(

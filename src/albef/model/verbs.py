@@ -17,12 +17,40 @@ from torch import Tensor, nn
 from albef.model_config import ModelConfig
 
 
+class Tags(NamedTuple):
+    """Names of the objects in images, as token ids without [CLS]. An image with tags has [SEP] after the last one."""
+
+    ids: Int[Tensor, "images length"]
+    mask: Bool[Tensor, "images length"]  # True = a token, False = padding, which follows the tags
+
+    @classmethod
+    def none(cls, images: int, device: torch.device) -> Tags:
+        """The tags of images that have none."""
+        ids = torch.zeros(images, 0, dtype=torch.long, device=device)
+        return cls(ids, ids.bool())
+
+    def select(self, image_index: Int[Tensor, " chosen"]) -> Tags:
+        """The tags of these images."""
+        return Tags(self.ids[image_index], self.mask[image_index])
+
+    def expand(self, images: int) -> Tags:
+        """The tags again, or those of a single image for each of `images`."""
+        return Tags(self.ids.expand(images, -1), self.mask.expand(images, -1))
+
+
 class Encoding(NamedTuple):
     """An encoded image or text: its tokens, which of them are real (None: all), and its unit-length feature."""
 
     tokens: Float[Tensor, "batch length width"]
     mask: Bool[Tensor, "batch length"] | None
     feature: Float[Tensor, "batch feature_width"]
+    tags: Tags | None = None  # of images, in systems that read them
+
+    def of(self, rows: slice) -> Encoding:
+        """The encoding of some of the images or texts."""
+        mask = None if self.mask is None else self.mask[rows]
+        tags = None if self.tags is None else Tags(self.tags.ids[rows], self.tags.mask[rows])
+        return Encoding(self.tokens[rows], mask, self.feature[rows], tags)
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from albef.model.kernels import Linear
 from albef.model.layers import Packing, kept_or_computed_again
 from albef.model.text_encoder import TextLayer, cls
-from albef.model.verbs import Encoding
+from albef.model.verbs import Encoding, Tags
 from albef.model_config import ModelConfig
 
 
@@ -23,6 +23,7 @@ class Regions(NamedTuple):
     # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
     boxes: Float[Tensor, "images regions numbers"]
     mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
+    tags: Tags | None = None  # the names of the objects, in systems that read them
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def match(
     """
     chosen, usable = draw_negatives(aligned, targets.first_row, stage.hardness)
     negatives = drawn or chosen
-    tokens, mask, _ = aligned.text
+    tokens, mask = aligned.text.tokens, aligned.text.mask
     assert mask is not None
     each = torch.arange(len(tokens), device=tokens.device)
     # Pairs: (text, its image), (text, another image), (another text, image).
