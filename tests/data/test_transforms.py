@@ -165,3 +165,26 @@ def test_randaugment_changes_most_pictures():
     changed = [not np.array_equal(transforms._randaugment(image, rng), image) for _ in range(1000)]
     # Two operations, each applied in one of two cases, one in ten of them without effect.
     assert np.mean(changed) == pytest.approx(1 - 0.55**2, abs=0.05)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(2, 24))
+def test_a_crop_is_the_centre_in_its_own_proportions(height: int, width: int, size: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    short = min(height, width)
+    sides = int(size * width / short), int(size * height / short)
+    resized = np.asarray(Image.fromarray(image).resize(sides, Image.Resampling.BICUBIC))
+    left, top = (round((side - size) / 2) for side in sides)
+    expected = resized[top : top + size, left : left + size].transpose(2, 0, 1)
+    assert np.array_equal(evaluation_transform(image, size, "crop"), expected)
+
+
+def test_a_strip_that_would_fill_the_memory_is_cut_first() -> None:
+    strip = np.zeros((1, 100_000, 3), np.uint8)
+    strip[:, 49_000:51_000] = 90
+    assert (evaluation_transform(strip, 8, "crop") == 90).all()
+
+
+def test_without_random_crops_training_sees_the_same_centre() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 20, 3), np.uint8)
+    seen = train_transform(image, PLAIN, 8, np.random.default_rng(0), "crop")
+    assert np.array_equal(seen, image[:, 6:14].transpose(2, 0, 1))
