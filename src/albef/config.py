@@ -176,11 +176,12 @@ class TrainConfig:
     warmup_lr: float = 1e-5  # learning rate at the first step
     warmup_steps: int = 2000  # number of steps over which the learning rate rises from warmup_lr to lr
     # cosine: the learning rate changes at every step. published: it changes once per epoch. open_clip: as cosine, but
-    # the warm-up begins at lr / warmup_steps, and the end is 0
-    schedule: Literal["cosine", "published", "open_clip"] = "cosine"
-    # adamw, or muon: learns more in few steps, but each step takes longer (docs/performance.md)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    weight_decay: float = 0.02  # weight decay of weight matrices, for both optimizers
+    # the warm-up begins at lr / warmup_steps, and the end is 0. linear: as BERT, from 0 to lr and then straight to 0
+    schedule: Literal["cosine", "published", "open_clip", "linear"] = "cosine"
+    # adamw; muon: learns more in few steps, but each step takes longer (docs/performance.md); bertadam: as LXMERT was
+    # published, adamw without bias correction, and everything decays
+    optimizer: Literal["adamw", "muon", "bertadam"] = "adamw"
+    weight_decay: float = 0.02  # weight decay of weight matrices, for all optimizers; bertadam: of everything
     betas: tuple[float, float] = (0.9, 0.999)  # the two betas of AdamW
     eps: float = 1e-8  # the number that AdamW adds to its denominator; published for CLIP: 1e-6
     # apply weight decay to embeddings and the temperature too; published: true

@@ -21,7 +21,7 @@ class Golden:
     """One golden file: its case and its tensors by group, on torch's default device."""
 
     def __init__(self, path: Path) -> None:
-        device = torch.empty(0).device
+        self.path, device = path, torch.empty(0).device
         with safe_open(path, "pt") as file:
             self.case: dict[str, Any] = json.loads(file.metadata()["case"])
             self.tensors: dict[str, Tensor] = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import replay_albef as albef
 import replay_clip as clip
+import replay_lxmert as lxmert
 import replay_oscar as oscar
 import replay_uniter as uniter
 from rich.console import Console
@@ -37,6 +39,11 @@ REPLAYS: dict[str, Callable[[Golden], Iterator[Comparison]]] = {
     "clip_trajectory": clip.replay_trajectory,
     "clip_position_resize": clip.replay_position_resize,
     "clip_pixels": clip.replay_pixels,
+    "lxmert_pretrain": lxmert.replay_pretrain,
+    "lxmert_vqa": lxmert.replay_vqa,
+    "lxmert_nlvr": lxmert.replay_nlvr,
+    "lxmert_vqa_trajectory": lxmert.replay_trajectory,
+    "lxmert_regions": lxmert.replay_regions,
     "uniter_mlm": uniter.replay_mlm,
     "uniter_mrfr": uniter.replay_regions,
     "uniter_mrc": uniter.replay_regions,
@@ -52,13 +59,19 @@ REPLAYS: dict[str, Callable[[Golden], Iterator[Comparison]]] = {
     "oscar_vqa": oscar.replay_vqa,
     "oscar_nlvr2": oscar.replay_nlvr,
 }
+# Of JSON files, by a name that the kind alone has.
+CONTENTS: dict[str, Callable[[Mapping[str, Any]], Iterator[Comparison]]] = {
+    "sot": clip.replay_text,
+    "max_length": lxmert.replay_text,
+    "pretrain": albef.replay_learning_rates,
+}
 
 
 def replay(path: Path) -> Iterator[Comparison]:
     """Every comparison that a golden file asks for."""
     if path.suffix == ".json":
         content = json.loads(path.read_text("utf-8"))
-        yield from (clip.replay_text if "vocab_sha256" in content else albef.replay_learning_rates)(content)
+        yield from CONTENTS[next(name for name in CONTENTS if name in content)](content)
         return
     golden = Golden(path)
     if golden.case["task"] not in REPLAYS:

@@ -45,6 +45,9 @@ WITH_TEXTS = (
     "clip_vit",
     "oscar_pretrain",
     "oscar_retrieval",
+    "lxmert_pretrain",
+    "lxmert_vqa",
+    "lxmert_nlvr",
 )
 
 

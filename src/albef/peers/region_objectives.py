@@ -42,6 +42,33 @@ def region_feature_loss(
     return errors.mean(1).sum() / or_one(count)
 
 
+def smooth_feature_loss(
+    predicted: Float[Tensor, "hidden width"],
+    features: Float[Tensor, "hidden width"],
+    count: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Regression of the features of hidden regions, Σ mean_i smooth-L1(f̂_i − f_i) / count (LXMERT, §3.1.2).
+
+    Smooth-L1 is ½d² where |d| < 1, and |d| − ½ elsewhere, as published. `count` is the number of all regions.
+    """
+    losses = F.smooth_l1_loss(at_least_fp32(predicted), features, reduction="none")
+    return losses.mean(1).sum() / or_one(count)
+
+
+def detected_class_loss(
+    logits: Float[Tensor, "regions classes"],
+    labels: Int[Tensor, " regions"],
+    confidence: Float[Tensor, " regions"],
+    count: Float[Tensor, ""],
+) -> Float[Tensor, ""]:
+    """Loss of the objects or attributes of regions, Σ c·H(y, p) / count (LXMERT, §3.1.2).
+
+    Labels y are the detector's, and c is its confidence in them. `count` is the number of all regions.
+    """
+    losses = F.cross_entropy(at_least_fp32(logits), labels, reduction="none")
+    return (losses * confidence).sum() / or_one(count)
+
+
 def likeliest_objects(soft_labels: Float[Tensor, "hidden classes"]) -> Int[Tensor, " hidden"]:
     """The class that the detector finds likeliest, but never the background, which is class 0 (UNITER, §3.2)."""
     return soft_labels[:, 1:].argmax(1) + 1

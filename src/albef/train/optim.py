@@ -10,7 +10,14 @@ from torch import nn
 
 from albef.config import Config, TrainConfig
 from albef.tasks.base import Stage
+from albef.train.bert_adam import BertAdam
 from albef.train.muon import Muon, is_layer_matrix
+
+OPTIMIZERS: dict[str, type[torch.optim.AdamW]] = {
+    "adamw": torch.optim.AdamW,
+    "muon": Muon,
+    "bertadam": BertAdam,
+}
 
 
 def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
@@ -24,16 +31,17 @@ def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bo
 def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW over the student. Its groups: with weight decay, without, and the temperature with its own learning rate.
 
-    With `optimizer: muon`, weight matrices of layers are another group, with weight decay. Groups hold the names of
-    their parameters.
+    With `optimizer: muon`, weight matrices of layers are another group, with weight decay. With `optimizer: bertadam`
+    everything decays. Groups hold the names of their parameters.
     """
+    decays_all = config.optimizer == "bertadam"
     decayed, plain, temperature, matrices = [], [], [], []
     for name, parameter in student.named_parameters():
         if name.endswith("temperature"):
             temperature.append((name, parameter))
         elif config.optimizer == "muon" and is_layer_matrix(name, parameter):
             matrices.append((name, parameter))
-        elif is_decayed(name, parameter, config.decay_embeddings):
+        elif decays_all or is_decayed(name, parameter, config.decay_embeddings):
             decayed.append((name, parameter))
         else:
             plain.append((name, parameter))
@@ -43,15 +51,14 @@ def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Adam
         {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
         {
             "params": temperature,
-            "weight_decay": decay if config.decay_embeddings else 0.0,
+            "weight_decay": decay if decays_all or config.decay_embeddings else 0.0,
             "lr_scale": config.temperature_lr_scale,
         },
     ]
     if matrices:
         groups.append({"params": matrices, "weight_decay": decay, "lr_scale": 1.0, "muon": True})
     groups = [group for group in groups if group["params"]]  # an empty group would have no names
-    kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    return OPTIMIZERS[config.optimizer](groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
@@ -60,6 +67,8 @@ def lr_at(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
         return published_lr(step, config, steps_per_epoch)
     if config.schedule == "open_clip":
         return open_clip_lr(step, config)
+    if config.schedule == "linear":
+        return linear_lr(step, config)
     if step < config.warmup_steps:
         return config.warmup_lr + (config.lr - config.warmup_lr) * step / config.warmup_steps
     progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
@@ -75,6 +84,14 @@ def open_clip_lr(step: int, config: TrainConfig) -> float:
     if step < warmup:
         return config.lr * (step + 1) / warmup
     return config.lr * (1 + math.cos(math.pi * (step - warmup) / max(config.steps - warmup, 1))) / 2
+
+
+def linear_lr(step: int, config: TrainConfig) -> float:
+    """BERT's schedule: a rise from 0 to lr over the warm-up of W steps, then a straight fall to 0 at step T."""
+    warmup = config.warmup_steps
+    if step < warmup:
+        return config.lr * step / warmup
+    return config.lr * max(config.steps - step, 0) / max(config.steps - warmup, 1)
 
 
 def published_lr(step: int, config: TrainConfig, steps_per_epoch: int) -> float:

@@ -1,0 +1,152 @@
+"""Regions of images from files in LXMERT's format: `*_obj36.tsv`, one image a line, arrays as base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from albef.errors import UserError
+
+COLUMNS = (
+    "img_id",
+    "img_h",
+    "img_w",
+    "objects_id",
+    "objects_conf",
+    "attrs_id",
+    "attrs_conf",
+    "num_boxes",
+    "boxes",
+    "features",
+)
+LONGEST_LINE = 2**26  # bytes; 36 regions take 0.4 MB. Another file may be one line of any length
+SLACK = 1e-5  # how far a box may reach out of its image, as a share of the image; published
+
+
+@dataclass(frozen=True)
+class ImageRegions:
+    """What a detector found in one image."""
+
+    image_id: str
+    height: int  # of the image, in pixels
+    width: int
+    objects: Int64[np.ndarray, " regions"]  # numbers of their classes, without the background
+    object_confidences: Float32[np.ndarray, " regions"]
+    attributes: Int64[np.ndarray, " regions"]
+    attribute_confidences: Float32[np.ndarray, " regions"]
+    pixel_boxes: Float32[np.ndarray, "regions 4"]  # left, top, right, bottom
+    features: Float32[np.ndarray, "regions width"]
+
+    @property
+    def boxes(self) -> Float32[np.ndarray, "regions 4"]:
+        """The boxes as shares of the image's width and height."""
+        return self.pixel_boxes / np.array([self.width, self.height] * 2, np.float32)
+
+
+def read_regions(file: Path) -> Iterator[ImageRegions]:
+    """The regions of each image of a file, line by line. Raises `UserError` for a line that is not what it must be.
+
+    Format: github.com/airsplay/lxmert, src/utils.py. Arrays are little-endian and read-only.
+    """
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), b""), 1):
+                yield regions_of(line, f"{file}, line {number}")
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file.") from None
+
+
+def regions_of(line: bytes, place: str) -> ImageRegions:
+    """The regions of one line. `place` says in errors where it stands."""
+    fields = line.rstrip(b"\r\n").split(b"\t")
+    if len(fields) != len(COLUMNS):
+        raise UserError(
+            f"{place}: has {len(fields)} fields separated by tabs, but LXMERT's format has {len(COLUMNS)}: "
+            f"{', '.join(COLUMNS)}."
+        )
+    row = dict(zip(COLUMNS, fields, strict=True))
+    height, width, count = (positive(row, name, place) for name in ("img_h", "img_w", "num_boxes"))
+    found = ImageRegions(
+        row["img_id"].decode("utf-8", "replace"),
+        height,
+        width,
+        decoded(row, "objects_id", "<i8", count, place),
+        decoded(row, "objects_conf", "<f4", count, place),
+        decoded(row, "attrs_id", "<i8", count, place),
+        decoded(row, "attrs_conf", "<f4", count, place),
+        decoded(row, "boxes", "<f4", 4 * count, place).reshape(count, 4),
+        features_of(row, count, place),
+    )
+    check(found, place)
+    return found
+
+
+def positive(row: dict[str, bytes], name: str, place: str) -> int:
+    """A whole number above 0."""
+    text = row[name].decode("ascii", "replace")
+    if not (text.isascii() and text.isdigit() and int(text[:20]) > 0):
+        raise UserError(f"{place}: {name} is {text[:20]!r}, but it must be a whole number above 0.")
+    return int(text[:20])
+
+
+def array(row: dict[str, bytes], name: str, kind: str, place: str) -> np.ndarray:
+    """The numbers of a base64 field."""
+    try:
+        content = base64.b64decode(row[name], validate=True)
+        return np.frombuffer(content, kind)
+    except (binascii.Error, ValueError):
+        raise UserError(
+            f"{place}: {name} is not an array in base64; the file is damaged, get it again."
+        ) from None
+
+
+def decoded(row: dict[str, bytes], name: str, kind: str, count: int, place: str) -> np.ndarray:
+    """So many numbers of a base64 field."""
+    found = array(row, name, kind, place)
+    if len(found) != count:
+        raise UserError(
+            f"{place}: {name} holds {len(found)} numbers, but num_boxes asks for {count}; the file is damaged, get it "
+            f"again."
+        )
+    return found
+
+
+def features_of(row: dict[str, bytes], count: int, place: str) -> np.ndarray:
+    """The features, whose width follows from how many numbers there are."""
+    found = array(row, "features", "<f4", place)
+    if not len(found) or len(found) % count:
+        raise UserError(
+            f"{place}: features holds {len(found)} numbers, which do not divide among {count} regions; the file is "
+            f"damaged, get it again."
+        )
+    return found.reshape(count, -1)
+
+
+def check(regions: ImageRegions, place: str) -> None:
+    """Raises `UserError` for numbers that no detector gives."""
+    named = {
+        "objects_conf": regions.object_confidences,
+        "attrs_conf": regions.attribute_confidences,
+        "boxes": regions.pixel_boxes,
+        "features": regions.features,
+    }
+    for name, numbers in named.items():
+        if not np.isfinite(numbers).all():
+            raise UserError(f"{place}: {name} holds a number that is not finite; make the file again.")
+    for name, ids in (("objects_id", regions.objects), ("attrs_id", regions.attributes)):
+        if ids.min() < 0:
+            raise UserError(
+                f"{place}: {name} holds {ids.min()}, but classes are counted from 0; make the file again."
+            )
+    boxes = regions.boxes
+    if boxes.min() < -SLACK or boxes.max() > 1 + SLACK:
+        raise UserError(
+            f"{place}: a box of image {regions.image_id} reaches out of the image, which has {regions.width} × "
+            f"{regions.height} pixels; boxes are left, top, right, bottom in pixels."
+        )
