@@ -30,10 +30,10 @@ CONFIG = ModelConfig(
 )
 
 
-def model(*heads: str, seed: int = 0) -> LXMERT:
+def model(*heads: str, seed: int = 0, config: ModelConfig = CONFIG) -> LXMERT:
     """A model whose parameters are all random: no bias is 0, no norm is 1."""
     torch.manual_seed(seed)
-    found = LXMERT(CONFIG, heads) if heads else LXMERT(CONFIG)
+    found = LXMERT(config, heads) if heads else LXMERT(config)
     with torch.no_grad():
         for parameter in found.parameters():
             if parameter.dim() == 1:

@@ -63,6 +63,8 @@ class ModelConfig:
     # systems on regions: number of classes of things that the detector tells apart; uniter: the background included
     num_objects: int = 1600
     num_attributes: int = 400  # lxmert: number of attributes, such as colours, that the detector tells apart
+    # lxmert: never learn the embeddings of position 0 and token type 0; published: true
+    freeze_first_rows: bool = False
     num_answers: int = 3129  # systems on regions: number of listed answers to questions
     # oscar: whether regions are normalised after their projection, as in OSCAR+
     region_norm: bool = False
@@ -172,6 +174,7 @@ LATER: dict[str, object] = {
     "num_objects": 1600,
     "num_attributes": 400,
     "num_answers": 3129,
+    "freeze_first_rows": False,
     "region_norm": False,
     "pollution_classes": 2,
     "pair_head_scale": 3,

@@ -23,8 +23,6 @@ from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
 EXACTLY = (0.0, 0.0)
 NOT_COUNTED = -100
 REGION_SCALE = 1 / 0.15  # a constant of the published code, whatever share of regions is masked
-# The published embeddings take position 0 and token type 0 for padding: neither gets a gradient.
-FROZEN = ("text_encoder.positions.weight", "text_encoder.types.weight")
 
 
 def load_model(golden: Golden, *heads: str) -> LXMERT:
@@ -46,6 +44,7 @@ def load_model(golden: Golden, *heads: str) -> LXMERT:
         num_attributes=dims["attributes"],
         num_answers=dims["answers"],
         dropout=0.0,
+        freeze_first_rows=True,
     )
     model = LXMERT(config, heads)
     model.load_state_dict(lxmert_names.from_published(golden.group("weights."), model.state_dict()))
@@ -64,17 +63,8 @@ def memory_of(model: LXMERT, regions: Regions) -> RegionMemory:
     return model.image_memory(model.encode_image(regions))
 
 
-def freeze(model: LXMERT) -> None:
-    """Takes away the gradients that the published embeddings do not have."""
-    for name in FROZEN:
-        gradient = model.get_parameter(name).grad
-        assert gradient is not None
-        gradient[0] = 0
-
-
 def gradients_of(model: LXMERT) -> dict[str, Tensor]:
     """The gradients under their published names."""
-    freeze(model)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     found = lxmert_names.to_published(
         gradients, lxmert_names.PRETRAINING if model.mlm_head else lxmert_names.FINE_TUNED
@@ -218,7 +208,6 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
         logits = model.classify(text, mask, memory_of(model, regions_of(inputs)))
         loss = region_objectives.listed_answer_loss(logits, target, torch.tensor(float(len(target))))
         loss.backward()
-        freeze(model)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
         optimizer.zero_grad()

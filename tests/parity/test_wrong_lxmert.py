@@ -14,7 +14,7 @@ import replay_lxmert
 
 from albef.model import heads, layers
 from albef.peers import lxmert
-from albef.peers.lxmert import LXMERT, CrossLayer, MutualAttention, RegionEncoder
+from albef.peers.lxmert import LXMERT, CrossLayer, FrozenRowsEncoder, MutualAttention, RegionEncoder
 from albef.peers.regions import Pooler
 from golden import Golden, deviation
 
@@ -128,7 +128,7 @@ WRONG: dict[str, Callable[[Patch], None]] = {
         lambda self, f, b: (self.feature_norm(self.features(f)) + self.box_norm(self.boxes(2 * b - 1))) / 2
     ),
     "padding attended": of_class(MutualAttention, "forward", padding_attended),
-    "first rows trained": lambda patch: patch.setattr(replay_lxmert, "freeze", lambda model: None),
+    "first rows learned": of_class(FrozenRowsEncoder, "learned", lambda self, table: table),
     "6.67 in place of 1/0.15": lambda patch: patch.setattr(replay_lxmert, "REGION_SCALE", 6.67),
     "squared differences of features": lambda patch: patch.setattr(
         replay_lxmert.region_objectives,

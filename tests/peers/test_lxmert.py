@@ -114,6 +114,20 @@ def test_regions_of_the_last_layer_get_no_gradient_where_text_alone_is_read() ->
     assert without == {name for name, _ in model.named_parameters() if name.startswith(last)}
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_first_rows_are_learned_unless_they_are_frozen(frozen: bool) -> None:
+    config = dataclasses.replace(toy_lxmert.CONFIG, freeze_first_rows=frozen)
+    model = toy_lxmert.model(config=config)
+    ids, mask = toy_lxmert.texts(*TEXTS)
+    memory = model.image_memory(model.encode_image(toy_lxmert.regions(*COUNTS)))
+    model.match(model.encode_text(ids, mask).tokens, mask, memory)[:, 1].sum().backward()
+    for table in (model.text_encoder.positions, model.text_encoder.types):
+        assert table.weight.grad is not None
+        assert bool(table.weight.grad[0].any()) is not frozen
+    assert model.text_encoder.positions.weight.grad is not None
+    assert model.text_encoder.positions.weight.grad[1].any()
+
+
 def test_recomputed_activations_give_the_same_gradients() -> None:
     ids, mask = toy_lxmert.texts(*TEXTS)
     found = []

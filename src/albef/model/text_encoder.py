@@ -163,11 +163,15 @@ class TextEncoder(nn.Module):
         """Text tokens before fusion. Values at padding are meaningless."""
         packing = Packing.of(mask)
         words = self.words(packing.pack(ids))
-        positions = packing.at_positions(self.positions.weight)
-        tokens = self.dropout(self.norm(words + positions + self.types.weight[0]))
+        positions = packing.at_positions(self.learned(self.positions.weight))
+        tokens = self.dropout(self.norm(words + positions + self.learned(self.types.weight)[0]))
         for layer in self.layers:
             tokens = kept_or_computed_again(layer, self.checkpointing, tokens, packing)
         return packing.pad(tokens)
+
+    def learned(self, table: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """A table of positions or types, with gradient in the rows that are learned: all of them."""
+        return table
 
 
 class FusionEncoder(nn.Module):

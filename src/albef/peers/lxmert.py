@@ -40,7 +40,7 @@ class LXMERT(VisionLanguageModel):
         self.config, self.heads = config, heads
         width = config.text_width
         self.image_encoder = RegionEncoder(config)
-        self.text_encoder = TextEncoder(config)
+        self.text_encoder = FrozenRowsEncoder(config) if config.freeze_first_rows else TextEncoder(config)
         self.fusion_encoder = CrossEncoder(config)
         self.pooler = Pooler(width)
         self.itm_head = Linear(width, 2) if "itm" in heads else None
@@ -157,6 +157,17 @@ class LXMERT(VisionLanguageModel):
         self.image_encoder.checkpointing = "image" in encoders
         self.text_encoder.checkpointing = "text" in encoders
         self.fusion_encoder.checkpointing = "fusion" in encoders
+
+
+class FrozenRowsEncoder(TextEncoder):
+    """A text encoder that never learns the embeddings of position 0 and of token type 0, as published.
+
+    The published tables take row 0 for padding, though [CLS] has position 0 and all tokens have type 0.
+    """
+
+    def learned(self, table: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+        """The table, without gradient in its first row."""
+        return torch.cat([table[:1].detach(), table[1:]])
 
 
 class RegionEncoder(nn.Module):
