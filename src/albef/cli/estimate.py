@@ -116,14 +116,14 @@ def step(
     """
     started = time.perf_counter()
     last = stage_at(config.train.steps - 1, config, 1)
-    with torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=bf16):
+    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=bf16):
         output = task(batch, task.prepare(batch, last), last)
     torch.stack(list(output.losses.values())).sum().backward()
-    between = now(batch.pixels.device)
+    between = now(batch.ids.device)
     optimizer.step()
     task.update(output)
     optimizer.zero_grad()
-    return between - started, now(batch.pixels.device) - between
+    return between - started, now(batch.ids.device) - between
 
 
 def now(device: torch.device) -> float:
@@ -147,7 +147,7 @@ def kept_bytes(task: Task, batch: Batch, config: Config, bf16: bool) -> int:
     last = stage_at(config.train.steps - 1, config, 1)
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast(batch.pixels.device.type, torch.bfloat16, enabled=bf16),
+        torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=bf16),
     ):
         output = task(batch, task.prepare(batch, last), last)
     total = sum(kept.values())

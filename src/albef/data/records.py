@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from albef.data.transforms import normalised
+from albef.model.verbs import Regions, Tags
 
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels
 
@@ -83,10 +84,11 @@ class Example:
 class Batch:
     """Examples as tensors. Captions are padded to the longest one.
 
-    Tensors that a task does not use are None. Pixels come as uint8; a model takes them `normalised`.
+    Tensors that a task does not use are None. Pixels come as uint8; a model takes them `normalised`. Systems on regions
+    have no pixels.
     """
 
-    pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
+    pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"] | None
     ids: Int64[Tensor, "batch length"]
     mask: Bool[Tensor, "batch length"]  # True = a token, False = padding
     masked_ids: Int64[Tensor, "batch length"]
@@ -100,6 +102,16 @@ class Batch:
     answer_mask: Bool[Tensor, "answers answer_length"] | None = None
     answer_weights: Float[Tensor, " answers"] | None = None
     answer_row: Int64[Tensor, " answers"] | None = None  # which question of the batch each answers, ascending
+    answer_scores: Float[Tensor, "batch listed"] | None = None  # 0–1, of each listed answer to each question
+    region_features: Float[Tensor, "batch regions width"] | None = None  # with boxes and mask, see `Regions`
+    region_boxes: Float[Tensor, "batch regions numbers"] | None = None
+    region_mask: Bool[Tensor, "batch regions"] | None = None
+    tag_ids: Int64[Tensor, "batch tags"] | None = None  # with their mask, see `Tags`
+    tag_mask: Bool[Tensor, "batch tags"] | None = None
+    hidden_regions: Bool[Tensor, "batch regions"] | None = None  # those whose features are to be predicted
+    region_classes: Float[Tensor, "batch regions classes"] | None = (
+        None  # probabilities that the detector gave
+    )
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -112,19 +124,32 @@ class Batch:
         return replace(self, **moved)
 
     @property
-    def visual(self) -> Tensor:
-        """What a model sees of the images."""
-        return self.pixels
+    def visual(self) -> Any:
+        """What a model sees of the images: pixels or `Regions`."""
+        if self.region_features is None:
+            return self.pixels
+        assert self.region_boxes is not None
+        assert self.region_mask is not None
+        tags = None
+        if self.tag_ids is not None and self.tag_mask is not None:
+            tags = Tags(self.tag_ids, self.tag_mask)
+        return Regions(self.region_features, self.region_boxes, self.region_mask, tags)
 
     @property
-    def visuals(self) -> Tensor:
+    def visuals(self) -> Any:
         """All images if an example has two: all first ones, then all second ones."""
-        return self.pixels if self.second_pixels is None else torch.cat([self.pixels, self.second_pixels])
+        if self.second_pixels is None:
+            return self.visual
+        assert self.pixels is not None
+        return torch.cat([self.pixels, self.second_pixels])
 
     def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Batch:
         """The same batch as a model takes it: pixels as floats, less the mean, by the standard deviation."""
-        second = None if self.second_pixels is None else normalised(self.second_pixels, mean, std)
-        return replace(self, pixels=normalised(self.pixels, mean, std), second_pixels=second)
+        first, second = (
+            None if pixels is None else normalised(pixels, mean, std)
+            for pixels in (self.pixels, self.second_pixels)
+        )
+        return replace(self, pixels=first, second_pixels=second)
 
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory, from which a GPU can copy in the background."""

@@ -38,6 +38,16 @@ class Tags(NamedTuple):
         return Tags(self.ids.expand(images, -1), self.mask.expand(images, -1))
 
 
+class Regions(NamedTuple):
+    """What a detector found in images: the visual of some systems. Images with fewer regions are padded with zeros."""
+
+    features: Float[Tensor, "images regions width"]
+    # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
+    boxes: Float[Tensor, "images regions numbers"]
+    mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
+    tags: Tags | None = None  # the names of the objects, in systems that read them
+
+
 class Encoding(NamedTuple):
     """An encoded image or text: its tokens, which of them are real (None: all), and its unit-length feature."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,18 +11,9 @@ from torch import Tensor, nn
 from albef.model.kernels import Linear
 from albef.model.layers import Packing, kept_or_computed_again
 from albef.model.text_encoder import TextLayer, cls
-from albef.model.verbs import Encoding, Tags
+from albef.model.verbs import Encoding
+from albef.model.verbs import Regions as Regions
 from albef.model_config import ModelConfig
-
-
-class Regions(NamedTuple):
-    """What a detector found in images: the visual of these systems. Images with fewer regions are padded with zeros."""
-
-    features: Float[Tensor, "images regions width"]
-    # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
-    boxes: Float[Tensor, "images regions numbers"]
-    mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
-    tags: Tags | None = None  # the names of the objects, in systems that read them
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Stage:
     alpha: float  # weight of the soft targets
     hardness: float = 1.0  # of ITM negatives: 0 = drawn uniformly, 1 = the paper's hard negatives
     fuse: bool = True  # False while only ITC is trained
+    step: int = 0  # its number, for tasks that train one objective per step
 
 
 class Negatives(NamedTuple):

@@ -122,4 +122,4 @@ def stage_at(step: int, config: Config, steps_per_epoch: int) -> Stage:
     first = round(task.align_first * config.train.steps)
     ramped = round(task.hardness_ramp * (config.train.steps - first))
     hardness = min(1.0, (step - first) / ramped) if ramped else 1.0
-    return Stage(alpha=alpha, hardness=max(hardness, 0.0), fuse=step >= first)
+    return Stage(alpha=alpha, hardness=max(hardness, 0.0), fuse=step >= first, step=step)
