@@ -1,0 +1,195 @@
+"""UNITER's training: objectives are drawn as published, parts add up, and every loss falls."""
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import toy_uniter
+from albef.config import Config, TrainConfig
+from albef.data.records import Batch
+from albef.peers.uniter_task import (
+    MIX,
+    Matching,
+    UniterEntailment,
+    UniterPretrain,
+    UniterRetrieval,
+    UniterTask,
+    UniterVQA,
+    sample_matching,
+    sample_objective,
+    sample_other,
+)
+from albef.tasks.base import Negatives, Stage, joined
+
+CONFIG = Config(model=toy_uniter.CONFIG, train=TrainConfig(batch_size=4))
+TASKS = (UniterRetrieval, UniterVQA, UniterEntailment)
+# Drawn for rows 0, 1 and 2, 3 alike, so that parts of two rows can have it too.
+MATCHING = Matching(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 0, 1, 0]))
+NEGATIVES = Negatives(torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 3, 2]))
+
+
+def batch() -> Batch:
+    ids, mask = toy_uniter.texts(5, 3, 6, 4)
+    regions = toy_uniter.regions(3, 2, 4, 1)
+    hidden = torch.zeros_like(regions.mask)
+    hidden[0, 1] = hidden[2, 0] = hidden[2, 3] = hidden[3, 0] = True
+    positions = torch.tensor([1, 2, 7, 13, 20])
+    masked = ids.clone()
+    masked.flatten()[positions] = 4
+    soft = torch.rand(*hidden.shape, toy_uniter.CONFIG.num_objects).softmax(2)
+    return Batch(
+        pixels=None,
+        ids=ids,
+        mask=mask,
+        masked_ids=masked,
+        mlm_positions=positions,
+        mlm_labels=ids.flatten()[positions],
+        image_id=torch.arange(4),
+        caption_id=torch.arange(4),
+        label=torch.tensor([0, 2, 1, 2]),
+        answer_scores=torch.rand(4, toy_uniter.CONFIG.num_answers).round(decimals=1),
+        region_features=regions.features,
+        region_boxes=regions.boxes,
+        region_mask=regions.mask,
+        hidden_regions=hidden,
+        region_classes=soft,
+    )
+
+
+def stage_of(objective: str) -> Stage:
+    """A step that trains this objective."""
+    step = next(step for step in range(1000) if sample_objective(42, step, True) == objective)
+    return Stage(alpha=0.0, step=step)
+
+
+def stepped(task: UniterTask, stage: Stage, rows: int, drawn: tuple[Tensor, ...] | None) -> list[Tensor]:
+    """The gradients of a batch in parts of so many rows, and its loss."""
+    torch.manual_seed(0)
+    parts = batch().split(rows)
+    targets = joined([task.prepare(part, stage) for part in parts], True)
+    total = torch.zeros(())
+    for number, (part, one) in enumerate(zip(parts, targets, strict=True)):
+        own = None
+        if drawn is not None:
+            some = slice(rows * number, rows * number + rows)
+            kind = type(drawn)
+            tensors = [tensor[some] for tensor in drawn]
+            first = rows * number
+            own = (
+                kind(tensors[0] - first, tensors[1])
+                if kind is Matching
+                else kind(*(tensor - first for tensor in tensors))
+            )
+        total = total + sum(task(part, one, stage, own).losses.values())
+    total.backward()
+    found = [p.grad.clone() for p in task.student.parameters() if p.grad is not None]
+    task.zero_grad()
+    return [*found, total.detach()]
+
+
+@pytest.mark.parametrize("objective", MIX)
+def test_parts_of_pre_training_add_up(objective: str) -> None:
+    task = UniterPretrain(CONFIG)
+    task.student.load_state_dict(toy_uniter.model().state_dict())
+    drawn = MATCHING if objective == "itm" else None
+    whole, parts = (stepped(task, stage_of(objective), rows, drawn) for rows in (4, 2))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_parts_of_fine_tuning_add_up(kind: type[UniterTask]) -> None:
+    task = kind(CONFIG)
+    task.student.load_state_dict(toy_uniter.model(kind.heads).state_dict())
+    drawn = NEGATIVES if kind is UniterRetrieval else None
+    whole, parts = (stepped(task, Stage(alpha=0.0), rows, drawn) for rows in (4, 2))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def losses_over(task: UniterTask, stage: Stage, steps: int = 15) -> list[float]:
+    """The losses of so many steps on one batch."""
+    optimizer, found, given = torch.optim.Adam(task.parameters(), 3e-3), [], batch()
+    for _ in range(steps):
+        drawn = {UniterPretrain: MATCHING, UniterRetrieval: NEGATIVES}.get(type(task))
+        loss = sum(task(given, task.prepare(given, stage), stage, drawn).losses.values())
+        assert isinstance(loss, Tensor)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("objective", MIX)
+def test_pre_training_learns(objective: str) -> None:
+    torch.manual_seed(0)
+    task = UniterPretrain(CONFIG)
+    task.student.load_state_dict(toy_uniter.model().state_dict())
+    found = losses_over(task, stage_of(objective))
+    assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_fine_tuning_learns(kind: type[UniterTask]) -> None:
+    torch.manual_seed(0)
+    task = kind(CONFIG)
+    task.student.load_state_dict(toy_uniter.model(kind.heads).state_dict())
+    found = losses_over(task, Stage(alpha=0.0))
+    assert found[-1] < found[0]
+
+
+def test_a_step_trains_the_heads_of_its_objective_alone() -> None:
+    task, given = UniterPretrain(CONFIG), batch()
+    for objective, head in (("mlm", "mlm_head"), ("features", "feature_head"), ("objects", "object_head")):
+        stage = stage_of(objective)
+        output = task(given, task.prepare(given, stage), stage)
+        assert list(output.losses) == [objective]
+        sum(output.losses.values()).backward()
+        trained = {n.split(".")[0] for n, p in task.student.named_parameters() if p.grad is not None}
+        assert trained & {"itm_head", "mlm_head", "feature_head", "object_head"} == {head}
+        task.zero_grad()
+
+
+def test_objectives_are_drawn_as_often_as_published() -> None:
+    steps = 4400
+    drawn = Counter(sample_objective(1, step, with_classes=True) for step in range(steps))
+    for name, share in MIX.items():
+        assert drawn[name] / steps == pytest.approx(share / 11, abs=0.03)
+    assert [sample_objective(1, step, True) for step in range(9)] == [
+        sample_objective(1, step, True) for step in range(9)
+    ]
+    without = Counter(sample_objective(1, step, with_classes=False) for step in range(steps))
+    assert set(without) == {"itm", "mlm", "features"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 99))
+def test_another_row_has_another_image(images: list[int], seed: int) -> None:
+    image_id, generator = torch.tensor(images), torch.Generator().manual_seed(seed)
+    other = sample_other(image_id, generator)
+    for row, found in enumerate(other.tolist()):
+        if len(set(images)) == 1:
+            assert found == row
+        else:
+            assert images[found] != images[row]
+    image, matched = sample_matching(image_id, generator)
+    assert matched.tolist() == [int(images[found] == images[row]) for row, found in enumerate(image.tolist())]
+
+
+def test_half_of_the_texts_keep_their_image() -> None:
+    matched = sample_matching(torch.arange(2000), torch.Generator().manual_seed(0)).matched
+    assert matched.float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_score_starts_as_the_logit_of_a_match() -> None:
+    before = toy_uniter.model(("itm",)).state_dict()
+    after = UniterRetrieval.adapt(before)
+    assert torch.equal(after["rank_head.weight"], before["itm_head.weight"][1:])
+    assert torch.equal(after["rank_head.bias"], before["itm_head.bias"][1:])
+    trained = toy_uniter.model(("itm", "rank")).state_dict()
+    assert torch.equal(UniterRetrieval.adapt(trained)["rank_head.weight"], trained["rank_head.weight"])
