@@ -211,7 +211,7 @@ def replay_nlvr2(golden: Golden) -> Iterator[Comparison]:
     else:
         left, right = (Regions(*(part[side::2] for part in inputs.regions)) for side in (0, 1))
         ids, mask = inputs.ids[::2], inputs.mask[::2]
-    regions = Regions(*(torch.cat(parts) for parts in zip(left, right, strict=True)))
+    regions = Regions(*(torch.cat(parts) for parts in zip(left[:3], right[:3], strict=True)))
     text, memory = model.encode_text(ids, mask).tokens, model.image_memory(model.encode_image(regions))
     logits = model.classify(text, mask, memory)
     loss = objectives.classification_loss(logits, None, labels, 0.0, count(len(labels)))
