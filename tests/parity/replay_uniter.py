@@ -94,7 +94,9 @@ def states_of(
 def gradients(model: UNITER) -> dict[str, Tensor]:
     """The gradients of all parameters that have one, under their published names."""
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {f"grad.{name}": value for name, value in uniter_names.split_published(found).items()}
+    return {
+        f"grad.{name}": value for name, value in uniter_names.to_published(found, with_tied=False).items()
+    }
 
 
 def count(number: int) -> Tensor:
@@ -209,7 +211,7 @@ def replay_nlvr2(golden: Golden) -> Iterator[Comparison]:
         left, right = (halves(inputs.regions, tensors["region_type"] == kind) for kind in (1, 2))
         ids, mask = inputs.ids, inputs.mask
     else:
-        left, right = (Regions(*(part[side::2] for part in inputs.regions)) for side in (0, 1))
+        left, right = (Regions(*(part[side::2] for part in inputs.regions[:3])) for side in (0, 1))
         ids, mask = inputs.ids[::2], inputs.mask[::2]
     regions = Regions(*(torch.cat(parts) for parts in zip(left[:3], right[:3], strict=True)))
     text, memory = model.encode_text(ids, mask).tokens, model.image_memory(model.encode_image(regions))
