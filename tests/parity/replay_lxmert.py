@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from replay_clip import number
 from torch import Tensor
 
 from albef import objectives
@@ -145,7 +146,7 @@ def replay_vqa(golden: Golden) -> Iterator[Comparison]:
     inputs, expected = golden.group("input."), golden.group("expect.")
     mask, target = inputs["attention_mask"].bool(), inputs["target"]
     count = torch.tensor(float(len(target)))
-    for prefix, region_mask in (("", None), ("masked.", inputs["region_mask"])):
+    for prefix, region_mask in (("", None), ("masked.", inputs.get("region_mask"))):
         model = load_model(golden, "answers")
         memory = memory_of(model, regions_of(inputs, region_mask))
         text = model.encode_text(inputs["input_ids"], mask).tokens
@@ -188,15 +189,17 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
         golden.group("expect."),
         golden.case["clip_norm"],
     )
+    how = golden.case["optimizer"]
+    steps = int(number(how, "t_total="))
     train = TrainConfig(
-        lr=2e-3,
-        warmup_steps=2,
-        steps=8,
+        lr=number(how, "lr="),
+        warmup_steps=round(number(how, "warmup=") * steps),
+        steps=steps,
         schedule="linear",
         optimizer="bertadam",
-        weight_decay=0.01,
-        eps=1e-6,
-        clip_norm=clip_norm,
+        betas=(number(how, "b1="), number(how, "b2=")),
+        weight_decay=number(how, "weight decay"),
+        eps=number(how, " e="),
     )
     optimizer = build_optimizer(model, train)
     for step in range(golden.case["steps"]):
@@ -244,11 +247,11 @@ def replay_regions(golden: Golden) -> Iterator[Comparison]:
 def replay_text(content: Mapping[str, Any]) -> Iterator[Comparison]:
     """Ids of awkward texts. Only as published does a text that spells a special token get it."""
     words = UncleanedWords(Tokenizer.bert(), SIZES["lxmert-base"])
-    for number, case in enumerate(content["cases"]):
+    for row, case in enumerate(content["cases"]):
         text = case["text"]
         spells = not set(SPECIALS).isdisjoint(text.split())
         ids = spelled(words, text) if spells else words.encode(words.clean(text)).tolist()
-        yield f"{number} {text[:20]!r}", torch.tensor(ids), torch.tensor(case["ids"]), EXACTLY
+        yield f"{row} {text[:20]!r}", torch.tensor(ids), torch.tensor(case["ids"]), EXACTLY
 
 
 def spelled(words: UncleanedWords, text: str) -> list[int]:
@@ -257,8 +260,8 @@ def spelled(words: UncleanedWords, text: str) -> list[int]:
     ids = (known.pad_id, known.unk_id, known.cls_id, known.sep_id, known.mask_id)
     special = dict(zip(SPECIALS, ids, strict=True))
     pieces = [
-        number
+        piece
         for word in text.split()
-        for number in ([special[word]] if word in special else words.content(word).tolist())
+        for piece in ([special[word]] if word in special else words.content(word).tolist())
     ]
     return [known.cls_id, *pieces[: words.config.max_tokens - 2], known.sep_id]
