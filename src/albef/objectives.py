@@ -23,6 +23,11 @@ LOSSES = {
     "answer": "words of the answers",
     "classification": "classes of the texts",
     "assignment": "images of the texts (text assignment)",
+    "objects": "objects of the regions",
+    "attributes": "attributes of the regions",
+    "features": "features of the hidden regions",
+    "alignment": "word–region alignment",
+    "ranking": "ranking of pairs",
 }
 
 

@@ -17,13 +17,13 @@ from albef.data.words import UncleanedWords
 from albef.model_config import ModelConfig
 from albef.peers import lxmert_names, region_objectives
 from albef.peers.lxmert import LXMERT, RegionScores
+from albef.peers.lxmert_task import REGION_SCALE
 from albef.peers.regions import RegionMemory, Regions
 from albef.train.optim import build_optimizer, lr_at, set_lr
 from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
 
 EXACTLY = (0.0, 0.0)
 NOT_COUNTED = -100
-REGION_SCALE = 1 / 0.15  # a constant of the published code, whatever share of regions is masked
 
 
 def load_model(golden: Golden, *heads: str) -> LXMERT:

@@ -11,17 +11,15 @@ from torch import Tensor
 import toy_uniter
 from albef.config import Config, TrainConfig
 from albef.data.records import Batch
+from albef.peers.region_draws import Matching, sample_matching, sample_other
 from albef.peers.uniter_task import (
     MIX,
-    Matching,
     UniterEntailment,
     UniterPretrain,
     UniterRetrieval,
     UniterTask,
     UniterVQA,
-    sample_matching,
     sample_objective,
-    sample_other,
 )
 from albef.tasks.base import Negatives, Stage, joined
 

@@ -108,6 +108,13 @@ class Batch:
     region_mask: Bool[Tensor, "batch regions"] | None = None
     tag_ids: Int64[Tensor, "batch tags"] | None = None  # with their mask, see `Tags`
     tag_mask: Bool[Tensor, "batch tags"] | None = None
+    object_ids: Int64[Tensor, "batch regions"] | None = (
+        None  # the detector's classes, and how sure it is of them
+    )
+    object_confidences: Float[Tensor, "batch regions"] | None = None  # 0 at padding
+    attribute_ids: Int64[Tensor, "batch regions"] | None = None
+    attribute_confidences: Float[Tensor, "batch regions"] | None = None  # 0 at padding
+    listed_answer: Int64[Tensor, " batch"] | None = None  # number of the answer to each text; -1: it has none
     hidden_regions: Bool[Tensor, "batch regions"] | None = None  # those whose features are to be predicted
     region_classes: Float[Tensor, "batch regions classes"] | None = (
         None  # probabilities that the detector gave

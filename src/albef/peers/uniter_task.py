@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from albef import objectives
 from albef.config import Config
 from albef.data.records import Batch
 from albef.peers import region_objectives
+from albef.peers.region_draws import Matching, sample_matching, sample_other
 from albef.peers.regions import RegionMemory
 from albef.peers.uniter import PRETRAINING, UNITER
 from albef.tasks.base import Negatives, Output, Stage, Targets, Task
@@ -22,13 +23,6 @@ from albef.tasks.base import Negatives, Output, Stage, Targets, Task
 MIX = {"itm": 3, "mlm": 4, "features": 2, "objects": 2}
 ALIGNMENT_WEIGHT = 0.1  # of word–region alignment beside ITM, as published
 MARGIN = 0.2  # of the ranking loss, as published
-
-
-class Matching(NamedTuple):
-    """The image that each text of a batch gets, and whether it is the text's own."""
-
-    image: Int[Tensor, " batch"]
-    matched: Int[Tensor, " batch"]
 
 
 class UniterTask(Task):
@@ -199,25 +193,3 @@ def sample_objective(seed: int, step: int, with_classes: bool) -> str:
     """
     names = [name for name in MIX if with_classes or name != "objects"]
     return random.Random(f"{seed} {step}").choices(names, [MIX[name] for name in names])[0]
-
-
-def sample_matching(image_id: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> Matching:
-    """Each text keeps its image with probability ½, or gets a uniformly drawn other image of the batch.
-
-    Texts are never exchanged. A text for which the batch has no other image keeps its own.
-    """
-    image = sample_other(image_id, generator)
-    keeps = torch.rand(image.shape, generator=generator, device=image.device) < 0.5
-    own = torch.arange(len(image), device=image.device)
-    image = torch.where(keeps, own, image)
-    return Matching(image, (image_id[image] == image_id).long())
-
-
-def sample_other(
-    image_id: Int[Tensor, " batch"], generator: torch.Generator | None = None
-) -> Int[Tensor, " batch"]:
-    """For each row another row with another image, drawn uniformly. A row without any gets itself."""
-    allowed = image_id[:, None] != image_id
-    own = torch.eye(len(image_id), dtype=torch.bool, device=image_id.device)
-    allowed |= own & ~allowed.any(1, keepdim=True)
-    return objectives.sample_negatives(allowed.float(), generator)

@@ -44,6 +44,7 @@ class Targets(NamedTuple):
     keys: Keys | None = None  # None: a task without ITC
     first_row: int = 0  # where this batch begins in `keys`
     bank: slice = slice(None)  # the rows of `keys` that are candidates
+    drawn: Any = None  # what a task draws before it can count; None: nothing
 
 
 def joined(parts: Sequence[Targets], gather_batch: bool) -> list[Targets]:

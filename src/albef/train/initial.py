@@ -111,6 +111,9 @@ def settings_of(config: ModelConfig, recipe: ModelConfig) -> list[str]:
         *(f"{part}_{what}" for part in ("image", "text") for what in ("width", "depth", "mlp_width")),
         "fusion_depth",
         "feature_width",
+        "region_width",
+        "num_objects",
+        "num_attributes",
         "vocab_size",
         "max_positions",
     ]
