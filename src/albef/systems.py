@@ -21,6 +21,7 @@ from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text
 from albef.peers.lxmert import LXMERT
 from albef.peers.oscar import OSCAR
 from albef.peers.uniter import PRETRAINING, UNITER
+from albef.peers.uniter_text import CasedTokenizer, UniterWords
 from albef.tasks.base import Task
 from albef.tasks.classes import NLVR, Entailment
 from albef.tasks.pretrain import Pretrain
@@ -98,9 +99,9 @@ SYSTEMS: dict[SystemName, System] = {
         model=UNITER,
         heads=PRETRAINING,
         tasks={},
-        tokenizer=Tokenizer,
-        words=BertWords,
-        clean=lambda text, config: clean_caption(text, config.max_words),
+        tokenizer=CasedTokenizer,
+        words=UniterWords,
+        clean=lambda text, config: text.strip(),
         vocabularies={},
         published=lambda state, config: uniter_names.to_published(state),
     ),

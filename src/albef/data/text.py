@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import tokenizers
@@ -48,6 +49,8 @@ class Tokenizer:
     Only code adds special tokens: "[MASK]" in a text is a bracket, a word and a bracket.
     """
 
+    lower_case: ClassVar[bool] = True
+
     def __init__(self, wordpiece: tokenizers.Tokenizer) -> None:
         wordpiece.no_padding()
         wordpiece.no_truncation()
@@ -61,13 +64,14 @@ class Tokenizer:
         self.filler_ids = np.array([vocab[word] for word in FILLERS.split() if word in vocab], dtype=np.int64)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _from_json, (self._wordpiece.to_str(),)
+        return _from_json, (type(self), self._wordpiece.to_str())
 
     @classmethod
     def bert(cls) -> Tokenizer:
         """The tokenizer of bert-base-uncased, with 30,522 tokens."""
         text = (resources.files("albef.data") / "bert-base-uncased-vocab.txt").read_text("utf-8")
-        return cls(_wordpiece({piece: number for number, piece in enumerate(text.split("\n")[:-1])}))
+        pieces = {piece: number for number, piece in enumerate(text.split("\n")[:-1])}
+        return cls(_wordpiece(pieces, cls.lower_case))
 
     @classmethod
     def of_vocabulary(cls, file: Path) -> Tokenizer:
@@ -79,12 +83,12 @@ class Tokenizer:
         missing = [token for token in SPECIALS if token not in pieces]
         if missing:
             raise UserError(f"{file}: the vocabulary lacks {', '.join(missing)}; use a BERT-like one.")
-        return cls(_wordpiece({piece: number for number, piece in enumerate(pieces)}))
+        return cls(_wordpiece({piece: number for number, piece in enumerate(pieces)}, cls.lower_case))
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int) -> Tokenizer:
         """A tokenizer of at most `vocab_size` tokens trained on these captions. Equal captions give an equal one."""
-        untrained = _wordpiece({UNK: 0})
+        untrained = _wordpiece({UNK: 0}, cls.lower_case)
         captions = list(captions)
         normalise, split = untrained.normalizer.normalize_str, untrained.pre_tokenizer.pre_tokenize_str
         words = {word for caption in captions for word, _ in split(normalise(caption))}
@@ -95,7 +99,7 @@ class Tokenizer:
             vocab_size=vocab_size, min_frequency=1, show_progress=False, special_tokens=[*SPECIALS, *inner]
         )
         untrained.train_from_iterator(captions, trainer)
-        return cls(_wordpiece(untrained.get_vocab(with_added_tokens=True)))
+        return cls(_wordpiece(untrained.get_vocab(with_added_tokens=True), cls.lower_case))
 
     @classmethod
     def load(cls, file: Path) -> Tokenizer:
@@ -154,14 +158,14 @@ class Tokenizer:
         return [self._wordpiece.id_to_token(int(number)) or UNK for number in ids]
 
 
-def _from_json(text: str) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+def _from_json(kind: type[Tokenizer], text: str) -> Tokenizer:
+    return kind(tokenizers.Tokenizer.from_str(text))
 
 
-def _wordpiece(vocab: dict[str, int]) -> tokenizers.Tokenizer:
-    """BERT's uncased tokenizer for a vocabulary."""
+def _wordpiece(vocab: dict[str, int], lower_case: bool) -> tokenizers.Tokenizer:
+    """BERT's tokenizer for a vocabulary. In lower case, words also lose their accents."""
     wordpiece = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token=UNK, max_input_chars_per_word=100))
-    wordpiece.normalizer = normalizers.BertNormalizer()
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
     wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     wordpiece.decoder = decoders.WordPiece()
     if CLS in vocab:
@@ -175,12 +179,13 @@ def mask_tokens(
     tokenizer: Tokenizer,
     rng: np.random.Generator,
     content_only: bool = False,
+    first_id: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A masked copy of the ids, int64 [l], and a mask of the tokens to predict, bool [l].
 
     Every token is chosen with `probability`, except [CLS], [SEP] and padding. Of the chosen tokens, 80 % become [MASK],
-    10 % a random token, and 10 % stay, as in BERT. With `content_only`, filler words are never chosen, and at least one
-    other token is (Bitton et al., 2021).
+    10 % a random token of `first_id` or above, and 10 % stay, as in BERT. With `content_only`, filler words are never
+    chosen, and at least one other token is (Bitton et al., 2021).
     """
     draws = rng.random((3, len(ids)))
     words = (ids != tokenizer.cls_id) & (ids != tokenizer.sep_id) & (ids != tokenizer.pad_id)
@@ -190,6 +195,6 @@ def mask_tokens(
         chosen = (draws[0] <= max(probability, lowest)) & words
     else:
         chosen = (draws[0] < probability) & words
-    random_pieces = (draws[2] * tokenizer.vocab_size).astype(np.int64)
+    random_pieces = first_id + (draws[2] * (tokenizer.vocab_size - first_id)).astype(np.int64)
     replaced = np.where(draws[1] < 0.8, tokenizer.mask_id, np.where(draws[1] < 0.9, random_pieces, ids))
     return np.where(chosen, replaced, ids), chosen
