@@ -63,10 +63,11 @@ def test_links_are_followed_and_no_image_comes_twice(tmp_path: Path) -> None:
     assert [note.rpartition(": ")[2] for note in found.notes] == ["vixen."]
 
 
-def test_a_name_that_is_not_utf8_has_a_name_all_the_same(tmp_path: Path) -> None:
+def test_every_folder_gives_a_name(tmp_path: Path) -> None:
+    image(tmp_path / "__" / "1.png")
     image(tmp_path / os.fsdecode(b"caf\xe9") / "1.png")
     image(tmp_path / "fox" / "1.png")
-    assert class_folders(tmp_path).names == ["caf\ufffd", "fox"]
+    assert class_folders(tmp_path).names == ["__", "caf\ufffd", "fox"]
 
 
 def test_a_folder_that_holds_no_classes_is_refused_with_what_it_holds(tmp_path: Path) -> None:

@@ -69,5 +69,5 @@ def class_folders(folder: Path) -> ClassFolders:
 
 def class_name(folder: str) -> str:
     """The name of the class of a folder."""
-    # File names are bytes and not always UTF-8.
-    return " ".join(os.fsencode(folder).decode("utf-8", "replace").replace("_", " ").split())
+    text = os.fsencode(folder).decode("utf-8", "replace")  # file names are bytes and not always UTF-8
+    return " ".join(text.replace("_", " ").split()) or text

@@ -78,7 +78,7 @@ def read_templates(file: Path) -> tuple[str, ...]:
         templates = parsed(file.read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(
-            f"{file}: cannot be read ({error.strerror}); give a text file of templates."
+            f"{file}: cannot be read ({error.strerror}); give a text file of templates, or openai."
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"{file}: not UTF-8 text; save it as UTF-8.") from None
