@@ -28,6 +28,7 @@ LOSSES = {
     "features": "features of the hidden regions",
     "alignment": "word–region alignment",
     "ranking": "ranking of pairs",
+    "pollution": "whether caption, tags and image belong together",
 }
 
 

@@ -148,5 +148,5 @@ def test_accuracy_of_assignments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_readers_are_told_the_name_of_every_loss() -> None:
     """The names are those that the tests above find in the outputs of the tasks, and those of systems on regions."""
-    on_regions = {"objects", "attributes", "features", "alignment", "ranking"}
+    on_regions = {"objects", "attributes", "features", "alignment", "ranking", "pollution"}
     assert set(LOSSES) == {"itc", "itm", "mlm", "answer", "classification", "assignment"} | on_regions

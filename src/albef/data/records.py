@@ -108,6 +108,8 @@ class Batch:
     region_mask: Bool[Tensor, "batch regions"] | None = None
     tag_ids: Int64[Tensor, "batch tags"] | None = None  # with their mask, see `Tags`
     tag_mask: Bool[Tensor, "batch tags"] | None = None
+    masked_tag_ids: Int64[Tensor, "batch tags"] | None = None
+    tag_labels: Int64[Tensor, "batch tags"] | None = None  # -100 = not to be predicted
     object_ids: Int64[Tensor, "batch regions"] | None = (
         None  # the detector's classes, and how sure it is of them
     )

@@ -33,6 +33,14 @@ class Tags(NamedTuple):
         """The tags of these images."""
         return Tags(self.ids[image_index], self.mask[image_index])
 
+    def cut(self, room: Int[Tensor, " images"]) -> Tags:
+        """At most so many tokens of the tags of each image. Tags that are cut end in [SEP] too."""
+        place = torch.arange(self.ids.shape[1], device=self.ids.device)
+        real = self.mask.sum(1, keepdim=True)
+        kept = torch.minimum(real, room[:, None])
+        closing = self.ids.gather(1, (real - 1).clamp(min=0)) if len(place) else self.ids
+        return Tags(torch.where(place == kept - 1, closing, self.ids), place < kept)
+
     def expand(self, images: int) -> Tags:
         """The tags again, or those of a single image for each of `images`."""
         return Tags(self.ids.expand(images, -1), self.mask.expand(images, -1))

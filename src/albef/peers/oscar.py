@@ -107,19 +107,16 @@ class OSCAR(VisionLanguageModel):
     def embed_tags(
         self, tags: Tags, text_mask: Bool[Tensor, "pairs length"]
     ) -> tuple[Float[Tensor, "pairs tags width"], Bool[Tensor, "pairs tags"]]:
-        """Embedded tags, whose positions follow those of their text, and which are real. Long tags are cut.
+        """Embedded tags, whose positions follow those of their text, and which are real.
 
-        A text and its tags have at most `max_tokens` tokens. Cut tags end in their [SEP].
+        A text and its tags have at most `max_tokens` tokens: tags are cut.
         """
-        encoder, lengths = self.text_encoder, text_mask.sum(1, keepdim=True)
-        place = torch.arange(tags.ids.shape[1], device=lengths.device)
-        real = tags.mask.sum(1, keepdim=True)
-        kept = torch.minimum(real, self.config.max_tokens - lengths)
-        closing = tags.ids.gather(1, (real - 1).clamp(min=0)) if len(place) else tags.ids
-        ids = torch.where(place == kept - 1, closing, tags.ids)
-        positions = (lengths + place).clamp(max=self.config.max_positions - 1)
+        encoder, lengths = self.text_encoder, text_mask.sum(1)
+        ids, mask = tags.cut(self.config.max_tokens - lengths)
+        positions = lengths[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        positions = positions.clamp(max=self.config.max_positions - 1)  # of padding alone
         embedded = encoder.words(ids) + encoder.positions(positions) + encoder.types.weight[1]
-        return encoder.dropout(encoder.norm(embedded)), place < kept
+        return encoder.dropout(encoder.norm(embedded)), mask
 
     def fuse(
         self,
