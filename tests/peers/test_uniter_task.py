@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,10 +12,11 @@ from torch import Tensor
 import toy_uniter
 from albef.config import Config, TrainConfig
 from albef.data.records import Batch
-from albef.peers.region_draws import Matching, sample_matching, sample_other
+from albef.peers.region_draws import Matching, sample_hidden_regions, sample_matching, sample_other
 from albef.peers.uniter_task import (
     MIX,
     UniterEntailment,
+    UniterNLVR,
     UniterPretrain,
     UniterRetrieval,
     UniterTask,
@@ -24,7 +26,7 @@ from albef.peers.uniter_task import (
 from albef.tasks.base import Negatives, Stage, joined
 
 CONFIG = Config(model=toy_uniter.CONFIG, train=TrainConfig(batch_size=4))
-TASKS = (UniterRetrieval, UniterVQA, UniterEntailment)
+TASKS = (UniterRetrieval, UniterVQA, UniterEntailment, UniterNLVR)
 # Drawn for rows 0, 1 and 2, 3 alike, so that parts of two rows can have it too.
 MATCHING = Matching(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 0, 1, 0]))
 NEGATIVES = Negatives(torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 3, 2]))
@@ -33,6 +35,7 @@ NEGATIVES = Negatives(torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 3, 2]))
 def batch() -> Batch:
     ids, mask = toy_uniter.texts(5, 3, 6, 4)
     regions = toy_uniter.regions(3, 2, 4, 1)
+    second = toy_uniter.regions(1, 4, 2, 2, seed=1)
     hidden = torch.zeros_like(regions.mask)
     hidden[0, 1] = hidden[2, 0] = hidden[2, 3] = hidden[3, 0] = True
     positions = torch.tensor([1, 2, 7, 13, 20])
@@ -48,11 +51,14 @@ def batch() -> Batch:
         mlm_labels=ids.flatten()[positions],
         image_id=torch.arange(4),
         caption_id=torch.arange(4),
-        label=torch.tensor([0, 2, 1, 2]),
+        label=torch.tensor([0, 1, 1, 0]),
         answer_scores=torch.rand(4, toy_uniter.CONFIG.num_answers).round(decimals=1),
         region_features=regions.features,
         region_boxes=regions.boxes,
         region_mask=regions.mask,
+        second_region_features=second.features,
+        second_region_boxes=second.boxes,
+        second_region_mask=second.mask,
         hidden_regions=hidden,
         region_classes=soft,
     )
@@ -191,3 +197,25 @@ def test_the_score_starts_as_the_logit_of_a_match() -> None:
     assert torch.equal(after["rank_head.bias"], before["itm_head.bias"][1:])
     trained = toy_uniter.model(("itm", "rank")).state_dict()
     assert torch.equal(UniterRetrieval.adapt(trained)["rank_head.weight"], trained["rank_head.weight"])
+
+
+def test_the_second_image_starts_with_the_type_of_the_first() -> None:
+    name, before = "text_encoder.types.weight", toy_uniter.model(("itm",)).state_dict()
+    after = UniterNLVR.adapt(before)
+    assert after[name].tolist() == before[name][[0, 1, 1]].tolist()
+    trained = toy_uniter.model(("paired_attention",)).state_dict()
+    assert torch.equal(UniterNLVR.adapt(trained)[name], trained[name])
+
+
+@given(st.integers(0, 9), st.integers(0, 99))
+def test_some_region_is_always_hidden(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    hidden = sample_hidden_regions(count, 0.001, rng)
+    assert hidden.sum() == min(count, 1)
+    assert sample_hidden_regions(count, 1.0, rng).all()
+
+
+def test_regions_are_hidden_as_often_as_asked() -> None:
+    assert sample_hidden_regions(20_000, 0.15, np.random.default_rng(0)).mean() == pytest.approx(
+        0.15, abs=0.01
+    )

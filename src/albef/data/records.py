@@ -106,6 +106,11 @@ class Batch:
     region_features: Float[Tensor, "batch regions width"] | None = None  # with boxes and mask, see `Regions`
     region_boxes: Float[Tensor, "batch regions numbers"] | None = None
     region_mask: Bool[Tensor, "batch regions"] | None = None
+    second_region_features: Float[Tensor, "batch regions width"] | None = (
+        None  # padded to as many as the first
+    )
+    second_region_boxes: Float[Tensor, "batch regions numbers"] | None = None
+    second_region_mask: Bool[Tensor, "batch regions"] | None = None
     tag_ids: Int64[Tensor, "batch tags"] | None = None  # with their mask, see `Tags`
     tag_mask: Bool[Tensor, "batch tags"] | None = None
     masked_tag_ids: Int64[Tensor, "batch tags"] | None = None
@@ -147,6 +152,15 @@ class Batch:
     @property
     def visuals(self) -> Any:
         """All images if an example has two: all first ones, then all second ones."""
+        if self.second_region_features is not None:
+            assert self.second_region_boxes is not None
+            assert self.second_region_mask is not None
+            first = self.visual
+            return Regions(
+                torch.cat([first.features, self.second_region_features]),
+                torch.cat([first.boxes, self.second_region_boxes]),
+                torch.cat([first.mask, self.second_region_mask]),
+            )
         if self.second_pixels is None:
             return self.visual
         assert self.pixels is not None

@@ -186,6 +186,31 @@ class UniterEntailment(UniterTask):
         return Output({"classification": loss}, None, {"accuracy": accuracy})
 
 
+class UniterNLVR(UniterTask):
+    """Whether a sentence about two images is true, by attention between two sequences (the published recipe)."""
+
+    heads = ("paired_attention",)
+
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
+        """The cross-entropy, and the accuracy."""
+        assert batch.label is not None
+        student = self.student
+        text = student.encode_text(batch.ids, batch.mask).tokens
+        memory = student.image_memory(student.encode_image(batch.visuals))
+        logits, count = student.classify(text, batch.mask, memory), targets.counts["pairs"]
+        loss = objectives.classification_loss(logits, None, batch.label, 0.0, count)
+        accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
+        return Output({"classification": loss}, None, {"accuracy": accuracy})
+
+    @staticmethod
+    def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The type of the second image starts as that of the first, unless the weights have one."""
+        name = "text_encoder.types.weight"
+        if name not in state or len(state[name]) > 2:
+            return dict(state)
+        return {**state, name: torch.cat([state[name], state[name][1:]])}
+
+
 def sample_objective(seed: int, step: int, with_classes: bool) -> str:
     """The objective of a step, drawn as often as `MIX` says. All processes and all parts of a batch draw the same.
 
