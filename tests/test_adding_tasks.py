@@ -30,7 +30,7 @@ TABLES = {
 }
 # Where single tasks have files of their own, and where a task's name is that of a model's head.
 OWN = ("tasks/", "peers/", "data/pictograms/", "data/prepare/")
-HEADS = ("model/albef.py", "engine/engine.py")
+HEADS = ("model/albef.py", "model/verbs.py", "engine/engine.py")
 # Which tasks teach pairs, and the task that stands for all where none is named.
 OTHERS = (
     "evaluation/protocol.py",
@@ -38,6 +38,8 @@ OTHERS = (
     "data/annotations.py",
     "cli/info.py",
     "exchange/exporting.py",
+    "exchange/lxmert_importing.py",
+    "exchange/clip_importing.py",
 )
 
 

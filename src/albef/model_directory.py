@@ -19,8 +19,7 @@ from albef.config import LATER, ModelConfig, TaskName, UserError
 from albef.data.words import AnyTokenizer
 from albef.errors import reading
 from albef.manifest import MANIFEST_FILE
-from albef.model.albef import HEADS
-from albef.model.verbs import VisionLanguageModel
+from albef.model.verbs import HEADS, VisionLanguageModel
 from albef.writing import whole_folder
 
 FORMAT_VERSION = 1
@@ -155,9 +154,11 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
         )
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     heads = values.pop("heads", None)
-    if not (isinstance(heads, tuple) and heads and all(head in HEADS for head in heads)):
+    known = next((HEADS[name] for name in HEADS if name == stored["system"]), ())
+    # An unknown system is told below.
+    if not (isinstance(heads, tuple) and heads and (not known or all(head in known for head in heads))):
         raise UserError(
-            f"{file}: heads is {stored.get('heads')!r}, but it must be a list of {', '.join(HEADS)}."
+            f"{file}: heads is {stored.get('heads')!r}, but it must be a list of {', '.join(known)}."
         )
     values.pop("trained", None)
     del values["format_version"], values["resize"]

@@ -44,8 +44,8 @@ def add_import(commands: Commands) -> None:
     command = commands.add_parser(
         "import",
         help="turn a published checkpoint into a model directory",
-        description="Turns a published checkpoint of ALBEF or CLIP into a model directory. Recognises which it is. "
-        "Prints which tensors were loaded, ignored and missing.",
+        description="Turns a published checkpoint of ALBEF, CLIP or LXMERT into a model directory. Recognises which it "
+        "is. Prints which tensors were loaded, ignored and missing.",
         epilog="examples:\n  albef import ALBEF.pth --out models/albef-14m\n"
         "  albef import ViT-B-32.pt --out models/clip-b-32\n"
         "  albef import laion.bin --activation gelu --out models/clip-laion",
@@ -87,7 +87,8 @@ def add_import(commands: Commands) -> None:
         "--answers",
         type=Path,
         metavar="FILE",
-        help="ALBEF, task vqa: JSON list of the answers to choose from (default: none; the model writes its answers)",
+        help="JSON list of answers. ALBEF, task vqa: those to choose from (default: none; the model writes its "
+        "answers). LXMERT: those that it scores",
     )
     command.add_argument(
         "--activation",

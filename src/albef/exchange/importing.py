@@ -18,6 +18,7 @@ from albef.errors import reading
 from albef.exchange.account import Row, account, model_card
 from albef.exchange.choices import Choices
 from albef.exchange.clip_importing import import_clip
+from albef.exchange.lxmert_importing import import_lxmert
 from albef.exchange.opening import open_published
 from albef.exchange.pth import Published
 from albef.exchange.stream import TYPES, Place, write_tensors
@@ -74,7 +75,7 @@ def import_checkpoint(
             return system.convert(opened, folder, choices or Choices())
     first = ", ".join(list(opened.state)[:3]) or "no tensors at all"
     raise UserError(
-        f"{opened.file}: not one of the published models of ALBEF and CLIP: nothing in it is named as theirs "
+        f"{opened.file}: not one of the published models of ALBEF, CLIP and LXMERT: nothing in it is named as theirs "
         f"(but {first}, …); give a whole checkpoint of one of them."
     )
 
@@ -126,6 +127,7 @@ def import_albef(published: Published, folder: Path, choices: Choices) -> tuple[
 
 RECOGNISED = (
     Recognised(("visual_encoder.", "text_encoder."), import_albef),
+    Recognised(("bert.encoder.visn_fc.", "lxrt_encoder.model.", "lxmert.encoder.visn_fc."), import_lxmert),
     Recognised(("visual.", "text.", "token_embedding.", "vision_model.", "text_model."), import_clip),
 )
 

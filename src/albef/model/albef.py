@@ -23,8 +23,6 @@ from albef.model.text_encoder import (
 )
 from albef.model.verbs import Encoding, VisionLanguageModel, unit
 
-HEADS = ("contrast", "itm", "mlm", "answer", "entailment", "nlvr", "text_assignment")
-
 
 class ALBEF(VisionLanguageModel):
     """The encoders, and the heads that a task trains.

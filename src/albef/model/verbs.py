@@ -14,7 +14,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from albef.model_config import ModelConfig
+from albef.model_config import ModelConfig, SystemName
+
+# The heads that models of each system may have.
+HEADS: dict[SystemName, tuple[str, ...]] = {
+    "albef": ("contrast", "itm", "mlm", "answer", "entailment", "nlvr", "text_assignment"),
+    "clip": ("contrast",),
+    "lxmert": ("itm", "mlm", "regions", "answers", "nlvr"),
+    "oscar": ("mlm", "pollution", "itm", "answers", "nlvr"),
+    "uniter": (
+        *("itm", "mlm", "features", "objects", "rank", "answers", "entailment"),
+        *("triplet", "paired", "paired_attention"),
+    ),
+}
 
 
 class Tags(NamedTuple):

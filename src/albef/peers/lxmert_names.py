@@ -123,11 +123,13 @@ def from_published(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[st
     state = {bare(name): tensor for name, tensor in state.items()}
     words = published_parts(WORDS, Naming("", ""))[0]
     naming = next(one for one in NAMINGS.values() if one.encoders + words in state)
-    found = {}
-    for name in names:
-        parts = [state[part] for part in published_parts(name, naming)]
-        found[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return found
+    return {name: joined(state, name, naming) for name in names}
+
+
+def joined(state: Mapping[str, Tensor], name: str, naming: Naming) -> Tensor:
+    """Our parameter `name`, joined from a published state dict."""
+    parts = [state[part] for part in published_parts(name, naming)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def bare(name: str) -> str:

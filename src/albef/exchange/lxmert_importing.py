@@ -1,0 +1,202 @@
+"""Converts a published file of LXMERT to a model directory: of its own scripts, or of Hugging Face."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from albef.config import ModelConfig, TaskName, UserError
+from albef.data.text import Tokenizer
+from albef.disk import check_room
+from albef.exchange.account import Row
+from albef.exchange.choices import Choices
+from albef.exchange.pth import Published
+from albef.exchange.stream import TYPES, Place, write_tensors
+from albef.exchange.structure import Structure, attention_heads, numbers, rows
+from albef.model_directory import FILES, WEIGHTS_FILE, Trained, read_answers, write_description
+from albef.peers.lxmert import LXMERT
+from albef.peers.lxmert_names import NAMINGS, TIED, WORDS, Naming, bare, joined, published_parts, to_published
+from albef.progress import track
+from albef.writing import whole_folder
+
+PARTS = {"text_encoder": "text encoder", "image_encoder": "region encoder", "fusion_encoder": "cross layers"}
+KINDS: dict[tuple[str, ...], tuple[str, TaskName]] = {
+    ("itm", "mlm", "regions", "answers"): ("pre-trained", "pretrain"),
+    ("answers",): ("answers from a list", "vqa"),
+    ("nlvr",): ("texts about two images", "nlvr"),
+}
+
+
+class LxmertFile(NamedTuple):
+    """What a published file holds."""
+
+    config: ModelConfig
+    heads: tuple[str, ...]
+    naming: Naming
+    state: dict[str, Tensor]  # as stored, without what several GPUs put into the names
+
+
+def import_lxmert(opened: Published, folder: Path, choices: Choices) -> tuple[Structure, list[Row]]:
+    """Writes a model directory from a published LXMERT. Returns what it was, and what happened to its parts.
+
+    The weights are written in fp32, one at a time. Raises `UserError` for shapes that do not fit together, for a
+    tokenizer with other tokens than the model, and for choices that mean nothing to it.
+    """
+    file = opened.file
+    choices.refuse(("image_size", "append_sep", "activation"), file, "an LXMERT")
+    found = lxmert_of(opened.state, choices.heads, file)
+    tokenizer = Tokenizer.load(choices.tokenizer) if choices.tokenizer else Tokenizer.bert()
+    if tokenizer.vocab_size > found.config.vocab_size:
+        raise UserError(
+            f"{file}: has {found.config.vocab_size} word embeddings, but the tokenizer has {tokenizer.vocab_size} "
+            f"tokens. Give the tokenizer that it was trained with (--tokenizer tokenizer.json)."
+        )
+    answers = read_answers(choices.answers) if choices.answers else ()
+    if answers and ("answers" not in found.heads or len(answers) != found.config.num_answers):
+        count = found.config.num_answers if "answers" in found.heads else 0
+        raise UserError(
+            f"{choices.answers}: lists {len(answers)} answers, but {file.name} scores {count}; give the list that it "
+            f"was trained with."
+        )
+    what, task = KINDS[found.heads]
+    with torch.device("meta"):
+        model = LXMERT(found.config, found.heads)
+    places = {name: Place(torch.float32, tensor.shape) for name, tensor in model.state_dict().items()}
+    check_room(folder, sum(4 * place.shape.numel() for place in places.values()))
+    with whole_folder(folder, FILES) as temporary:
+        trained = Trained(task, file.name)
+        write_description(temporary, model, tokenizer, lxmert_card(file, what), answers, trained)
+        weights = (
+            joined(found.state, name, found.naming).float()
+            for name in track(places, "writing the model", len(places))
+        )
+        write_tensors(temporary / WEIGHTS_FILE, places, weights)
+    structure = Structure(f"LXMERT, {what}", task, found.heads, has_teacher=False)
+    return structure, account(opened, found, choices)
+
+
+def lxmert_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path) -> LxmertFile:
+    """The model in a state dict: its sizes from its shapes, its heads from its names."""
+    state = {bare(name): tensor for name, tensor in published.items()}
+    (words,) = published_parts(WORDS, Naming("", ""))
+    naming = next((one for one in NAMINGS.values() if one.encoders + words in state), None)
+    if naming is None or state[naming.encoders + words].dim() != 2:
+        raise UserError(
+            f"{file}: has regions as LXMERT does, but no word embeddings; give a whole checkpoint."
+        )
+    config, own_heads = described(state, naming, heads, file)
+    with torch.device("meta"):
+        own = LXMERT(config, own_heads).state_dict()
+    check(state, to_published(own, naming), file)
+    if TIED in state and not torch.equal(state[TIED], state[naming.encoders + words]):
+        raise UserError(
+            f"{file}: {TIED} differs from the word embeddings, but in LXMERT they are equal. This is another model."
+        )
+    return LxmertFile(config, own_heads, naming, state)
+
+
+def described(
+    state: Mapping[str, Tensor], naming: Naming, heads: Sequence[int], file: Path
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The configuration and the heads of a state dict."""
+
+    def named(ours: str) -> str:
+        return published_parts(ours, naming)[0]
+
+    def depth(stack: str) -> int:
+        return len(numbers(state, re.escape(f"{naming.encoders}encoder.{stack}.") + r"(\d+)\."))
+
+    width = max(state[named(WORDS)].shape[1], 1)
+    hidden = state.get(named("classifier.hidden.weight"))
+    own_heads: tuple[str, ...] = ()
+    if named("mlm_head.bias") in state:
+        own_heads = ("itm", "mlm", "regions", "answers")
+    elif hidden is not None and hidden.dim() == 2:
+        own_heads = ("nlvr",) if hidden.shape[1] == 2 * width else ("answers",)
+    if not own_heads:
+        raise UserError(
+            f"{file}: has no head of LXMERT's published models, only encoders. Give a whole checkpoint."
+        )
+    regions = state.get(named("image_encoder.features.weight"))
+    sizes: dict[str, Any] = {
+        "region_width": 1 if regions is None or regions.dim() != 2 else max(regions.shape[1], 1),
+        "num_objects": rows(state, named("region_head.objects.weight")),
+        "num_attributes": rows(state, named("region_head.attributes.weight")),
+        "num_answers": rows(state, named("classifier.out.weight")) if "answers" in own_heads else 1,
+    }
+    positions = rows(state, named("text_encoder.positions.weight"))
+    config = ModelConfig(
+        size="lxmert-base",
+        text_width=width,
+        text_depth=depth("layer"),
+        image_depth=max(depth("r_layers"), 1),
+        fusion_depth=max(depth("x_layers"), 1),
+        text_heads=attention_heads((width, width), heads, {}, file)["text_heads"],
+        text_mlp_width=rows(state, named("text_encoder.layers.0.mlp.up.weight")),
+        vocab_size=len(state[named(WORDS)]),
+        max_positions=positions,
+        max_tokens=min(20, positions),
+        **sizes,
+    )
+    return config, own_heads
+
+
+def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
+    """Raises `UserError` unless a state dict has all tensors that are expected."""
+    problems = [f"{name} is missing" for name in expected if name not in state and name != TIED]
+    problems += [
+        f"{name} is {list(state[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems += [
+        f"{name} holds {state[name].dtype}"
+        for name in expected
+        if name in state and (state[name].dtype not in TYPES or not state[name].is_floating_point())
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"{file}: its parts do not fit together ({'; '.join(problems[:3])}{more}). The expected widths are those "
+            f"of the embeddings and the first layers, so this model was changed or is damaged. Take the published one."
+        )
+
+
+def account(opened: Published, found: LxmertFile, choices: Choices) -> list[Row]:
+    """A row for each part: loaded, ignored (with the reason), or assumed."""
+    with torch.device("meta"):
+        own = LXMERT(found.config, found.heads).state_dict()
+    loaded = Counter(PARTS.get(name.partition(".")[0], "heads") for name in own)
+    used = {part for name in own for part in published_parts(name, found.naming)}
+    told = [Row("loaded", part, count, "") for part, count in loaded.items()]
+    if TIED in found.state:
+        told.append(Row("ignored", "second names", 1, "of tensors that are loaded; checked to be equal"))
+    others = [name for name in found.state if name not in used and name != TIED]
+    if others:
+        told.append(Row("ignored", others[0], len(others), "no part of the published model"))
+    told += [Row("ignored", name, None, "not of the model") for name in opened.beside]
+    told.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer"))
+    whose = str(choices.tokenizer) if choices.tokenizer else "that of bert-base-uncased"
+    told.append(Row("assumed", "tokenizer", None, whose))
+    return told
+
+
+def lxmert_card(file: Path, what: str) -> str:
+    """The model card of an imported model: where its weights come from."""
+    return f"""---
+library_name: albef
+---
+# An LXMERT, imported
+
+The weights of `{file.name}`, an LXMERT ({what}), under this library's names and in fp32. Nothing was trained here.
+Images come as features and boxes of regions, which a detector found.
+
+The licence is that of the published file (its code is MIT); so are the data it was trained on and their biases. Method:
+Tan and Bansal, "LXMERT: Learning Cross-Modality Encoder Representations from Transformers", EMNLP 2019.
+"""

@@ -1,0 +1,153 @@
+"""Published files of LXMERT become model directories, whoever wrote them."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import toy
+import toy_lxmert
+from albef.config import SIZES, UserError
+from albef.data.text import Tokenizer
+from albef.exchange.choices import Choices
+from albef.exchange.importing import import_checkpoint
+from albef.exchange.lxmert_importing import lxmert_of
+from albef.model_directory import read_config, read_tensors
+from albef.peers import lxmert_names
+from albef.peers.lxmert import LXMERT
+
+TOKENIZER = Tokenizer.train(toy.CAPTIONS, 120)
+CONFIG = dataclasses.replace(toy_lxmert.CONFIG, vocab_size=TOKENIZER.vocab_size)
+PRETRAINED = ("itm", "mlm", "regions", "answers")
+
+
+def model(*heads: str) -> LXMERT:
+    return toy_lxmert.model(*heads, config=CONFIG)
+
+
+def choices(folder: Path, **more: object) -> Choices:
+    TOKENIZER.save(folder / "tokenizer.json", CONFIG)
+    return Choices(heads=(2,), tokenizer=folder / "tokenizer.json")._replace(**more)
+
+
+def imported(folder: Path, state: dict[str, Tensor], **more: object) -> Path:
+    """The model directory that a file with this state dict becomes."""
+    torch.save(state, folder / "published.pth")
+    import_checkpoint(folder / "published.pth", folder / "model", choices(folder, **more))
+    return folder / "model"
+
+
+@pytest.mark.parametrize(
+    ("heads", "prefix", "naming"),
+    [
+        (PRETRAINED, "module.", None),
+        (PRETRAINED, "", lxmert_names.HUGGING_FACE),
+        (("answers",), "", None),
+        (("answers",), "", lxmert_names.HUGGING_FACE),
+        (("nlvr",), "", None),
+    ],
+)
+def test_the_same_weights_come_back(
+    heads: tuple[str, ...], prefix: str, naming: lxmert_names.Naming | None, tmp_path: Path
+) -> None:
+    own = model(*heads)
+    published = lxmert_names.to_published(own.state_dict(), naming)
+    folder = imported(tmp_path, {prefix + name: tensor.half() for name, tensor in published.items()})
+    config, found = read_config(folder / "config.json")
+    assert found == heads
+    assert (config.text_depth, config.image_depth, config.fusion_depth) == (1, 1, 2)
+    assert (config.region_width, config.text_heads, config.append_sep) == (6, 2, True)
+    weights = read_tensors(folder / "model.safetensors")
+    assert all(torch.equal(weights[name], t.half().float()) for name, t in own.state_dict().items())
+
+
+def test_a_folder_of_hugging_face_is_read(tmp_path: Path) -> None:
+    state = lxmert_names.to_published(model().state_dict(), lxmert_names.HUGGING_FACE)
+    save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    _, rows = import_checkpoint(tmp_path, tmp_path / "out", choices(tmp_path))
+    assert ("ignored", "second names") in [row[:2] for row in rows]
+    assert {row.part for row in rows if row.fate == "loaded"} == {
+        "text encoder",
+        "region encoder",
+        "cross layers",
+        "heads",
+    }
+
+
+@pytest.mark.parametrize(
+    ("published", "heads", "num_answers"),
+    [
+        ("lxmert/pretraining", PRETRAINED, 9_500),
+        ("lxmert/vqa", ("answers",), 3_129),
+        ("lxmert/gqa", ("answers",), 1_842),
+        ("lxmert/nlvr2", ("nlvr",), 1),
+        ("hf/lxmert-pretraining", PRETRAINED, 9_500),
+    ],
+)
+def test_the_published_sizes_are_recognised(published: str, heads: tuple[str, ...], num_answers: int) -> None:
+    names = json.loads((Path(__file__).parent.parent / "golden" / "lxmert-names.json").read_text())
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, shape in names[published].items()}
+    state.pop(lxmert_names.TIED, None)  # which could not be compared
+    found = lxmert_of(state, (), Path("file.pth"))
+    assert found.heads == heads
+    sizes = {"num_answers": num_answers}
+    if heads != PRETRAINED:
+        sizes |= {"num_objects": 1, "num_attributes": 1}  # which such a model does not have
+    assert found.config == dataclasses.replace(SIZES["lxmert-base"], **sizes)
+
+
+def test_answers_lie_beside_the_model(tmp_path: Path) -> None:
+    state = lxmert_names.to_published(model("answers").state_dict())
+    (tmp_path / "answers.json").write_text(json.dumps(["yes", "no", "two", "a fox"]))
+    folder = imported(tmp_path, state, answers=tmp_path / "answers.json")
+    assert json.loads((folder / "answers.json").read_text()) == ["yes", "no", "two", "a fox"]
+    (tmp_path / "answers.json").write_text(json.dumps(["yes"]))
+    with pytest.raises(UserError, match=r"lists 1 answers, but published\.pth scores 4"):
+        import_checkpoint(
+            tmp_path / "published.pth",
+            tmp_path / "other",
+            choices(tmp_path, answers=tmp_path / "answers.json"),
+        )
+
+
+def without(ending: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.endswith(ending)}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda s: without("visn_fc.box_fc.bias", s), r"box_fc\.bias is missing"),
+        (lambda s: without("word_embeddings.weight", s), "no word embeddings"),
+        (
+            lambda s: {n: t for n, t in s.items() if n.startswith("bert.")},
+            "has no head of LXMERT's published models",
+        ),
+        (lambda s: s | {"bert.pooler.dense.bias": torch.zeros(3)}, r"pooler\.dense\.bias is \[3\] instead"),
+        (lambda s: s | {"bert.pooler.dense.bias": torch.zeros(16, dtype=torch.int64)}, "holds torch.int64"),
+        (lambda s: s | {lxmert_names.TIED: s[lxmert_names.TIED] + 1}, "differs from the word embeddings"),
+    ],
+)
+def test_damaged_files_are_refused(change: object, sentence: str, tmp_path: Path) -> None:
+    assert callable(change)
+    with pytest.raises(UserError, match=sentence):
+        imported(tmp_path, change(lxmert_names.to_published(model().state_dict())))
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"image_size": 224}, "--image-size means nothing"),
+        ({"activation": "gelu"}, "--activation means nothing"),
+        ({"tokenizer": None}, r"has \d+ word embeddings, but the tokenizer has 30522 tokens"),
+        ({"heads": (3,)}, "attention heads do not divide|do not"),
+    ],
+)
+def test_choices_that_do_not_fit_are_refused(more: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        imported(tmp_path, lxmert_names.to_published(model().state_dict()), **more)
