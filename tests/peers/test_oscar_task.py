@@ -14,6 +14,7 @@ from albef.data.records import Batch
 from albef.peers.oscar_task import (
     NOT_PREDICTED,
     Negatives,
+    OscarNLVR,
     OscarPretrain,
     OscarRetrieval,
     OscarTask,
@@ -26,7 +27,7 @@ from albef.tasks.base import Stage, joined
 
 CONFIG = Config(model=toy_oscar.CONFIG, train=TrainConfig(batch_size=4))
 STAGE = Stage(alpha=0.0)
-TASKS = (OscarPretrain, OscarRetrieval, OscarVQA)
+TASKS = (OscarPretrain, OscarRetrieval, OscarVQA, OscarNLVR)
 MASK = 4
 # Drawn for rows 0, 1 and 2, 3 alike, so that parts of two rows can have it too.
 OWN, SWAPPED = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 0, 3, 2])
@@ -39,6 +40,7 @@ def batch() -> Batch:
     seen = toy_oscar.regions(
         3, 1, 2, 2, of=toy_oscar.tags([20, 21], [22], [23, 24, 25, 26, 27, 28, 29], [30])
     )
+    second = toy_oscar.regions(2, 3, 1, 2, seed=1)
     assert seen.tags is not None
     positions = torch.tensor([1, 7, 13, 15, 20])
     masked, masked_tags = ids.clone(), seen.tags.ids.clone()
@@ -60,6 +62,10 @@ def batch() -> Batch:
         region_features=seen.features,
         region_boxes=seen.boxes,
         region_mask=seen.mask,
+        second_region_features=second.features,
+        second_region_boxes=second.boxes,
+        second_region_mask=second.mask,
+        label=torch.tensor([1, 0, 0, 1]),
         tag_ids=seen.tags.ids,
         tag_mask=seen.tags.mask,
         masked_tag_ids=masked_tags,
@@ -195,3 +201,18 @@ def test_a_negative_that_cannot_be_drawn_does_not_count() -> None:
     logits = task.student.match(text, alone.mask, memory)
     expected = torch.nn.functional.cross_entropy(logits, torch.ones(4, dtype=torch.long))
     torch.testing.assert_close(task(alone, targets, STAGE, own).losses["itm"], expected)
+
+
+def test_a_statement_sees_both_images_without_tags() -> None:
+    task, batch_ = task_of(OscarNLVR), batch()
+    first, second = toy_oscar.regions(3, 1, 2, 2), toy_oscar.regions(2, 3, 1, 2, seed=1)
+    text = task.student.encode_text(batch_.ids, batch_.mask).tokens
+    pooled = [
+        task.student.pooled(text, batch_.mask, toy_oscar.memory(task.student, one)) for one in (first, second)
+    ]
+    assert task.student.pair_head is not None
+    logits = task.student.pair_head(torch.cat(pooled, 1))
+    assert batch_.label is not None
+    expected = torch.nn.functional.cross_entropy(logits, batch_.label)
+    found = task(batch_, task.prepare(batch_, STAGE), STAGE).losses["classification"]
+    torch.testing.assert_close(found, expected)

@@ -172,6 +172,23 @@ class OscarVQA(OscarTask):
         return Output({"answer": loss}, None, {"accuracy": batch.answer_scores.gather(1, best).mean()})
 
 
+class OscarNLVR(OscarTask):
+    """Whether a statement is true of two images, which it sees without their tags, as in the published command."""
+
+    heads = ("nlvr",)
+
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
+        """The loss and the accuracy."""
+        assert batch.label is not None
+        student, count = self.student, targets.counts["pairs"]
+        text = student.encode_text(batch.ids, batch.mask).tokens
+        memory = student.image_memory(student.encode_image(batch.visuals))
+        logits = student.classify(text, batch.mask, memory)
+        loss = objectives.classification_loss(logits, None, batch.label, 0.0, count)
+        accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
+        return Output({"classification": loss}, None, {"accuracy": accuracy})
+
+
 def has_other(image_id: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
     """For which rows the batch has another image."""
     return (image_id[:, None] != image_id).any(1)
