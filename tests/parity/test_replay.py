@@ -48,6 +48,10 @@ WITH_TEXTS = (
     "lxmert_pretrain",
     "lxmert_vqa",
     "lxmert_nlvr",
+    "uniter_mlm",
+    "uniter_itm_wra",
+    "uniter_nlvr2_triplet",
+    "uniter_nlvr2_paired_attn",
 )
 
 

@@ -19,7 +19,6 @@ from albef.peers.regions import JointEncoder, Pooler, RegionMemory, Regions, joi
 
 PRETRAINING = ("itm", "mlm", "features", "objects")
 PAIRS = ("triplet", "paired", "paired_attention")  # how a text and two images are read
-HEADS = (*PRETRAINING, "rank", "answers", "entailment", *PAIRS)
 BOX_NUMBERS = 7
 
 
