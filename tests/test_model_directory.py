@@ -110,3 +110,12 @@ def test_a_place_that_weights_can_never_be_read_from_is_refused(tmp_path: Path) 
     with pytest.raises(UserError, match="this path is not UTF-8"):
         import_checkpoint(tmp_path / "a.pth", place)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_published_folder_is_told_from_a_model_directory(tmp_path: Path) -> None:
+    engine = toy.engine()
+    save_model(tmp_path / "model", engine.model, engine.tokenizer, "")
+    for content in ('{"model_type": "clip"}', "[]"):
+        (tmp_path / "model" / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"has no format_version.* albef import .*model --out DIR"):
+            Engine.load(tmp_path / "model")

@@ -141,6 +141,11 @@ def read_config(file: Path) -> tuple[ModelConfig, tuple[str, ...]]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as JSON ({error}). Save the model again.") from None
     version = stored.get("format_version") if isinstance(stored, dict) else None
+    if version is None:
+        raise UserError(
+            f"{file}: not the configuration of a model directory: it has no format_version. Make a model directory of "
+            f"a published model: albef import {file.parent} --out DIR."
+        )
     if version != FORMAT_VERSION:
         raise UserError(
             f"{file}: format_version is {version!r}, but this albef reads {FORMAT_VERSION}. "

@@ -11,9 +11,18 @@ from torch import Tensor
 
 import toy_clip
 import toy_openai
-from albef.config import UserError
-from albef.exchange.clip_configs import hugging_face_config, open_clip_config
-from albef.exchange.clip_files import FORMS, ClipFile, load_clip, read_clip, resized, write_clip, write_openai
+from albef.config import SIZES, ModelConfig, UserError
+from albef.exchange.clip_configs import NOTHING, hugging_face_config, open_clip_config
+from albef.exchange.clip_files import (
+    FORMS,
+    ClipFile,
+    config_of,
+    load_clip,
+    read_clip,
+    resized,
+    write_clip,
+    write_openai,
+)
 from albef.peers.clip import CLIP
 from albef.peers.clip_names import NAMINGS, to_published
 
@@ -100,6 +109,34 @@ def test_a_model_for_larger_images(tmp_path: Path) -> None:
     for size in (0, 4, 20):
         with pytest.raises(UserError, match="multiple of 8"):
             resized(found, size)
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("size", [size for size in SIZES if size.startswith("clip-vit")])
+def test_published_sizes_are_named(size: str, naming: str) -> None:
+    assert sizes_of(SIZES[size], naming) == dataclasses.replace(SIZES[size], transparent="dropped")
+
+
+def sizes_of(config: ModelConfig, naming: str = "openai") -> ModelConfig:
+    """What the shapes of such a model show."""
+    with torch.device("meta"):
+        state = to_published(CLIP(config).state_dict(), NAMINGS[naming])
+    return config_of(state, NAMINGS[naming], (), NOTHING, "quick_gelu", Path("model.pt"))
+
+
+def test_other_sizes_have_the_nearest_name() -> None:
+    large = SIZES["clip-vit-l-14"]
+    huge = dataclasses.replace(large, image_width=1280, image_heads=20, text_width=1024, text_heads=16)
+    for config, size in (
+        (huge, "clip-vit-l-14"),
+        (dataclasses.replace(large, image_size=280), "clip-vit-l-14"),
+    ):
+        found = sizes_of(config)
+        assert found.size == size
+        assert found == dataclasses.replace(config, transparent="dropped")
+        label = ClipFile(found, "openai", NOTHING, {}, []).size_label()
+        assert label == f"of no published size (nearest: {size})"
+    assert ClipFile(large, "openai", NOTHING, {}, []).size_label() == "clip-vit-l-14"
 
 
 def test_a_training_checkpoint_of_open_clips(tmp_path: Path) -> None:

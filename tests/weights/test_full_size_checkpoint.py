@@ -1,4 +1,6 @@
-"""A synthetic ALBEF.pth of full size (1.8 GB) in and out, within 1.3 times its size of memory: `make test-full-size`.
+"""Synthetic checkpoints of full size in and out, with their peak memory: `make test-full-size`.
+
+ALBEF.pth (1.8 GB) takes at most 1.3 times its size. OpenAI's ViT-B-32.pt (354 MB) is held once.
 
 Outside of the default run. Each command is a process of its own, whose peak is what Linux says it was: VmHWM, all
 resident pages, those of mapped files included; and the largest RssAnon among samples taken every 20 ms, without them.
@@ -17,9 +19,16 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from albef.exchange.torchscript import read_torchscript
 
 NAMES = json.loads((Path(__file__).parent.parent / "golden" / "official-names.json").read_text())["pretrain"]
+CLIP_NAMES = json.loads((Path(__file__).parent.parent / "golden" / "clip-names.json").read_text())[
+    "clip/ViT-B-32"
+]
 LIMIT = 1.3  # times the file
+TORCH_BYTES = 400_000_000  # of a process that has imported torch and done nothing yet, with some room
 
 
 class Peak(NamedTuple):
@@ -93,3 +102,25 @@ def test_the_published_pre_trained_file_goes_in_and_out(folder: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
     for peak in peaks.values():
         assert peak.resident <= LIMIT * size
+
+
+def test_openai_s_archive_goes_in_and_out(folder: Path) -> None:
+    file, model, again = folder / "ViT-B-32.pt", folder / "model", folder / "again"
+    script = "import sys, toy_openai; from pathlib import Path; from albef.config import SIZES; "
+    script += "toy_openai.C = SIZES['clip-vit-b-32']; "
+    script += "toy_openai.save(toy_openai.halved(toy_openai.published()), Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", script, str(file)], cwd=Path(__file__).parent.parent, check=True)
+    size, peaks = file.stat().st_size, {"import": run("import", str(file), "--out", str(model))}
+    for form in ("open-clip", "hugging-face"):
+        peaks[form] = run("export", str(model), "--to", form, "--out", str(folder / form))
+    for name, peak in peaks.items():
+        print(f"{name}: peak {peak.resident / 1e6:,.0f} MB, {peak.anonymous / 1e6:,.0f} not of a file")
+    published = read_torchscript(file)
+    written = load_file(folder / "open-clip" / "open_clip_model.safetensors")
+    assert {name: list(tensor.shape) for name, tensor in written.items()} == CLIP_NAMES
+    assert all(torch.equal(tensor, published[name].float()) for name, tensor in written.items())
+    run("import", str(folder / "hugging-face"), "--out", str(again))
+    first, second = (load_file(place / "model.safetensors") for place in (model, again))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert peaks["import"].anonymous <= size + TORCH_BYTES
+    assert max(peaks[form].anonymous for form in ("open-clip", "hugging-face")) <= TORCH_BYTES

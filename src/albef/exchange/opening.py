@@ -43,10 +43,10 @@ def open_published(place: Path) -> Published:
 def refuse_model_directory(folder: Path) -> None:
     """Raises `UserError` for what `albef import` would make."""
     try:
-        ours = "format_version" in json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
+        found = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return
-    if ours:
+    if isinstance(found, dict) and "format_version" in found:
         raise UserError(f"{folder}: is a model directory already; every command takes it as it is.")
 
 
