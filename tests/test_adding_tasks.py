@@ -38,7 +38,7 @@ OTHERS = (
     "data/annotations.py",
     "cli/info.py",
     "exchange/exporting.py",
-    "exchange/lxmert_importing.py",
+    "exchange/lxmert_files.py",
     "exchange/clip_importing.py",
 )
 

@@ -14,6 +14,7 @@ from albef.config import ModelConfig, TaskConfig, UserError
 from albef.exchange.account import Row
 from albef.exchange.choices import CLIP_FORMS
 from albef.exchange.clip_files import FORMS, write_clip, write_openai
+from albef.exchange.lxmert_files import write_lxmert
 from albef.exchange.opening import mapped
 from albef.exchange.pth import check_new, write_pth
 from albef.exchange.structure import Structure, structure_of
@@ -52,6 +53,8 @@ class Held(NamedTuple):
 def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     """Writes `{"model": state dict}` with every published name. Returns which of the six models it is, and its parts.
 
+    An LXMERT is written as its own scripts do: the state dict alone.
+
     Exports a run's newest whole checkpoint, or the content of a model directory. The published scripts expect a teacher,
     and Pretrain.py a queue. A missing teacher is replaced by the student (which needs no space in the file), a missing
     queue by random unit vectors, as in the published models. Raises `UserError` for a model with other heads, and for a
@@ -59,6 +62,8 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     """
     check_new(file)
     held = held_by(source)
+    if held.config.system == "lxmert":
+        return write_lxmert(file, held.student, held.heads)
     if held.config.system != "albef":
         raise UserError(
             f"{source}: is a model of system {held.config.system}, which ALBEF's published scripts cannot read; choose "

@@ -18,7 +18,7 @@ from albef.errors import reading
 from albef.exchange.account import Row, account, model_card
 from albef.exchange.choices import Choices
 from albef.exchange.clip_importing import import_clip
-from albef.exchange.lxmert_importing import import_lxmert
+from albef.exchange.lxmert_files import import_lxmert
 from albef.exchange.opening import open_published
 from albef.exchange.pth import Published
 from albef.exchange.stream import TYPES, Place, write_tensors

@@ -125,22 +125,26 @@ def check_new(file: Path) -> None:
         raise UserError(f"{file}: exists already. Choose another name.")
 
 
-def write_pth(file: Path, state: Mapping[str, Tensor], config: ModelConfig) -> None:
+def write_pth(file: Path, state: Mapping[str, Tensor], config: ModelConfig | None) -> None:
     """Writes `{"model": state}`, and the model's settings under "config", whole or not at all.
 
+    Without a configuration it writes the state dict alone, without a wrapper.
     Tensors that share memory are written once. Raises `UserError` for a file that exists.
     """
     check_new(file)
-    told = {name: getattr(config, name) for name in TOLD}
     own: dict[tuple[int, torch.Size], Tensor] = {}
     for tensor in state.values():
         key = tensor.data_ptr(), tensor.shape
         own[key] = own.get(key, with_own_storage(tensor))
     model = {name: own[tensor.data_ptr(), tensor.shape] for name, tensor in state.items()}
     check_room(file, sum(tensor.nbytes for tensor in own.values()))
+    content: dict[str, Any] = model
+    if config is not None:
+        told = {name: getattr(config, name) for name in TOLD}
+        content = {"model": model, "config": {OWN_KEY: told}}
     # An open file, not its name: if torch opens the file, it hides the system's error.
     with whole_file(file) as temporary, temporary.open("wb") as handle:
-        torch.save({"model": model, "config": {OWN_KEY: told}}, handle)
+        torch.save(content, handle)
 
 
 def with_own_storage(tensor: Tensor) -> Tensor:

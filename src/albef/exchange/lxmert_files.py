@@ -1,4 +1,4 @@
-"""Converts a published file of LXMERT to a model directory: of its own scripts, or of Hugging Face."""
+"""Published files of LXMERT, in and out: of its own scripts, and of Hugging Face."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from albef.data.text import Tokenizer
 from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
-from albef.exchange.pth import Published
+from albef.exchange.pth import Published, write_pth
 from albef.exchange.stream import TYPES, Place, write_tensors
 from albef.exchange.structure import Structure, attention_heads, numbers, rows
 from albef.model_directory import FILES, WEIGHTS_FILE, Trained, read_answers, write_description
@@ -79,6 +79,30 @@ def import_lxmert(opened: Published, folder: Path, choices: Choices) -> tuple[St
         write_tensors(temporary / WEIGHTS_FILE, places, weights)
     structure = Structure(f"LXMERT, {what}", task, found.heads, has_teacher=False)
     return structure, account(opened, found, choices)
+
+
+def write_lxmert(
+    file: Path, student: Mapping[str, Tensor], heads: tuple[str, ...]
+) -> tuple[Structure, list[Row]]:
+    """Writes a bare state dict under the published names. Returns which published model it is, and its parts.
+
+    Raises `UserError` for a model with other heads, and for a file that exists.
+    """
+    if heads not in KINDS:
+        raise UserError(
+            f"{file}: the model was trained for {', '.join(heads)}, but no published LXMERT has these heads: they have "
+            f"{', or '.join(' + '.join(known) for known in KINDS)}."
+        )
+    what, task = KINDS[heads]
+    state, why = to_published(student), ""
+    if what == "pre-trained":
+        # The published script that goes on with a pre-training takes no other names.
+        state = {f"module.{name}": tensor for name, tensor in state.items()}
+        why = "their names begin with module., as its scripts expect"
+    write_pth(file, state, None)
+    return Structure(f"LXMERT, {what}", task, heads, has_teacher=False), [
+        Row("written", "model", len(state), why)
+    ]
 
 
 def lxmert_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path) -> LxmertFile:

@@ -14,9 +14,10 @@ import toy_lxmert
 from albef.config import SIZES, UserError
 from albef.data.text import Tokenizer
 from albef.exchange.choices import Choices
+from albef.exchange.exporting import export_official
 from albef.exchange.importing import import_checkpoint
-from albef.exchange.lxmert_importing import lxmert_of
-from albef.model_directory import read_config, read_tensors
+from albef.exchange.lxmert_files import lxmert_of
+from albef.model_directory import read_config, read_tensors, save_model
 from albef.peers import lxmert_names
 from albef.peers.lxmert import LXMERT
 
@@ -113,6 +114,29 @@ def test_answers_lie_beside_the_model(tmp_path: Path) -> None:
             tmp_path / "other",
             choices(tmp_path, answers=tmp_path / "answers.json"),
         )
+
+
+@pytest.mark.parametrize(("heads", "prefix"), [(PRETRAINED, "module."), (("answers",), ""), (("nlvr",), "")])
+def test_in_and_out_is_the_identity(heads: tuple[str, ...], prefix: str, tmp_path: Path) -> None:
+    published = lxmert_names.to_published(model(*heads).state_dict())
+    folder = imported(tmp_path, published)
+    structure, rows = export_official(str(folder), tmp_path / "out.pth")
+    assert structure.heads == heads
+    assert rows[0].tensors == len(published)
+    out = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert set(out) == {prefix + name for name in published}
+    assert all(torch.equal(out[prefix + name], tensor) for name, tensor in published.items())
+    if prefix:  # the tied tensor is stored once
+        names = [prefix + lxmert_names.TIED, prefix + "bert.embeddings.word_embeddings.weight"]
+        assert len({out[name].data_ptr() for name in names}) == 1
+    with pytest.raises(UserError, match="exists already"):
+        export_official(str(folder), tmp_path / "out.pth")
+
+
+def test_a_model_for_retrieval_is_none_of_the_published_ones(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", model("itm"), TOKENIZER, card="")
+    with pytest.raises(UserError, match=r"trained for itm, but no published LXMERT"):
+        export_official(str(tmp_path / "model"), tmp_path / "out.pth")
 
 
 def without(ending: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
