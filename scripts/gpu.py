@@ -108,7 +108,7 @@ def main() -> int:
         parser.error(f"no part {sorted(unknown)[0]!r}; there are {', '.join(names)}.")
     if is_gpu(given.device) and not gpu_is_here():
         parser.error("no GPU is here. To try the script itself: make gpu DEVICE=cpu QUICK=1")
-    signal.signal(signal.SIGTERM, interrupted)
+    before = signal.signal(signal.SIGTERM, interrupted)
     begin, outcomes = time.monotonic(), list[Outcome]()
     folder = Path(tempfile.mkdtemp(prefix="albef-gpu-"))
     setting = Setting(torch.device(given.device), given.quick, folder)
@@ -121,6 +121,7 @@ def main() -> int:
             write(given.out, outcomes, setting)
     except KeyboardInterrupt:
         print("stopped", flush=True)
+    signal.signal(signal.SIGTERM, before)
     shutil.rmtree(folder, ignore_errors=True)
     found = write(given.out, outcomes, setting)
     if setting.on_gpu and not setting.quick and not given.only:

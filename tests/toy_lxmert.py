@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from albef.data.regions import Regions
 from albef.model_config import ModelConfig
 from albef.peers.lxmert import LXMERT
-from albef.peers.regions import Regions
 
 CONFIG = ModelConfig(
     size="lxmert-base",

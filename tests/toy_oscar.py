@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from albef.model.verbs import Tags
+from albef.data.regions import Regions, Tags
 from albef.model_config import ModelConfig
 from albef.peers.oscar import OSCAR, TaggedMemory
-from albef.peers.regions import Regions
 
 CONFIG = ModelConfig(
     size="oscar-plus-base",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from albef.data.regions import Regions
 from albef.model_config import ModelConfig
-from albef.peers.regions import Regions
 from albef.peers.uniter import PRETRAINING, UNITER
 
 CONFIG = ModelConfig(

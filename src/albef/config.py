@@ -50,6 +50,8 @@ class DataConfig:
     answer_list: str = ""
     # grounding: JSON file of proposed boxes in pixels, {"image number": [[x, y, width, height], …]}
     detections: str = ""
+    # lxmert, oscar, uniter: folder with an .npz of regions for each image (default: beside the images)
+    regions: str = ""
     # pictograms: share of training captions that are as wrong as captions on the web
     caption_noise: float = 0.2
     # pictograms: weight of each kind of training image, such as {single: 1, pair: 2}; kinds are single, pair, group
@@ -176,8 +178,8 @@ class TrainConfig:
     warmup_lr: float = 1e-5  # learning rate at the first step
     warmup_steps: int = 2000  # number of steps over which the learning rate rises from warmup_lr to lr
     # cosine: the learning rate changes at every step. published: it changes once per epoch. open_clip: as cosine, but
-    # the warm-up begins at lr / warmup_steps, and the end is 0. With linear,
-    # as in BERT, it rises from 0 to lr and falls straight to 0
+    # the warm-up begins at lr / warmup_steps, and the end is 0. With linear, as in
+    # BERT, it rises from 0 to lr and falls straight to 0
     schedule: Literal["cosine", "published", "open_clip", "linear"] = "cosine"
     # adamw; muon: learns more in few steps, but each step takes longer (docs/performance.md); bertadam: as LXMERT was
     # published, adamw without bias correction, and everything decays

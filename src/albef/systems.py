@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from albef.config import Config, ModelConfig, TaskName, UserError
+from albef.data.regions import RegionStore, open_regions
 from albef.data.text import Tokenizer, clean_caption
 from albef.data.words import BertWords, UncleanedWords, Words
 from albef.model import checkpoints
@@ -42,6 +43,7 @@ class System(NamedTuple):
     words: Callable[[Any, ModelConfig], Words]  # of a tokenizer
     clean: Callable[[str, ModelConfig], str]  # a caption, as its words clean it
     vocabularies: Mapping[str, Callable[[], Any]]  # the tokenizers that come with this library
+    sees: Literal["pixels", "regions"]  # of an image
     published: Callable[
         [Mapping[str, Tensor], ModelConfig], dict[str, Tensor]
     ]  # weights under published names
@@ -67,6 +69,7 @@ SYSTEMS: dict[SystemName, System] = {
         words=BertWords,
         clean=lambda text, config: clean_caption(text, config.max_words),
         vocabularies={"bert": Tokenizer.bert},
+        sees="pixels",
         published=checkpoints.to_published,
     ),
     "clip": System(
@@ -79,6 +82,7 @@ SYSTEMS: dict[SystemName, System] = {
         words=ClipWords,
         clean=lambda text, config: clean_text(text),
         vocabularies={"clip": ClipTokenizer.published},
+        sees="pixels",
         published=lambda state, config: clip_names.to_published(state),
     ),
     "lxmert": System(
@@ -91,6 +95,7 @@ SYSTEMS: dict[SystemName, System] = {
         words=UncleanedWords,
         clean=lambda text, config: text.strip(),
         vocabularies={"bert": Tokenizer.bert},
+        sees="regions",
         published=lambda state, config: lxmert_names.to_published(state),
     ),
     "uniter": System(
@@ -103,6 +108,7 @@ SYSTEMS: dict[SystemName, System] = {
         words=UniterWords,
         clean=lambda text, config: text.strip(),
         vocabularies={},
+        sees="regions",
         published=lambda state, config: uniter_names.to_published(state),
     ),
     "oscar": System(
@@ -115,6 +121,7 @@ SYSTEMS: dict[SystemName, System] = {
         words=UncleanedWords,
         clean=lambda text, config: text.strip(),
         vocabularies={"bert": Tokenizer.bert},
+        sees="regions",
         published=oscar_names.to_published,
     ),
 }
@@ -154,6 +161,13 @@ def check_system(config: Config) -> None:
             f"train.init_image and train.init_text are for models of system albef, but this one is {model.system}: "
             f"start from a whole model with train.init."
         )
+
+
+def regions_for(config: Config) -> RegionStore | None:
+    """Where the regions of a run's images are. None if its system sees pixels."""
+    if SYSTEMS[config.model.system].sees == "pixels":
+        return None
+    return open_regions(config.data.regions, config.model.region_width)
 
 
 def words_of(config: ModelConfig, tokenizer: Any) -> Words:

@@ -62,6 +62,7 @@ def test_a_mark_that_is_not_closed_in_a_csv_is_refused(
 
 
 def test_a_caption_over_several_lines_is_read_and_said(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
     content = 'image,caption\na.png,"a fox\non grass"\nb.png,a car\nc.png,"two, or\nthree\ntrees"\n'
     source = opened(tmp_path / "a.csv", content)
     assert captions(source) == ["a fox\non grass", "a car", "two, or\nthree\ntrees"]

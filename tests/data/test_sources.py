@@ -209,6 +209,7 @@ def test_a_folder_is_refused_for_tasks_that_need_more_than_captions(tmp_path, ta
 
 
 def test_questions_without_any_answer_are_for_evaluation_alone(tmp_path):
+    (tmp_path / "a.jpg").touch()
     rows = [{"image": "a.jpg", "question": "is there a fox", "question_id": number} for number in range(3)]
     config = DataConfig(source=str(written(tmp_path, "questions.json", rows)))
     assert len(open_source(config, "test", 0, task="vqa")) == 3

@@ -12,13 +12,14 @@ from torch import Tensor
 from albef import objectives
 from albef.config import SIZES, TrainConfig
 from albef.data.lxmert_tsv import read_regions
+from albef.data.regions import Regions
 from albef.data.text import SPECIALS, Tokenizer
 from albef.data.words import UncleanedWords
 from albef.model_config import ModelConfig
 from albef.peers import lxmert_names, region_objectives
 from albef.peers.lxmert import LXMERT, RegionScores
 from albef.peers.lxmert_task import REGION_SCALE
-from albef.peers.regions import RegionMemory, Regions
+from albef.peers.regions import RegionMemory
 from albef.train.optim import build_optimizer, lr_at, set_lr
 from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
 

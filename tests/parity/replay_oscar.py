@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from albef import objectives
+from albef.data.regions import Regions, Tags
 from albef.evaluation.metrics import recall_at
-from albef.model.verbs import Tags
 from albef.model_config import ModelConfig
 from albef.peers import bert_names, oscar_names, region_objectives
 from albef.peers.oscar import OSCAR
-from albef.peers.regions import Regions
 from golden import TIGHT, Comparison, Golden, compare
 
 NOT_PREDICTED = -100

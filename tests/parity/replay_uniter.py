@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from albef import objectives
+from albef.data.regions import Regions
 from albef.evaluation.metrics import recall_at
 from albef.model_config import ModelConfig
 from albef.peers import region_objectives, uniter_names
-from albef.peers.regions import RegionMemory, Regions, joined
+from albef.peers.regions import RegionMemory, joined
 from albef.peers.uniter import PRETRAINING, UNITER, side_by_side
 from golden import TIGHT, Comparison, Golden, compare
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import toy_oscar
+from albef.data.regions import Tags
 from albef.model import layers
-from albef.model.verbs import Memory, Tags
+from albef.model.verbs import Memory
 from albef.peers import oscar_names
 from albef.peers.oscar import OSCAR
 from toy_oscar import SEP, memory, padded, regions, tags, texts

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import toy_uniter
 from albef.config import Config, UserError
+from albef.data.regions import Regions
 from albef.model import layers
 from albef.model.text_encoder import NORM_EPS
-from albef.peers.regions import Regions
 from albef.peers.uniter import PAIRS, PRETRAINING, UNITER, seven_numbers
 from albef.systems import check_system
 

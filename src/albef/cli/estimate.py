@@ -17,7 +17,7 @@ from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.engine import choose_device
 from albef.model import kernels
-from albef.systems import build_task, words_of
+from albef.systems import build_task, regions_for, words_of
 from albef.tasks.base import Task
 from albef.train.allocator import keep_freed_memory
 from albef.train.kernel_choice import choose
@@ -62,9 +62,8 @@ def estimate(config: Config) -> Estimate:
     task = build_task(config).to(device).train()
     optimizer = build_optimizer(task.student, config.train)
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
-    examples = ExampleSet(
-        source, words_of(config.model, tokenizer), config.data, config.model, config.train.seed
-    )
+    words, regions = words_of(config.model, tokenizer), regions_for(config)
+    examples = ExampleSet(source, words, config.data, config.model, config.train.seed, regions)
     most = MAX_ROWS_ON_GPU if device.type == "cuda" else MAX_ROWS
     rows = max(2, min(config.train.batch_size // processes, most))
     stream = (

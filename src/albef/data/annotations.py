@@ -181,9 +181,10 @@ def stripped(image: str | None, prefix: str) -> str | None:
 def none_there(path: Path, images: Sequence[str], root: Path) -> str:
     """The note for a file of which none of these images exists."""
     others = ", and none of the others that were looked for" if len(images) > 1 else ""
+    first, root_shown = (errors.printable(str(place)) for place in (root / images[0], root))
     return (
-        f"{path}: {root / images[0]} is not there{others}. Image paths begin at {root}; data.image_root "
-        f"(--image-root) is another folder for them."
+        f"{path}: {first} is not there{others}. Image paths begin at {root_shown}; data.image_root (--image-root) is "
+        f"another folder for them."
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int64
 
 from albef.data.records import Batch, Example
+from albef.data.regions import batch_of_regions, stacked
 
 
 def collate(examples: Sequence[Example], pad_id: int) -> Batch:
@@ -18,7 +19,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     hidden = np.zeros_like(mask)
     hidden[mask] = np.concatenate([example.mlm_mask for example in examples])
     return Batch(
-        pixels=torch.from_numpy(np.stack([example.pixels for example in examples])),
+        pixels=_stacked([example.pixels for example in examples]),
         ids=torch.from_numpy(ids),
         mask=torch.from_numpy(mask),
         masked_ids=torch.from_numpy(masked_ids),
@@ -29,6 +30,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         second_pixels=_stacked([example.second_pixels for example in examples]),
         label=_stacked([None if e.label is None else np.asarray(e.label) for e in examples]),
         **_answers(examples, pad_id),
+        **_regions(examples, pad_id),
     )
 
 
@@ -64,3 +66,20 @@ def _answers(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor
             np.repeat(np.arange(len(examples)), [len(example.answers) for example in examples])
         ),
     }
+
+
+def _regions(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor]:
+    """The regions of all images, and their tags. Empty if the system sees pixels."""
+    regions = [example.regions for example in examples if example.regions is not None]
+    if not regions:
+        return {}
+    named = batch_of_regions(regions)._asdict().items()
+    found = {f"region_{name}": torch.from_numpy(array) for name, array in named if array is not None}
+    hidden = [example.hidden_regions for example in examples if example.hidden_regions is not None]
+    if hidden:
+        found["hidden_regions"] = torch.from_numpy(stacked(hidden, max(map(len, hidden))))
+    tags = [example.tags for example in examples if example.tags is not None]
+    if tags:
+        ids, mask = padded(tags, pad_id)
+        found |= {"tag_ids": torch.from_numpy(ids), "tag_mask": torch.from_numpy(mask)}
+    return found

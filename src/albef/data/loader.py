@@ -23,6 +23,7 @@ from albef.config import DataConfig, ModelConfig, UserError
 from albef.data.collate import collate
 from albef.data.images import BadImage, open_image
 from albef.data.records import Batch, Example, LeftOut, Record, stable_id
+from albef.data.regions import MOST_REGIONS, RegionStore, sample_hidden
 from albef.data.sources import Source
 from albef.data.transforms import train_transform
 from albef.data.words import Words
@@ -61,8 +62,17 @@ class ExampleSet:
     of the source takes its place.
     """
 
-    def __init__(self, source: Source, words: Words, data: DataConfig, model: ModelConfig, seed: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        words: Words,
+        data: DataConfig,
+        model: ModelConfig,
+        seed: int,
+        regions: RegionStore | None = None,
+    ) -> None:
         self.source, self.words, self.data, self.model, self.seed = source, words, data, model, seed
+        self.regions = regions  # None: the system sees pixels
         self.bad: dict[int, BadSample] = {}  # by index; found by this process
 
     def __len__(self) -> int:
@@ -95,7 +105,11 @@ class ExampleSet:
 
     def _draw(self, record: Record, index: int, rng: np.random.Generator) -> Example:
         number, caption, ids = self._caption(record, rng)
-        pixels = self._pixels(record.image, rng)
+        pixels, regions = None, None
+        if self.regions is None:
+            pixels = self._pixels(record.image, rng)
+        else:
+            regions = self.regions.of(record.image)
         second = None if record.second_image is None else self._pixels(record.second_image, rng)
         answers, answer_weights = self._answers(record)
         masked_ids, mlm_mask = self.words.mask(ids, self.data, rng)
@@ -111,6 +125,9 @@ class ExampleSet:
             label=record.label,
             answers=answers,
             answer_weights=answer_weights,
+            regions=regions,
+            hidden_regions=None if regions is None else sample_hidden(len(regions), rng),
+            tags=None if regions is None else self.words.encode_tags(regions.tags),
         )
 
     def _pixels(self, image: Path | np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -256,8 +273,11 @@ def _loaded(
 
 def _check_shared_memory(steps: _Steps, workers: int) -> None:
     """Raises `UserError` if shared memory has no room for the workers' batches, two for each worker."""
-    rows, side = steps.rows.stop - steps.rows.start, steps.examples.model.image_size
-    needed = 2 * workers * rows * 3 * side**2
+    rows, model = steps.rows.stop - steps.rows.start, steps.examples.model
+    image = (
+        3 * model.image_size**2 if steps.examples.regions is None else 4 * MOST_REGIONS * model.region_width
+    )
+    needed = 2 * workers * rows * image
     free = free_bytes(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None
     if free is not None and free < needed:
         raise UserError(

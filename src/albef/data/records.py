@@ -13,8 +13,8 @@ import xxhash
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from albef.data.regions import ImageRegions, Regions, Tags
 from albef.data.transforms import normalised
-from albef.model.verbs import Regions, Tags
 
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels
 
@@ -67,7 +67,7 @@ class LeftOut:
 class Example:
     """One training pair with every random choice made: crop, caption, masked tokens."""
 
-    pixels: np.ndarray  # uint8 [3, S, S]
+    pixels: np.ndarray | None  # uint8 [3, S, S]; None where regions are seen
     ids: np.ndarray  # int64 [l], begins with [CLS]
     masked_ids: np.ndarray  # int64 [l], `ids` with some tokens masked
     mlm_mask: np.ndarray  # bool [l], True for tokens to predict
@@ -76,6 +76,9 @@ class Example:
     index: int  # of the record in its source
     second_pixels: np.ndarray | None = None
     label: int | None = None
+    regions: ImageRegions | None = None  # of the image, in systems that see them
+    hidden_regions: np.ndarray | None = None  # bool [regions], those whose features are to be predicted
+    tags: np.ndarray | None = None  # ids of the names of its objects, int64 [l]
     answers: tuple[np.ndarray, ...] = ()  # ids [CLS] … [SEP], int64 [l], different from each other
     answer_weights: tuple[float, ...] = ()
 
@@ -123,9 +126,12 @@ class Batch:
     attribute_confidences: Float[Tensor, "batch regions"] | None = None  # 0 at padding
     listed_answer: Int64[Tensor, " batch"] | None = None  # number of the answer to each text; -1: it has none
     hidden_regions: Bool[Tensor, "batch regions"] | None = None  # those whose features are to be predicted
-    region_classes: Float[Tensor, "batch regions classes"] | None = (
-        None  # probabilities that the detector gave
-    )
+    # What else the detector says of each region: probabilities of classes, and the likeliest object and attribute.
+    region_classes: Float[Tensor, "batch regions classes"] | None = None
+    region_objects: Int64[Tensor, "batch regions"] | None = None
+    region_object_scores: Float[Tensor, "batch regions"] | None = None
+    region_attributes: Int64[Tensor, "batch regions"] | None = None
+    region_attribute_scores: Float[Tensor, "batch regions"] | None = None
 
     def __len__(self) -> int:
         return self.ids.shape[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -48,6 +49,9 @@ class Words(Protocol):
     def encode_answer(self, answer: str) -> Ids:
         """The ids of an answer, which is not cleaned and only cut to the positions that there are."""
 
+    def encode_tags(self, tags: Sequence[str]) -> Ids:
+        """The ids of the names of an image's objects, as `Tags` has them. Empty without tags."""
+
     def content(self, cleaned: str) -> Ids:
         """The ids of the text alone: without special tokens, and not cut."""
 
@@ -88,6 +92,12 @@ class BertWords:
     def encode_answer(self, answer: str) -> Ids:
         """Ids of `[CLS] tokens [SEP]`."""
         return self.tokenizer.encode(answer, self.config.max_positions, append_sep=True)
+
+    def encode_tags(self, tags: Sequence[str]) -> Ids:
+        """Ids of `tokens [SEP]`, where the names are joined by spaces."""
+        if not tags:
+            return np.zeros(0, np.int64)
+        return self.tokenizer.encode(" ".join(tags), self.config.max_positions, append_sep=True)[1:]
 
     def content(self, cleaned: str) -> Ids:
         """Ids of the tokens alone."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from albef.data.regions import Tags
 from albef.model_config import ModelConfig, SystemName
 
 # The heads that models of each system may have.
@@ -27,45 +28,6 @@ HEADS: dict[SystemName, tuple[str, ...]] = {
         *("triplet", "paired", "paired_attention"),
     ),
 }
-
-
-class Tags(NamedTuple):
-    """Names of the objects in images, as token ids without [CLS]. An image with tags has [SEP] after the last one."""
-
-    ids: Int[Tensor, "images length"]
-    mask: Bool[Tensor, "images length"]  # True = a token, False = padding, which follows the tags
-
-    @classmethod
-    def none(cls, images: int, device: torch.device) -> Tags:
-        """The tags of images that have none."""
-        ids = torch.zeros(images, 0, dtype=torch.long, device=device)
-        return cls(ids, ids.bool())
-
-    def select(self, image_index: Int[Tensor, " chosen"]) -> Tags:
-        """The tags of these images."""
-        return Tags(self.ids[image_index], self.mask[image_index])
-
-    def cut(self, room: Int[Tensor, " images"]) -> Tags:
-        """At most so many tokens of the tags of each image. Tags that are cut end in [SEP] too."""
-        place = torch.arange(self.ids.shape[1], device=self.ids.device)
-        real = self.mask.sum(1, keepdim=True)
-        kept = torch.minimum(real, room[:, None])
-        closing = self.ids.gather(1, (real - 1).clamp(min=0)) if len(place) else self.ids
-        return Tags(torch.where(place == kept - 1, closing, self.ids), place < kept)
-
-    def expand(self, images: int) -> Tags:
-        """The tags again, or those of a single image for each of `images`."""
-        return Tags(self.ids.expand(images, -1), self.mask.expand(images, -1))
-
-
-class Regions(NamedTuple):
-    """What a detector found in images: the visual of some systems. Images with fewer regions are padded with zeros."""
-
-    features: Float[Tensor, "images regions width"]
-    # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
-    boxes: Float[Tensor, "images regions numbers"]
-    mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
-    tags: Tags | None = None  # the names of the objects, in systems that read them
 
 
 class Encoding(NamedTuple):

@@ -73,6 +73,10 @@ class ClipWords:
         """As any text."""
         return self.encode(answer)
 
+    def encode_tags(self, tags: Sequence[str]) -> Ids:
+        """As any text: the system reads no tags."""
+        return self.encode(" ".join(tags))
+
     def content(self, cleaned: str) -> Ids:
         """Ids of all tokens, without start and end."""
         return self.tokenizer.encode(cleaned, sys.maxsize).ids[1:-1]

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from albef.data.regions import Regions
 from albef.model.heads import MLMHead, TwoLayerHead
 from albef.model.kernels import Linear, linear
 from albef.model.layers import Packing, SelfAttention, attend, kept_or_computed_again, split_heads
 from albef.model.text_encoder import NORM_EPS, TextEncoder, TextLayer, init_bert
 from albef.model.verbs import Encoding, VisionLanguageModel
 from albef.model_config import ModelConfig
-from albef.peers.regions import Pooler, RegionMemory, Regions, without_feature
+from albef.peers.regions import Pooler, RegionMemory, without_feature
 
 
 class Fused(NamedTuple):

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from albef.data.regions import Regions, Tags
 from albef.model.heads import MLMHead
 from albef.model.kernels import Linear
 from albef.model.text_encoder import NORM_EPS, TextEncoder, init_bert
-from albef.model.verbs import Encoding, Tags, VisionLanguageModel
+from albef.model.verbs import Encoding, VisionLanguageModel
 from albef.model_config import ModelConfig
-from albef.peers.regions import JointEncoder, Pooler, RegionMemory, Regions, joined, without_feature
+from albef.peers.regions import JointEncoder, Pooler, RegionMemory, joined, without_feature
 
 BOX_NUMBERS = 6  # left, top, right, bottom, width, height
 

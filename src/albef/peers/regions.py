@@ -12,7 +12,6 @@ from albef.model.kernels import Linear
 from albef.model.layers import Packing, kept_or_computed_again
 from albef.model.text_encoder import TextLayer, cls
 from albef.model.verbs import Encoding
-from albef.model.verbs import Regions as Regions
 from albef.model_config import ModelConfig
 
 

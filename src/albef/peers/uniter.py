@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from albef.data.regions import Regions
 from albef.model.heads import MLMHead, TiedHead, TwoLayerHead
 from albef.model.kernels import Linear, linear
 from albef.model.layers import Packing, SelfAttention, attend, split_heads
 from albef.model.text_encoder import NORM_EPS, TextEncoder, init_bert
 from albef.model.verbs import Encoding, VisionLanguageModel
 from albef.model_config import ModelConfig
-from albef.peers.regions import JointEncoder, Pooler, RegionMemory, Regions, joined, without_feature
+from albef.peers.regions import JointEncoder, Pooler, RegionMemory, joined, without_feature
 
 PRETRAINING = ("itm", "mlm", "features", "objects")
 PAIRS = ("triplet", "paired", "paired_attention")  # how a text and two images are read

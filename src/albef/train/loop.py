@@ -29,7 +29,7 @@ from albef.lock import CHILD_LOCK_FILE, alone_in
 from albef.model import kernels
 from albef.progress import discard_what_is_gone
 from albef.progress import say as print_line
-from albef.systems import SYSTEMS, build_task, words_of
+from albef.systems import SYSTEMS, build_task, regions_for, words_of
 from albef.tasks.base import Task
 from albef.train.allocator import keep_freed_memory
 from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint, room_needed
@@ -218,9 +218,8 @@ def train_process(config: Config, run: Path) -> None:
 
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     tokenizer = SYSTEMS[config.model.system].tokenizer.load(run / TOKENIZER_FILE)
-    examples = ExampleSet(
-        source, words_of(config.model, tokenizer), config.data, config.model, config.train.seed
-    )
+    words, regions = words_of(config.model, tokenizer), regions_for(config)
+    examples = ExampleSet(source, words, config.data, config.model, config.train.seed, regions)
     steps_per_epoch = max(1, len(source) // config.train.batch_size)
     log, say = None, print_line
     if distributed.rank() == 0:

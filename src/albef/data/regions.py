@@ -1,0 +1,245 @@
+"""Regions of images: what a detector found, as a file holds it for one image, and as a batch of tensors.
+
+A system that sees regions reads them from files that were made beforehand. Nothing detects anything here.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int64
+from torch import Tensor
+
+from albef.data.images import BadImage
+from albef.errors import UserError
+from albef.manifest import plain
+
+LARGEST_BYTES = 2**26  # of one image's regions: 100 regions of 2,048 numbers take 0.8 MB
+MOST_REGIONS = 100  # of an image, in all published files
+HIDDEN_SHARE = 0.15  # of the regions, in training
+SLACK = 1e-5  # how far a box may reach out of its image, as a share of the image; published for LXMERT
+
+
+class Tags(NamedTuple):
+    """Names of the objects in images, as token ids without [CLS]. An image with tags has [SEP] after the last one."""
+
+    ids: Int[Tensor, "images length"]
+    mask: Bool[Tensor, "images length"]  # True = a token, False = padding, which follows the tags
+
+    @classmethod
+    def none(cls, images: int, device: torch.device) -> Tags:
+        """The tags of images that have none."""
+        ids = torch.zeros(images, 0, dtype=torch.long, device=device)
+        return cls(ids, ids.bool())
+
+    def select(self, image_index: Int[Tensor, " chosen"]) -> Tags:
+        """The tags of these images."""
+        return Tags(self.ids[image_index], self.mask[image_index])
+
+    def cut(self, room: Int[Tensor, " images"]) -> Tags:
+        """At most so many tokens of the tags of each image. Tags that are cut end in [SEP] too."""
+        place = torch.arange(self.ids.shape[1], device=self.ids.device)
+        real = self.mask.sum(1, keepdim=True)
+        kept = torch.minimum(real, room[:, None])
+        closing = self.ids.gather(1, (real - 1).clamp(min=0)) if len(place) else self.ids
+        return Tags(torch.where(place == kept - 1, closing, self.ids), place < kept)
+
+    def expand(self, images: int) -> Tags:
+        """The tags again, or those of a single image for each of `images`."""
+        return Tags(self.ids.expand(images, -1), self.mask.expand(images, -1))
+
+
+class Regions(NamedTuple):
+    """What a detector found in images: the visual of these systems. Images with fewer regions are padded with zeros."""
+
+    features: Float[Tensor, "images regions width"]
+    # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
+    boxes: Float[Tensor, "images regions numbers"]
+    mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
+    tags: Tags | None = None  # the names of the objects, in systems that read them
+
+
+@dataclass(frozen=True)
+class ImageRegions:
+    """What a detector found in one image, as a file holds it. What a file does not say is None or empty."""
+
+    features: Float32[np.ndarray, "regions width"]
+    boxes: Float32[
+        np.ndarray, "regions 4"
+    ]  # left, top, right, bottom, as shares of the image's width and height
+    objects: Int64[np.ndarray, " regions"] | None = None  # numbers of their classes
+    object_scores: Float32[np.ndarray, " regions"] | None = None  # how sure the detector is, from 0 to 1
+    attributes: Int64[np.ndarray, " regions"] | None = None
+    attribute_scores: Float32[np.ndarray, " regions"] | None = None
+    classes: Float32[np.ndarray, "regions classes"] | None = None  # probabilities, with the background
+    tags: tuple[str, ...] = ()  # the names of the objects
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+class RegionStore(Protocol):
+    """Where the regions of images are."""
+
+    def of(self, image: Path | np.ndarray) -> ImageRegions:
+        """The regions of an image. Raises `BadImage`, which names the image, if there are none or if they are broken."""
+
+
+class RegionFolder:
+    """An .npz for each image, with the image's name: beside the images, or in a folder of their own.
+
+    It holds `features` [regions, width] and `boxes` [regions, 4] (left, top, right, bottom, as shares of the image's
+    width and height), and may hold `objects`, `object_scores`, `attributes`, `attribute_scores`,
+    `classes` and `tags` (texts).
+    """
+
+    def __init__(self, width: int, folder: Path | None = None) -> None:
+        self.width = width  # of features
+        self.folder = folder  # None: beside the images
+
+    def of(self, image: Path | np.ndarray) -> ImageRegions:
+        """The regions of an image, from the file with its name."""
+        if isinstance(image, np.ndarray):
+            raise BadImage("the image: has no file, so its regions cannot be found; give a path.")
+        file = (self.folder or image.parent) / f"{image.stem}.npz"
+        if not file.is_file():
+            raise BadImage(
+                f"{image}: has no regions: there is no {file}. Make one with the arrays features and boxes "
+                f"(docs/data.md), or name where they are with data.regions."
+            )
+        found = read_npz(file)
+        check_width(found, self.width, str(file))
+        return found
+
+
+def check_width(regions: ImageRegions, width: int, place: str) -> None:
+    """Raises `BadImage` for features that are not as wide as the model takes them."""
+    if regions.features.shape[1] != width:
+        raise BadImage(
+            f"{place}: the features of its regions are {regions.features.shape[1]} numbers wide, but the model takes "
+            f"{width}; set model.region_width, or make the regions again."
+        )
+
+
+def open_regions(place: str, width: int) -> RegionStore:
+    """Where the regions of images are, with features of `width` numbers.
+
+    `place` is a folder of .npz files; empty: they are beside the images.
+
+    Raises `UserError` for anything else.
+    """
+    folder = Path(os.path.expanduser(place))
+    if place and not folder.is_dir():
+        raise UserError(f"data.regions: {place} is no folder; name a folder with an .npz for each image.")
+    return RegionFolder(width, folder if place else None)
+
+
+def read_npz(file: Path) -> ImageRegions:
+    """The regions in an .npz file. Raises `BadImage` for anything else; nothing in it is run."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST_BYTES:
+            raise BadImage(f"{file}: holds {size:,} bytes, more than the regions of one image can be.")
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise BadImage(f"{file}: cannot be read as regions ({plain(error)}); make it again.") from None
+    return regions_of(found, str(file))
+
+
+def regions_of(arrays: dict[str, np.ndarray], place: str) -> ImageRegions:
+    """The regions in named arrays. `place` says in errors where they stand."""
+    for name in ("features", "boxes"):
+        if name not in arrays:
+            raise BadImage(f"{place}: has no array {name}; regions have features and boxes.")
+    count = len(arrays["features"]) if arrays["features"].ndim == 2 else 0
+    shapes = {"features": (count, -1), "boxes": (count, 4), "classes": (count, -1)}
+    numbers = {}
+    for name in ("features", "boxes", "object_scores", "attribute_scores", "classes"):
+        if name in arrays:
+            numbers[name] = checked(arrays[name], shapes.get(name, (count,)), name, place).astype(np.float32)
+            if not np.isfinite(numbers[name]).all():
+                raise BadImage(f"{place}: {name} holds a number that is not finite; make the file again.")
+    for name in ("objects", "attributes"):
+        if name in arrays:
+            classes = checked(arrays[name], (count,), name, place)
+            if classes.dtype.kind not in "iu" or classes.min() < 0:
+                raise BadImage(f"{place}: {name} must hold numbers of classes, counted from 0.")
+            numbers[name] = classes.astype(np.int64)
+    check_boxes(numbers["boxes"], place)
+    tags = tuple(str(tag) for tag in arrays["tags"].reshape(-1)) if "tags" in arrays else ()
+    return ImageRegions(**numbers, tags=tags)
+
+
+def checked(array: np.ndarray, shape: tuple[int, ...], name: str, place: str) -> np.ndarray:
+    """The array, if it has this shape (-1: any length) with at least one region. Raises `BadImage` otherwise."""
+    fits = array.ndim == len(shape) and all(
+        want in (-1, has) for want, has in zip(shape, array.shape, strict=True)
+    )
+    if not fits or 0 in array.shape or array.dtype.kind not in "iuf":
+        wanted = " × ".join("width" if want < 0 else str(want) for want in shape)
+        raise BadImage(
+            f"{place}: {name} is {array.dtype} {list(array.shape)}, but it must be numbers, {wanted}."
+        )
+    return array
+
+
+def check_boxes(boxes: Float32[np.ndarray, "regions 4"], place: str) -> None:
+    """Raises `BadImage` for boxes out of their image, or with their sides exchanged."""
+    if boxes.min() < -SLACK or boxes.max() > 1 + SLACK:
+        raise BadImage(
+            f"{place}: a box reaches out of its image ({boxes.min():g} to {boxes.max():g}); boxes are left, top, right, "
+            f"bottom as shares of the image, from 0 to 1."
+        )
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        raise BadImage(f"{place}: a box ends before it begins; boxes are left, top, right, bottom.")
+
+
+def sample_hidden(count: int, rng: np.random.Generator) -> Bool[np.ndarray, " regions"]:
+    """Which regions are hidden and to be predicted: each with probability 0.15, at least one (UNITER, §3.2)."""
+    hidden = rng.random(count) < HIDDEN_SHARE
+    if not hidden.any():
+        hidden[rng.integers(count)] = True
+    return hidden
+
+
+class RegionBatch(NamedTuple):
+    """The regions of several images as arrays, padded with zeros to the most regions."""
+
+    features: Float32[np.ndarray, "images regions width"]
+    boxes: Float32[np.ndarray, "images regions 4"]
+    mask: Bool[np.ndarray, "images regions"]
+    objects: Int64[np.ndarray, "images regions"] | None
+    object_scores: Float32[np.ndarray, "images regions"] | None
+    attributes: Int64[np.ndarray, "images regions"] | None
+    attribute_scores: Float32[np.ndarray, "images regions"] | None
+    classes: Float32[np.ndarray, "images regions classes"] | None
+
+
+def batch_of_regions(images: Sequence[ImageRegions]) -> RegionBatch:
+    """The regions of several images. What one of them lacks is None for all."""
+    most = max(map(len, images))
+    mask = np.arange(most) < np.array([[len(image)] for image in images])
+    found: dict[str, np.ndarray | None] = {}
+    for name in RegionBatch._fields:
+        if name == "mask":
+            continue
+        parts = [getattr(image, name) for image in images]
+        found[name] = None if any(part is None for part in parts) else stacked(parts, most)
+    return RegionBatch(mask=mask, **found)  # type: ignore[arg-type]
+
+
+def stacked(parts: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """Arrays of different lengths as one, padded with zeros."""
+    whole = np.zeros((len(parts), most, *parts[0].shape[1:]), parts[0].dtype)
+    for row, part in zip(whole, parts, strict=True):
+        row[: len(part)] = part
+    return whole
