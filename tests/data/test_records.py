@@ -9,7 +9,11 @@ from albef.data.collate import collate
 from albef.data.records import Batch, Example, stable_id
 from albef.data.regions import ImageRegions
 
-NOT_COLLATED = {"answer_scores"}  # of a list of answers, which examples do not know
+# What examples do not know yet: listed answers, masked tags, the regions of a second image.
+NOT_COLLATED = {
+    *("answer_scores", "listed_answer", "masked_tag_ids", "tag_labels"),
+    *("second_region_features", "second_region_boxes", "second_region_mask"),
+}
 
 
 def regions(count: int) -> ImageRegions:

@@ -39,16 +39,18 @@ def saved(file: Path, **changes: object) -> Path:
 
 def test_a_file_gives_what_it_holds(tmp_path: Path) -> None:
     given = arrays(
-        objects=np.array([3, 0]), object_scores=np.array([0.5, 1.0]), tags=np.array(["red fox", "car"])
+        object_ids=np.array([3, 0]),
+        object_confidences=np.array([0.5, 1.0]),
+        tags=np.array(["red fox", "car"]),
     )
     np.savez(tmp_path / "a.npz", **given)
     found = open_regions("", WIDTH).of(tmp_path / "a.jpg")
     assert np.array_equal(found.features, given["features"])
     assert np.array_equal(found.boxes, given["boxes"])
-    assert found.objects is not None
-    assert found.objects.tolist() == [3, 0]
+    assert found.object_ids is not None
+    assert found.object_ids.tolist() == [3, 0]
     assert found.tags == ("red fox", "car")
-    assert found.attributes is None
+    assert found.attribute_ids is None
     assert open_regions(str(tmp_path), WIDTH).of(Path("elsewhere/a.png")).tags == found.tags
 
 
@@ -61,9 +63,9 @@ def test_a_file_gives_what_it_holds(tmp_path: Path) -> None:
         ({"features": np.zeros((3, WIDTH))}, r"boxes is .* but it must be numbers, 3 × 4"),
         ({"boxes": np.array([[0, 0, 1, 1.2]] * 2)}, "a box reaches out of its image"),
         ({"boxes": np.array([[0.5, 0, 0.1, 1]] * 2)}, "a box ends before it begins"),
-        ({"objects": np.array([0, -1])}, "objects must hold numbers of classes"),
-        ({"objects": np.array([0.5, 1.0])}, "objects must hold numbers of classes"),
-        ({"object_scores": np.zeros(3)}, "object_scores is"),
+        ({"object_ids": np.array([0, -1])}, "object_ids must hold numbers of classes"),
+        ({"object_ids": np.array([0.5, 1.0])}, "object_ids must hold numbers of classes"),
+        ({"object_confidences": np.zeros(3)}, "object_confidences is"),
         ({"features": np.array([["a"] * WIDTH] * 2)}, "features is"),
     ],
 )
@@ -110,7 +112,7 @@ def test_padding_is_zero_and_masked(counts: list[int]) -> None:
     for row, image in enumerate(images):
         assert np.array_equal(batch.features[row, : len(image)], image.features)
         assert np.array_equal(batch.boxes[row, : len(image)], image.boxes)
-    assert batch.objects is None
+    assert batch.object_ids is None
 
 
 class Named:
@@ -137,8 +139,8 @@ def example_set(folder: Path, names: list[str]) -> ExampleSet:
 
 
 def test_a_batch_has_regions_and_tags_instead_of_pixels(tmp_path: Path) -> None:
-    saved(tmp_path / "a.npz", tags=np.array(["fox", "grass"]), objects=np.array([1, 2]))
-    saved(tmp_path / "b.npz", count=3, objects=np.array([0, 1, 2]))
+    saved(tmp_path / "a.npz", tags=np.array(["fox", "grass"]), object_ids=np.array([1, 2]))
+    saved(tmp_path / "b.npz", count=3, object_ids=np.array([0, 1, 2]))
     examples = example_set(tmp_path, ["a.jpg", "b.jpg"])  # there are no images
     batch = collate([examples.example(index, 0) for index in range(2)], 0)
     assert batch.pixels is None
@@ -149,7 +151,7 @@ def test_a_batch_has_regions_and_tags_instead_of_pixels(tmp_path: Path) -> None:
     tokenizer = examples.words.tokenizer
     assert visual.tags.ids[0, visual.tags.mask[0]].tolist()[-1] == tokenizer.sep_id
     assert not visual.tags.mask[1].any()
-    assert batch.region_objects is not None
+    assert batch.object_ids is not None
     assert batch.hidden_regions is not None
     assert batch.hidden_regions.any(1).all()
     assert not batch.hidden_regions[~visual.mask].any()

@@ -74,7 +74,11 @@ def _regions(examples: Sequence[Example], pad_id: int) -> dict[str, torch.Tensor
     if not regions:
         return {}
     named = batch_of_regions(regions)._asdict().items()
-    found = {f"region_{name}": torch.from_numpy(array) for name, array in named if array is not None}
+    found = {
+        name if "_" in name else f"region_{name}": torch.from_numpy(array)
+        for name, array in named
+        if array is not None
+    }
     hidden = [example.hidden_regions for example in examples if example.hidden_regions is not None]
     if hidden:
         found["hidden_regions"] = torch.from_numpy(stacked(hidden, max(map(len, hidden))))

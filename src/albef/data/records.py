@@ -109,29 +109,22 @@ class Batch:
     region_features: Float[Tensor, "batch regions width"] | None = None  # with boxes and mask, see `Regions`
     region_boxes: Float[Tensor, "batch regions numbers"] | None = None
     region_mask: Bool[Tensor, "batch regions"] | None = None
-    second_region_features: Float[Tensor, "batch regions width"] | None = (
-        None  # padded to as many as the first
-    )
+    # The second ones are padded to as many as the first.
+    second_region_features: Float[Tensor, "batch regions width"] | None = None
     second_region_boxes: Float[Tensor, "batch regions numbers"] | None = None
     second_region_mask: Bool[Tensor, "batch regions"] | None = None
     tag_ids: Int64[Tensor, "batch tags"] | None = None  # with their mask, see `Tags`
     tag_mask: Bool[Tensor, "batch tags"] | None = None
     masked_tag_ids: Int64[Tensor, "batch tags"] | None = None
     tag_labels: Int64[Tensor, "batch tags"] | None = None  # -100 = not to be predicted
-    object_ids: Int64[Tensor, "batch regions"] | None = (
-        None  # the detector's classes, and how sure it is of them
-    )
+    # What else the detector says of each region: the likeliest classes, and how sure it is of them.
+    object_ids: Int64[Tensor, "batch regions"] | None = None
     object_confidences: Float[Tensor, "batch regions"] | None = None  # 0 at padding
     attribute_ids: Int64[Tensor, "batch regions"] | None = None
     attribute_confidences: Float[Tensor, "batch regions"] | None = None  # 0 at padding
     listed_answer: Int64[Tensor, " batch"] | None = None  # number of the answer to each text; -1: it has none
     hidden_regions: Bool[Tensor, "batch regions"] | None = None  # those whose features are to be predicted
-    # What else the detector says of each region: probabilities of classes, and the likeliest object and attribute.
-    region_classes: Float[Tensor, "batch regions classes"] | None = None
-    region_objects: Int64[Tensor, "batch regions"] | None = None
-    region_object_scores: Float[Tensor, "batch regions"] | None = None
-    region_attributes: Int64[Tensor, "batch regions"] | None = None
-    region_attribute_scores: Float[Tensor, "batch regions"] | None = None
+    region_classes: Float[Tensor, "batch regions classes"] | None = None  # the detector's probabilities
 
     def __len__(self) -> int:
         return self.ids.shape[0]

@@ -71,13 +71,12 @@ class ImageRegions:
     """What a detector found in one image, as a file holds it. What a file does not say is None or empty."""
 
     features: Float32[np.ndarray, "regions width"]
-    boxes: Float32[
-        np.ndarray, "regions 4"
-    ]  # left, top, right, bottom, as shares of the image's width and height
-    objects: Int64[np.ndarray, " regions"] | None = None  # numbers of their classes
-    object_scores: Float32[np.ndarray, " regions"] | None = None  # how sure the detector is, from 0 to 1
-    attributes: Int64[np.ndarray, " regions"] | None = None
-    attribute_scores: Float32[np.ndarray, " regions"] | None = None
+    # left, top, right, bottom, as shares of the image's width and height
+    boxes: Float32[np.ndarray, "regions 4"]
+    object_ids: Int64[np.ndarray, " regions"] | None = None  # numbers of their classes
+    object_confidences: Float32[np.ndarray, " regions"] | None = None  # how sure the detector is, from 0 to 1
+    attribute_ids: Int64[np.ndarray, " regions"] | None = None
+    attribute_confidences: Float32[np.ndarray, " regions"] | None = None
     classes: Float32[np.ndarray, "regions classes"] | None = None  # probabilities, with the background
     tags: tuple[str, ...] = ()  # the names of the objects
 
@@ -96,7 +95,7 @@ class RegionFolder:
     """An .npz for each image, with the image's name: beside the images, or in a folder of their own.
 
     It holds `features` [regions, width] and `boxes` [regions, 4] (left, top, right, bottom, as shares of the image's
-    width and height), and may hold `objects`, `object_scores`, `attributes`, `attribute_scores`,
+    width and height), and may hold `object_ids`, `object_confidences`, `attribute_ids`, `attribute_confidences`,
     `classes` and `tags` (texts).
     """
 
@@ -163,12 +162,12 @@ def regions_of(arrays: dict[str, np.ndarray], place: str) -> ImageRegions:
     count = len(arrays["features"]) if arrays["features"].ndim == 2 else 0
     shapes = {"features": (count, -1), "boxes": (count, 4), "classes": (count, -1)}
     numbers = {}
-    for name in ("features", "boxes", "object_scores", "attribute_scores", "classes"):
+    for name in ("features", "boxes", "object_confidences", "attribute_confidences", "classes"):
         if name in arrays:
             numbers[name] = checked(arrays[name], shapes.get(name, (count,)), name, place).astype(np.float32)
             if not np.isfinite(numbers[name]).all():
                 raise BadImage(f"{place}: {name} holds a number that is not finite; make the file again.")
-    for name in ("objects", "attributes"):
+    for name in ("object_ids", "attribute_ids"):
         if name in arrays:
             classes = checked(arrays[name], (count,), name, place)
             if classes.dtype.kind not in "iu" or classes.min() < 0:
@@ -217,10 +216,10 @@ class RegionBatch(NamedTuple):
     features: Float32[np.ndarray, "images regions width"]
     boxes: Float32[np.ndarray, "images regions 4"]
     mask: Bool[np.ndarray, "images regions"]
-    objects: Int64[np.ndarray, "images regions"] | None
-    object_scores: Float32[np.ndarray, "images regions"] | None
-    attributes: Int64[np.ndarray, "images regions"] | None
-    attribute_scores: Float32[np.ndarray, "images regions"] | None
+    object_ids: Int64[np.ndarray, "images regions"] | None
+    object_confidences: Float32[np.ndarray, "images regions"] | None
+    attribute_ids: Int64[np.ndarray, "images regions"] | None
+    attribute_confidences: Float32[np.ndarray, "images regions"] | None
     classes: Float32[np.ndarray, "images regions classes"] | None
 
 

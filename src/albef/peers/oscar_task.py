@@ -12,7 +12,7 @@ from torch import Tensor
 from albef import objectives
 from albef.config import Config
 from albef.data.records import Batch
-from albef.model.verbs import Tags
+from albef.data.regions import Tags
 from albef.peers import region_objectives
 from albef.peers.oscar import OSCAR, TaggedMemory
 from albef.peers.region_draws import sample_other
