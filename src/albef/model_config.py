@@ -18,6 +18,8 @@ Activation = Literal["gelu", "quick_gelu"]
 Fit = Literal["stretch", "crop"]
 SystemName = Literal["albef", "clip", "lxmert", "uniter", "oscar"]
 
+ON_REGIONS: tuple[SystemName, ...] = ("lxmert", "oscar", "uniter")
+
 
 @sized(OF_SIZE)
 @dataclass(frozen=True)
@@ -153,6 +155,11 @@ class ModelConfig:
                     f"model.{encoder}_width {width} is not divisible by model.{encoder}_heads {heads}: "
                     f"all heads have the same width, so change one of the two."
                 )
+
+    @property
+    def sees_regions(self) -> bool:
+        """Whether the model sees regions that a detector found, and no pixels."""
+        return self.system in ON_REGIONS
 
     @property
     def grid(self) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ import toy
 import toy_lxmert
 from albef.config import SIZES, UserError
 from albef.data.text import Tokenizer
+from albef.engine import Engine
 from albef.exchange.choices import Choices
 from albef.exchange.exporting import export_official
 from albef.exchange.importing import import_checkpoint
@@ -137,6 +139,12 @@ def test_a_model_for_retrieval_is_none_of_the_published_ones(tmp_path: Path) -> 
     save_model(tmp_path / "model", model("itm"), TOKENIZER, card="")
     with pytest.raises(UserError, match=r"trained for itm, but no published LXMERT"):
         export_official(str(tmp_path / "model"), tmp_path / "out.pth")
+
+
+def test_it_takes_no_images(tmp_path: Path) -> None:
+    engine = Engine.load(imported(tmp_path, lxmert_names.to_published(model().state_dict())), quiet=True)
+    with pytest.raises(UserError, match="system lxmert sees regions of images"):
+        engine.match([np.zeros((8, 8, 3), np.uint8)], ["a fox"])
 
 
 def without(ending: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

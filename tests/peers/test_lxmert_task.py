@@ -12,6 +12,7 @@ import toy_lxmert
 from albef.config import Config, TrainConfig, UserError
 from albef.data.records import Batch
 from albef.peers.lxmert_task import (
+    LxmertNLVR,
     LxmertPretrain,
     LxmertRetrieval,
     LxmertTask,
@@ -29,12 +30,12 @@ STAGE = Stage(alpha=0.0)
 # Drawn for rows 0, 1 and 2, 3 alike, so that parts of two rows can have it too.
 MATCHING = Matching(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 0, 1, 0]))
 NEGATIVES = Negatives(torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 3, 2]))
-TASKS = (LxmertPretrain, LxmertRetrieval, LxmertVQA)
+TASKS = (LxmertPretrain, LxmertRetrieval, LxmertVQA, LxmertNLVR)
 
 
 def batch() -> Batch:
     ids, mask = toy_lxmert.texts([5, 6, 7], [8], [9, 10, 11, 12], [13, 14])
-    regions = toy_lxmert.regions(4, 1, 3, 2)
+    regions, second = toy_lxmert.regions(4, 1, 3, 2), toy_lxmert.regions(2, 4, 1, 3, seed=1)
     hidden = torch.zeros_like(regions.mask)
     hidden[0, 1] = hidden[2, 0] = hidden[3, 1] = True
     positions = torch.tensor([1, 2, 7, 13])
@@ -55,6 +56,10 @@ def batch() -> Batch:
         region_features=regions.features,
         region_boxes=regions.boxes,
         region_mask=regions.mask,
+        second_region_features=second.features,
+        second_region_boxes=second.boxes,
+        second_region_mask=second.mask,
+        label=torch.tensor([0, 1, 1, 0]),
         hidden_regions=hidden,
         object_ids=torch.randint(TOY.num_objects, hidden.shape, generator=generator),
         object_confidences=confidences[0],

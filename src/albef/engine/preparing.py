@@ -35,7 +35,15 @@ class Preparing:
         self.config, self.words = config, words
 
     def pixels(self, image: ImageInput) -> UInt8[Tensor, "3 size size"]:
-        """An image in the model's size, not normalised; raises `BadImage` for what is none."""
+        """An image in the model's size, not normalised; raises `BadImage` for what is none.
+
+        Raises `UserError` for a model that sees regions.
+        """
+        if self.config.sees_regions:
+            raise UserError(
+                f"A model of system {self.config.system} sees regions of images, which a detector found, and no "
+                f"images themselves: use a model of system albef or clip."
+            )
         image = open_image(image, obey_exif=True, transparent=self.config.transparent)
         return torch.from_numpy(evaluation_transform(image, self.config.image_size, self.config.fit))
 

@@ -156,6 +156,22 @@ class LxmertVQA(LxmertTask):
         return Output({"answer": loss}, None, {"accuracy": batch.answer_scores.gather(1, best).mean()})
 
 
+class LxmertNLVR(LxmertTask):
+    """Whether a sentence about two images is true, from the pooled vectors of the sentence with either."""
+
+    heads = ("nlvr",)
+
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
+        """The cross-entropy, and the accuracy."""
+        assert batch.label is not None
+        text = self.student.encode_text(batch.ids, batch.mask).tokens
+        memory = self.student.image_memory(self.student.encode_image(batch.visuals))
+        logits, count = self.student.classify(text, batch.mask, memory), targets.counts["pairs"]
+        loss = objectives.classification_loss(logits, None, batch.label, 0.0, count)
+        accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
+        return Output({"classification": loss}, None, {"accuracy": accuracy})
+
+
 class LxmertRetrieval(LxmertTask):
     """Matching of each pair, of its text with another image, and of another text with its image.
 
