@@ -36,6 +36,7 @@ class ModelConfig:
         "clip-vit-b-16",
         "clip-vit-l-14",
         "clip-vit-l-14-336",
+        "lxmert-tiny",
         "lxmert-base",
         "uniter-tiny",
         "uniter-base",

@@ -114,6 +114,23 @@ OF_SIZE: dict[str, dict[str, Any]] = {
     "clip-vit-b-16": {**_CLIP, "patch_size": 16},
     "clip-vit-l-14": {**_CLIP, **_CLIP_LARGE},
     "clip-vit-l-14-336": {**_CLIP, **_CLIP_LARGE, "image_size": 336},
+    "lxmert-tiny": {
+        **_LXMERT,
+        **dict(
+            image_depth=2,
+            text_width=96,
+            text_depth=2,
+            fusion_depth=2,
+            text_heads=3,
+            text_mlp_width=384,
+            num_answers=128,
+            vocabulary="trained",
+            vocab_size=512,
+            max_positions=64,
+            dropout=0.0,
+            initial_std=0.1,
+        ),
+    },
     "lxmert-base": {**_LXMERT},
     "uniter-tiny": {
         **_UNITER,

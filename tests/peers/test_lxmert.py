@@ -34,6 +34,8 @@ def test_info_tells_the_published_size() -> None:
     facts = model_facts("lxmert-base")
     assert (facts["trainable_parameters"], facts["state_dict_keys"]) == (228_051_752, 473)
     assert facts["heads"] == "itm, mlm, regions, answers"
+    assert (facts["region_width"], facts["num_answers"]) == (2_048, 9_500)
+    assert "patch_size" not in facts
 
 
 def test_initial_weights_are_berts() -> None:

@@ -12,6 +12,10 @@ from albef.systems import SYSTEMS, build_task
 from albef.tasks.base import Task
 from albef.tasks.retrieval import Retrieval
 
+# What tells how large the input of a model is, and what becomes of it.
+OF_PIXELS = ("image_size", "patch_size", "feature_width")
+OF_REGIONS = ("region_width", "num_objects", "num_answers")
+
 
 def model_facts(name: str) -> dict[str, int | str]:
     """Heads, number of parameters, number of published state-dict keys, and sizes of a model directory.
@@ -31,6 +35,7 @@ def model_facts(name: str) -> dict[str, int | str]:
         with torch.device("meta"):
             model = SYSTEMS[config.system].model(config, heads)
         state = SYSTEMS[config.system].published(model.state_dict(), config)
+    seen = OF_REGIONS if model.config.sees_regions else OF_PIXELS
     return {
         "system": model.config.system,
         "size": model.config.size,
@@ -38,9 +43,7 @@ def model_facts(name: str) -> dict[str, int | str]:
         "trainable_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "state_dict_keys": len(state),
         "vocabulary": model.config.vocab_size,
-        "image_size": model.config.image_size,
-        "patch_size": model.config.patch_size,
-        "feature_width": model.config.feature_width,
+        **{name: getattr(model.config, name) for name in seen},
         "max_tokens": model.config.max_tokens,
     }
 
