@@ -39,6 +39,7 @@ OTHERS = (
     "cli/info.py",
     "exchange/exporting.py",
     "exchange/lxmert_files.py",
+    "exchange/uniter_importing.py",
     "exchange/clip_importing.py",
 )
 

@@ -44,8 +44,8 @@ def add_import(commands: Commands) -> None:
     command = commands.add_parser(
         "import",
         help="turn a published checkpoint into a model directory",
-        description="Turns a published checkpoint of ALBEF, CLIP or LXMERT into a model directory. Recognises which it "
-        "is. Prints which tensors were loaded, ignored and missing.",
+        description="Turns a published checkpoint of ALBEF, CLIP, LXMERT or UNITER into a model directory. Recognises "
+        "which it is. Prints which tensors were loaded, ignored and missing.",
         epilog="examples:\n  albef import ALBEF.pth --out models/albef-14m\n"
         "  albef import ViT-B-32.pt --out models/clip-b-32\n"
         "  albef import laion.bin --activation gelu --out models/clip-laion",
@@ -76,7 +76,8 @@ def add_import(commands: Commands) -> None:
         "--tokenizer",
         type=Path,
         metavar="FILE",
-        help="tokenizer.json of the model (default: BERT's, or CLIP's byte pairs)",
+        help="tokenizer.json of the model (default: BERT's, or CLIP's byte pairs). UNITER needs the vocab.txt of "
+        "bert-base-cased",
     )
     command.add_argument(
         "--append-sep",
@@ -88,7 +89,7 @@ def add_import(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="JSON list of answers. ALBEF, task vqa: those to choose from (default: none; the model writes its "
-        "answers). LXMERT: those that it scores",
+        "answers). LXMERT and UNITER: those that they score",
     )
     command.add_argument(
         "--activation",

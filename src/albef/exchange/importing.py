@@ -23,6 +23,7 @@ from albef.exchange.opening import open_published
 from albef.exchange.pth import Published
 from albef.exchange.stream import TYPES, Place, write_tensors
 from albef.exchange.structure import QUEUES, TEACHER, Structure, model_config, recognise
+from albef.exchange.uniter_importing import import_uniter
 from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.image_encoder import resize_positions
@@ -75,8 +76,8 @@ def import_checkpoint(
             return system.convert(opened, folder, choices or Choices())
     first = ", ".join(list(opened.state)[:3]) or "no tensors at all"
     raise UserError(
-        f"{opened.file}: not one of the published models of ALBEF, CLIP and LXMERT: nothing in it is named as theirs "
-        f"(but {first}, …); give a whole checkpoint of one of them."
+        f"{opened.file}: not one of the published models of ALBEF, CLIP, LXMERT and UNITER: nothing in it is named as "
+        f"theirs (but {first}, …); give a whole checkpoint of one of them."
     )
 
 
@@ -127,6 +128,7 @@ def import_albef(published: Published, folder: Path, choices: Choices) -> tuple[
 
 RECOGNISED = (
     Recognised(("visual_encoder.", "text_encoder."), import_albef),
+    Recognised(("uniter.",), import_uniter),
     Recognised(("bert.encoder.visn_fc.", "lxrt_encoder.model.", "lxmert.encoder.visn_fc."), import_lxmert),
     Recognised(("visual.", "text.", "token_embedding.", "vision_model.", "text_model."), import_clip),
 )

@@ -49,9 +49,14 @@ def from_published(state: Mapping[str, Tensor], names: Iterable[str], naming: Na
 
     The oldest files call the weights and biases of norms gamma and beta.
     """
-    known = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name)): t for name, t in state.items()}
+    known = {modern(name): tensor for name, tensor in state.items()}
     found = {}
     for name in names:
         parts = [known[part] for part in naming.parts(name)]
         found[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
     return found
+
+
+def modern(name: str) -> str:
+    """A published name as today's files have it."""
+    return re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name))

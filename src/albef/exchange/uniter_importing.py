@@ -1,0 +1,192 @@
+"""Converts a published file of UNITER to a model directory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from albef.config import ModelConfig, TaskName, UserError
+from albef.disk import check_room
+from albef.exchange.account import Row
+from albef.exchange.choices import Choices
+from albef.exchange.fitting import check_fit
+from albef.exchange.pth import Published
+from albef.exchange.stream import Place, write_tensors
+from albef.exchange.structure import Structure, attention_heads, numbers, rows
+from albef.model_config import SIZES
+from albef.model_directory import FILES, WEIGHTS_FILE, Trained, read_answers, write_description
+from albef.peers.bert_names import modern
+from albef.peers.uniter import PRETRAINING, UNITER
+from albef.peers.uniter_names import UNITER as NAMING
+from albef.peers.uniter_names import from_published, to_published
+from albef.peers.uniter_text import CasedTokenizer
+from albef.progress import track
+from albef.writing import whole_folder
+
+WORDS, POSITIONS = "uniter.embeddings.word_embeddings.weight", "uniter.embeddings.position_embeddings.weight"
+PARTS = {
+    "text_encoder": "text embeddings",
+    "region_embedding": "region embeddings",
+    "fusion_encoder": "encoder",
+}
+KINDS: dict[tuple[str, ...], tuple[str, TaskName]] = {
+    PRETRAINING: ("pre-trained", "pretrain"),
+    ("itm", "rank"): ("retrieval", "retrieval"),
+    ("answers",): ("answers from a list", "vqa"),
+    ("entailment",): ("entailment", "entailment"),
+    ("triplet",): ("texts about two images, in one sequence", "nlvr"),
+    ("paired",): ("texts about two images, in two sequences", "nlvr"),
+    ("paired_attention",): ("texts about two images, with attention between them", "nlvr"),
+}
+
+
+class UniterFile(NamedTuple):
+    """What a published file holds."""
+
+    config: ModelConfig
+    heads: tuple[str, ...]
+    state: dict[str, Tensor]  # as stored, with today's names of norms
+
+
+def import_uniter(opened: Published, folder: Path, choices: Choices) -> tuple[Structure, list[Row]]:
+    """Writes a model directory from a published UNITER. Returns what it was, and what happened to its parts.
+
+    The weights are written in fp32, one at a time. Raises `UserError` for shapes that do not fit together, without the
+    vocabulary, and for choices that mean nothing to it.
+    """
+    file = opened.file
+    choices.refuse(("image_size", "append_sep", "activation"), file, "a UNITER")
+    found = uniter_of(opened.state, choices.heads, file)
+    tokenizer = tokenizer_of(choices, found, file)
+    answers = read_answers(choices.answers) if choices.answers else ()
+    if answers and ("answers" not in found.heads or len(answers) != found.config.num_answers):
+        count = found.config.num_answers if "answers" in found.heads else 0
+        raise UserError(
+            f"{choices.answers}: lists {len(answers)} answers, but {file.name} scores {count}; give the list that it "
+            f"was trained with."
+        )
+    what, task = KINDS[found.heads]
+    with torch.device("meta"):
+        model = UNITER(found.config, found.heads)
+    places = {name: Place(torch.float32, tensor.shape) for name, tensor in model.state_dict().items()}
+    check_room(folder, sum(4 * place.shape.numel() for place in places.values()))
+    with whole_folder(folder, FILES) as temporary:
+        trained = Trained(task, file.name)
+        write_description(temporary, model, tokenizer, uniter_card(file, what), answers, trained)
+        weights = (
+            from_published(found.state, [name])[name].float()
+            for name in track(places, "writing the model", len(places))
+        )
+        write_tensors(temporary / WEIGHTS_FILE, places, weights)
+    structure = Structure(f"UNITER, {what}", task, found.heads, has_teacher=False)
+    return structure, account(opened, found, choices)
+
+
+def tokenizer_of(choices: Choices, found: UniterFile, file: Path) -> CasedTokenizer:
+    """The tokenizer that was chosen: a `vocab.txt` or a `tokenizer.json`. Raises `UserError` without any."""
+    if choices.tokenizer is None:
+        raise UserError(
+            f"{file}: is a UNITER, whose vocabulary is not part of this library. Give the vocab.txt of bert-base-cased "
+            f"(--tokenizer vocab.txt)."
+        )
+    plain = choices.tokenizer.suffix == ".txt"
+    read = CasedTokenizer.of_vocabulary if plain else CasedTokenizer.load
+    tokenizer = read(choices.tokenizer)
+    assert isinstance(tokenizer, CasedTokenizer)
+    if tokenizer.vocab_size > found.config.vocab_size:
+        raise UserError(
+            f"{file}: has {found.config.vocab_size} word embeddings, but {choices.tokenizer} has "
+            f"{tokenizer.vocab_size} tokens. Give the vocabulary that it was trained with."
+        )
+    return tokenizer
+
+
+def uniter_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path) -> UniterFile:
+    """The model in a state dict: its sizes from its shapes, its heads from its names."""
+    state = {modern(name): tensor for name, tensor in published.items()}
+    if WORDS not in state or state[WORDS].dim() != 2:
+        raise UserError(f"{file}: is named as UNITER's, but has no word embeddings; give a whole checkpoint.")
+    own_heads = heads_of(state, file)
+    width, positions = max(state[WORDS].shape[1], 1), rows(state, POSITIONS)
+    regions = state.get("uniter.img_embeddings.img_linear.weight")
+    sizes: dict[str, Any] = {}
+    if "objects" in own_heads:
+        sizes["num_objects"] = rows(state, "region_classifier.net.3.bias")
+    if "answers" in own_heads:
+        sizes["num_answers"] = rows(state, "vqa_output.3.bias")
+    size = "uniter-large" if width == SIZES["uniter-large"].text_width else "uniter-base"
+    config = ModelConfig(
+        size=size,  # type: ignore[arg-type]
+        text_width=width,
+        fusion_depth=max(len(numbers(state, r"uniter\.encoder\.layer\.(\d+)\.")), 1),
+        text_heads=attention_heads((width, width), heads, {}, file)["text_heads"],
+        text_mlp_width=rows(state, "uniter.encoder.layer.0.intermediate.dense.weight"),
+        vocab_size=len(state[WORDS]),
+        max_positions=positions,
+        max_tokens=min(62, positions),
+        region_width=1 if regions is None or regions.dim() != 2 else max(regions.shape[1], 1),
+        **sizes,
+    )
+    with torch.device("meta"):
+        own = UNITER(config, own_heads).state_dict()
+    check_fit(state, to_published(own), NAMING.tied, file)
+    return UniterFile(config, own_heads, state)
+
+
+def heads_of(state: Mapping[str, Tensor], file: Path) -> tuple[str, ...]:
+    """The heads of a state dict, by its names."""
+    if "cls.predictions.bias" in state:
+        return PRETRAINING
+    if "rank_output.weight" in state:
+        return ("itm", "rank")
+    if "vqa_output.3.bias" in state:
+        return ("entailment",) if len(state["vqa_output.3.bias"]) == 3 else ("answers",)
+    if "attn1.in_proj_weight" in state:
+        return ("paired_attention",)
+    if "nlvr2_output.weight" in state:
+        wide = state["nlvr2_output.weight"].shape[-1] > state[WORDS].shape[1]
+        return ("paired",) if wide else ("triplet",)
+    raise UserError(
+        f"{file}: has no head of UNITER's published models, only the encoder. Give a whole checkpoint."
+    )
+
+
+def account(opened: Published, found: UniterFile, choices: Choices) -> list[Row]:
+    """A row for each part: loaded, ignored (with the reason), or assumed."""
+    with torch.device("meta"):
+        own = UNITER(found.config, found.heads).state_dict()
+    loaded = Counter(PARTS.get(name.partition(".")[0], "heads") for name in own)
+    used = {part for name in own for part in NAMING.parts(name)}
+    told = [Row("loaded", part, count, "") for part, count in loaded.items()]
+    second = [name for name in NAMING.tied if name in found.state]
+    if second:
+        told.append(
+            Row("ignored", "second names", len(second), "of tensors that are loaded; checked to be equal")
+        )
+    others = [name for name in found.state if name not in used and name not in NAMING.tied]
+    if others:
+        told.append(Row("ignored", others[0], len(others), "no part of the published model"))
+    told += [Row("ignored", name, None, "not of the model") for name in opened.beside]
+    told.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer"))
+    told.append(Row("assumed", "tokenizer", None, str(choices.tokenizer)))
+    return told
+
+
+def uniter_card(file: Path, what: str) -> str:
+    """The model card of an imported model: where its weights come from."""
+    return f"""---
+library_name: albef
+---
+# A UNITER, imported
+
+The weights of `{file.name}`, a UNITER ({what}), under this library's names and in fp32. Nothing was trained here.
+Images come as features and boxes of regions, which a detector found.
+
+The licence is that of the published file (its code is MIT); so are the data it was trained on and their biases. Method:
+Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", ECCV 2020.
+"""
