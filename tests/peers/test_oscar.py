@@ -155,3 +155,22 @@ def test_initial_weights_are_as_published() -> None:
         else:
             assert tensor.std().item() == pytest.approx(0.02, rel=0.15), name
             assert tensor[0].any(), "the row of padding is drawn as all others"
+
+
+@pytest.mark.parametrize("head", ["itm", "answers", "nlvr"])
+def test_dropout_comes_before_the_heads_of_fine_tuning(head: str) -> None:
+    config = dataclasses.replace(toy_oscar.CONFIG, dropout=0.5)
+    model, (ids, mask) = toy_oscar.model(head, config=config), texts([10], [11, 12])
+    part = {"itm": model.itm_head, "answers": model.answer_head, "nlvr": model.pair_head}[head]
+    assert part is not None
+    read: list[Tensor] = []
+    part.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    text, seen = model.encode_text(ids, mask).tokens, memory(model, regions(1, 2, 3, 1))
+    verb = {"itm": model.match, "answers": model.answer, "nlvr": model.classify}[head]
+    if head != "nlvr":
+        seen = seen.select(torch.tensor([0, 1]))
+    for training in (True, False):
+        model.train(training)
+        verb(text, mask, seen)
+    assert (read[0] == 0).any()
+    assert (read[1] != 0).all()

@@ -155,8 +155,9 @@ class OSCAR(VisionLanguageModel):
         memory: TaggedMemory,
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> Float[Tensor, "pairs width"]:
-        """One vector for each text with its image."""
-        return self.pooler(self.fuse(text_tokens, text_mask, memory, image_index, first_only=True))
+        """One vector for each text with its image, after dropout: what the heads of fine-tuning read."""
+        states = self.fuse(text_tokens, text_mask, memory, image_index, first_only=True)
+        return self.dropout(self.pooler(states))
 
     def match(
         self,
@@ -167,7 +168,7 @@ class OSCAR(VisionLanguageModel):
     ) -> Float[Tensor, "pairs 2"]:
         """Logits [no match, match] of text–image pairs. A memory of one image serves all texts."""
         assert self.itm_head is not None
-        return self.itm_head(self.dropout(self.pooled(text_tokens, text_mask, memory, image_index)))
+        return self.itm_head(self.pooled(text_tokens, text_mask, memory, image_index))
 
     def begin_match(
         self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
@@ -201,7 +202,7 @@ class OSCAR(VisionLanguageModel):
     ) -> Float[Tensor, "questions answers"]:
         """A logit of each listed answer to each question."""
         assert self.answer_head is not None
-        return self.answer_head(self.dropout(self.pooled(text_tokens, text_mask, memory)))
+        return self.answer_head(self.pooled(text_tokens, text_mask, memory))
 
     def classify(
         self,
