@@ -252,7 +252,7 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step-99999999", "step-100000000"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "bertadam"])
 def test_the_room_that_a_training_takes_is_known_before_it(tmp_path: Path, optimizer: str) -> None:
     train = TrainConfig(steps=7, checkpoint_every_steps=2, keep_checkpoints=1, optimizer=optimizer)
     task = Pretrain(toy.config())

@@ -68,8 +68,10 @@ def test_stages_follow_the_step() -> None:
     assert stage_at(0, plain, 50).fuse
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_models_without_a_temperature_are_trained_too(optimizer: Literal["adamw", "muon"]) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "bertadam"])
+def test_models_without_a_temperature_are_trained_too(
+    optimizer: Literal["adamw", "muon", "bertadam"],
+) -> None:
     student = ALBEF(toy.MODEL, ("answer",))
     built = build_optimizer(student, TrainConfig(optimizer=optimizer))
     held = [parameter for group in built.param_groups for parameter in group["params"]]
