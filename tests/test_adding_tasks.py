@@ -39,7 +39,7 @@ OTHERS = (
     "cli/info.py",
     "exchange/exporting.py",
     "exchange/lxmert_files.py",
-    "exchange/uniter_importing.py",
+    "exchange/uniter_files.py",
     "exchange/clip_importing.py",
 )
 

@@ -106,7 +106,7 @@ def add_export(commands: Commands) -> None:
     command = commands.add_parser(
         "export",
         help="write a model as a published checkpoint",
-        description="Writes a model as a checkpoint that other code reads: an ALBEF or LXMERT as its "
+        description="Writes a model as a checkpoint that other code reads: an ALBEF, LXMERT or UNITER as its "
         "published scripts do (--official), a CLIP in one of four forms (--to).",
         epilog="examples:\n  albef export runs/nlvr --official nlvr.pth\n"
         "  albef export runs/clip --to hugging-face --out clip-hf",
@@ -114,7 +114,7 @@ def add_export(commands: Commands) -> None:
     command.add_argument("model", metavar="RUN_OR_MODEL", help="run or model directory to export")
     form = command.add_mutually_exclusive_group(required=True)
     form.add_argument(
-        "--official", type=output_file, metavar="FILE.pth", help="ALBEF, LXMERT: checkpoint to write"
+        "--official", type=output_file, metavar="FILE.pth", help="ALBEF, LXMERT, UNITER: checkpoint to write"
     )
     form.add_argument(
         "--to",

@@ -18,6 +18,7 @@ from albef.exchange.lxmert_files import write_lxmert
 from albef.exchange.opening import mapped
 from albef.exchange.pth import check_new, write_pth
 from albef.exchange.structure import Structure, structure_of
+from albef.exchange.uniter_files import write_uniter
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model import checkpoints
 from albef.model_directory import (
@@ -53,7 +54,7 @@ class Held(NamedTuple):
 def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     """Writes `{"model": state dict}` with every published name. Returns which of the six models it is, and its parts.
 
-    An LXMERT is written as its own scripts do: the state dict alone.
+    An LXMERT or a UNITER is written as its own scripts do: the state dict alone.
 
     Exports a run's newest whole checkpoint, or the content of a model directory. The published scripts expect a teacher,
     and Pretrain.py a queue. A missing teacher is replaced by the student (which needs no space in the file), a missing
@@ -64,6 +65,8 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     held = held_by(source)
     if held.config.system == "lxmert":
         return write_lxmert(file, held.student, held.heads)
+    if held.config.system == "uniter":
+        return write_uniter(file, held.student, held.heads)
     if held.config.system != "albef":
         raise UserError(
             f"{source}: is a model of system {held.config.system}, which ALBEF's published scripts cannot read; choose "

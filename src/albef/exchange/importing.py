@@ -23,7 +23,7 @@ from albef.exchange.opening import open_published
 from albef.exchange.pth import Published
 from albef.exchange.stream import TYPES, Place, write_tensors
 from albef.exchange.structure import QUEUES, TEACHER, Structure, model_config, recognise
-from albef.exchange.uniter_importing import import_uniter
+from albef.exchange.uniter_files import import_uniter
 from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.image_encoder import resize_positions

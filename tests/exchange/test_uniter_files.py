@@ -1,4 +1,4 @@
-"""Published files of UNITER become model directories."""
+"""Published files of UNITER become model directories, and come back."""
 
 import dataclasses
 import json
@@ -13,10 +13,11 @@ import toy
 import toy_uniter
 from albef.config import UserError
 from albef.exchange.choices import Choices
+from albef.exchange.exporting import export_official
 from albef.exchange.importing import import_checkpoint
-from albef.exchange.uniter_importing import KINDS, uniter_of
+from albef.exchange.uniter_files import KINDS, uniter_of
 from albef.model_config import SIZES
-from albef.model_directory import read_config, read_tensors
+from albef.model_directory import read_config, read_tensors, save_model
 from albef.peers import uniter_names
 from albef.peers.uniter import PRETRAINING
 from albef.peers.uniter_text import CasedTokenizer
@@ -133,3 +134,20 @@ def test_a_list_of_other_answers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "answers.json").write_text(json.dumps(["yes", "no"]))
     with pytest.raises(UserError, match=r"lists 2 answers, but published\.pt scores 5"):
         imported(tmp_path, published(("answers",)), answers=tmp_path / "answers.json")
+
+
+@pytest.mark.parametrize("heads", KINDS)
+def test_in_and_out_is_the_identity(heads: tuple[str, ...], tmp_path: Path) -> None:
+    given = published(heads)
+    structure, rows = export_official(str(imported(tmp_path, given)), tmp_path / "out.pt")
+    assert structure.heads == heads
+    assert rows[0].tensors == len(given)
+    out = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert set(out) == set(given)
+    assert all(torch.equal(out[name], tensor) for name, tensor in given.items())
+
+
+def test_a_model_of_matching_alone_is_none_of_the_published_ones(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", toy_uniter.model(("itm",), config=CONFIG), TOKENIZER, card="")
+    with pytest.raises(UserError, match=r"trained for itm, but no published UNITER"):
+        export_official(str(tmp_path / "model"), tmp_path / "out.pt")

@@ -1,4 +1,4 @@
-"""Converts a published file of UNITER to a model directory."""
+"""UNITER's published files: to a model directory, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.fitting import check_fit
-from albef.exchange.pth import Published
+from albef.exchange.pth import Published, write_pth
 from albef.exchange.stream import Place, write_tensors
 from albef.exchange.structure import Structure, attention_heads, numbers, rows
 from albef.model_config import SIZES
@@ -85,6 +85,26 @@ def import_uniter(opened: Published, folder: Path, choices: Choices) -> tuple[St
         write_tensors(temporary / WEIGHTS_FILE, places, weights)
     structure = Structure(f"UNITER, {what}", task, found.heads, has_teacher=False)
     return structure, account(opened, found, choices)
+
+
+def write_uniter(
+    file: Path, student: Mapping[str, Tensor], heads: tuple[str, ...]
+) -> tuple[Structure, list[Row]]:
+    """Writes a bare state dict under the published names. Returns which published model it is, and its parts.
+
+    Raises `UserError` for a model with other heads, and for a file that exists.
+    """
+    if heads not in KINDS:
+        raise UserError(
+            f"{file}: the model was trained for {', '.join(heads)}, but no published UNITER has these heads: they have "
+            f"{', or '.join(' + '.join(known) for known in KINDS)}."
+        )
+    what, task = KINDS[heads]
+    state = to_published(student)
+    write_pth(file, state, None)
+    return Structure(f"UNITER, {what}", task, heads, has_teacher=False), [
+        Row("written", "model", len(state), "")
+    ]
 
 
 def tokenizer_of(choices: Choices, found: UniterFile, file: Path) -> CasedTokenizer:
