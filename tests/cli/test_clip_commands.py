@@ -269,13 +269,14 @@ def test_an_albef_has_no_form_of_clips(form: str, home: Path, capsys: pytest.Cap
     save_model(home / "albef", engine.model, engine.tokenizer, "")
     said = refused(capsys, "export", "albef", "--to", form, "--out", "out")
     assert "is a model of system albef" in said
-    assert "--official FILE.pth" in said
+    assert said.endswith("write it with --official FILE.pth.\n")
     assert not Path("out").exists()
 
 
 def test_a_clip_is_no_file_of_albefs_scripts(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "export", "model", "--official", "out.pth")
-    assert "--to openai, open-clip" in said
+    assert "is a model of system clip" in said
+    assert f"write it with --to {', '.join(CLIP_FORMS)}.\n" in said
     assert not Path("out.pth").exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from albef.config import ModelConfig, UserError
+from albef.config import SIZES, ModelConfig, UserError
 from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
@@ -43,7 +43,8 @@ def import_clip(opened: Published, folder: Path, choices: Choices) -> tuple[Stru
     if choices.image_size is not None:
         found = resized(found, choices.image_size)
     tokenizer = tokenizer_of(found, opened.file, choices.tokenizer)
-    own = tokenizer.merges != ClipTokenizer.published().merges
+    as_large = tokenizer.vocab_size == SIZES["clip-vit-b-32"].vocab_size
+    own = not (as_large and tokenizer.merges == ClipTokenizer.published().merges)
     config = dataclasses.replace(found.config, vocabulary="trained" if own else "clip")
     with torch.device("meta"):
         model = CLIP(config)

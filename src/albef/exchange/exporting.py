@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from albef.exchange.structure import Structure, structure_of
 from albef.exchange.uniter_files import write_uniter
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model import checkpoints
+from albef.model_config import SystemName
 from albef.model_directory import (
     CONFIG_FILE,
     QUEUE_FILE,
@@ -37,6 +38,16 @@ from albef.systems import SYSTEMS, build_task
 from albef.train.checkpoint import TASK_FILE, newest_checkpoint
 from albef.writing import check_folder
 
+# Systems whose scripts read a state dict alone.
+WRITERS: dict[
+    SystemName, Callable[[Path, Mapping[str, Tensor], tuple[str, ...]], tuple[Structure, list[Row]]]
+] = {
+    "lxmert": write_lxmert,
+    "uniter": write_uniter,
+}
+OFFICIAL, TO = "--official FILE.pth", f"--to {', '.join(CLIP_FORMS)}"
+# By which option a system's published form is written.
+OPTIONS: dict[SystemName, str] = {"albef": OFFICIAL, **dict.fromkeys(WRITERS, OFFICIAL), "clip": TO}
 NO_IMAGE = -100  # the published retrieval queue's mark of an empty entry
 
 
@@ -63,15 +74,9 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     """
     check_new(file)
     held = held_by(source)
-    if held.config.system == "lxmert":
-        return write_lxmert(file, held.student, held.heads)
-    if held.config.system == "uniter":
-        return write_uniter(file, held.student, held.heads)
-    if held.config.system != "albef":
-        raise UserError(
-            f"{source}: is a model of system {held.config.system}, which ALBEF's published scripts cannot read; choose "
-            f"one of its own forms: --to {', '.join(CLIP_FORMS)}."
-        )
+    refuse_others(source, held.config.system, OFFICIAL)
+    if held.config.system in WRITERS:
+        return WRITERS[held.config.system](file, held.student, held.heads)
     structure = structure_of(held.heads)
     if structure is None:
         raise UserError(
@@ -111,11 +116,7 @@ def export_clip(source: str, form: str, place: Path) -> list[Row]:
     check_new(place) if form == "openai" else check_folder(place, FORMS[form].files)
     held = held_by(source)
     config = held.config
-    if config.system != "clip":
-        raise UserError(
-            f"{source}: is a model of system {config.system}, which has no form {form}; write it as the published "
-            f"scripts of {config.system.upper()} read it: --official FILE.pth."
-        )
+    refuse_others(source, config.system, TO)
     own = config.vocabulary == "trained"
     if form == "openai":
         rows = [Row("written", "model", write_openai(place, held.student), "in fp32")]
@@ -130,6 +131,17 @@ def export_clip(source: str, form: str, place: Path) -> list[Row]:
         why = "open_clip has that of CLIP alone: make ids with tokenizer.json"
         rows.append(Row("ignored", "tokenizer", None, why))
     return rows
+
+
+def refuse_others(source: str, system: SystemName, option: str) -> None:
+    """Raises `UserError` for a model of a system that is written with another option."""
+    own = OPTIONS.get(system)
+    if own != option:
+        fitting = " and ".join(name for name, one in OPTIONS.items() if one == option)
+        remedy = f"write it with {own}" if own else "its published form is not written yet"
+        raise UserError(
+            f"{source}: is a model of system {system}, but {option} is for models of system {fitting}; {remedy}."
+        )
 
 
 def held_by(source: str) -> Held:
