@@ -16,7 +16,7 @@ import toy
 from albef.cli import main
 from albef.cli.runs import run_state
 from albef.config import Config, UserError
-from albef.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in
+from albef.lock import CHILD_LOCK_FILE, LOCK_FILE, alone_in, locked
 from albef.recipe import dump_config
 from albef.run import prepare, run
 
@@ -51,6 +51,35 @@ def holding() -> Iterator[Holding]:
         os.kill(child, 9)
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("verb", ["mkdir", "open"])
+def test_the_folder_of_a_lock_comes_and_goes(
+    tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ends removes it with its lock, and whoever begins makes it again, at any moment."""
+    file, makers = tmp_path / "folder" / "lock", {"mkdir": Path, "open": os}
+    make, times = getattr(makers[verb], verb), []
+
+    def interrupted(*given: object, **options: object) -> object:
+        times.append(given)
+        if len(times) < 3:
+            file.parent.mkdir(exist_ok=True) if verb == "open" else None
+            code = errno.ENOENT if verb == "open" else errno.EEXIST
+            raise OSError(code, os.strerror(code), str(file))
+        return make(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(makers[verb], verb, interrupted)
+        with locked(file, tmp_path, "is busy"):
+            assert len(times) >= 3
+            assert file.exists()
+    (tmp_path / "away").symlink_to(tmp_path / "nowhere" / "lock")
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "away", tmp_path, "is busy"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), locked(tmp_path / "file" / "lock", tmp_path, "is busy"):
+        pass
 
 
 def test_a_second_training_is_refused_with_the_holder(

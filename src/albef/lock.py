@@ -17,6 +17,7 @@ from albef.manifest import plain
 # lock of its own: when its parent is killed, it still writes a checkpoint.
 LOCK_FILE, CHILD_LOCK_FILE = ".lock", ".lock-child"
 LONGEST_HOLDER = 200
+MOST_ATTEMPTS = 100  # to make a lock file in a folder that others remove when they end
 
 
 @contextlib.contextmanager
@@ -43,14 +44,16 @@ def locked(file: Path, what: Path, busy: str, wait: bool = False) -> Iterator[st
     with `wait`, and otherwise raises `UserError` (`what`: that process `busy`). Raises `OSError` for a file that cannot
     be written. A killed process leaves no lock, and children do not inherit it.
     """
+    attempts = 0
     while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             number = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            if file.parent.is_dir():
+        except (FileNotFoundError, FileExistsError):
+            attempts += 1
+            if attempts == MOST_ATTEMPTS:
                 raise
-            continue  # the holder has just ended and removed the folder
+            continue  # a holder has just ended and removed the folder; another may have made it again
         try:
             reason = ""
             try:

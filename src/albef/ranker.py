@@ -13,7 +13,10 @@ import numpy as np
 
 
 class Hit(NamedTuple):
-    """A hit: its number in the gallery, the score that it was ordered by, and the two parts of this score."""
+    """A hit: its number in the gallery, the score that it was ordered by, and the two parts of this score.
+
+    If a second model could not read an image that it should re-rank, the score is -inf and the similarity nan.
+    """
 
     number: int
     score: float  # similarity / temperature, plus `match` if there is one; only comparable within one query
@@ -22,6 +25,7 @@ class Hit(NamedTuple):
         None  # log-odds that text and image belong together; None if only features were compared
     )
     path: Path | None = None  # the file, for hits from an index
+    index_similarity: float | None = None  # by the model of the index, if a second one re-ranked
 
 
 def best_first(scores: np.ndarray, count: int) -> np.ndarray:

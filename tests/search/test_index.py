@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import toy
 from albef.cli import main
 from albef.config import UserError
 from albef.engine import Engine
+from albef.manifest import verify
+from albef.model.verbs import Encoding
 from albef.model_directory import save_model
-from albef.search.index import build_index, find_images, load_index
+from albef.search.index import build_index, find_images, index_bytes, load_index
 
 
 @pytest.fixture
@@ -51,6 +55,62 @@ def test_an_index_holds_features_and_tokens(
     (skipped,) = (tmp_path / "idx" / "skipped.jsonl").read_text().splitlines()
     assert json.loads(skipped)["path"] == str(folder / "b.png")
     assert "HTML" in json.loads(skipped)["reason"]
+
+
+def test_a_model_that_cannot_match_stores_no_tokens(folder: Path, tmp_path: Path) -> None:
+    engine = toy.engine("contrast")
+    built = build_index(engine, [folder], tmp_path / "idx")
+    assert built.tokens is None
+    assert load_index(tmp_path / "idx").tokens is None
+    assert not (tmp_path / "idx" / "tokens.npy").exists()
+    verify(tmp_path / "idx")
+    np.testing.assert_allclose(built.features, engine.encode_images(built.paths), atol=1e-5)
+    assert index_bytes(engine, 3) == built.features.nbytes
+
+
+def test_an_index_without_tokens_does_not_excuse_lost_ones(
+    engine: Engine, folder: Path, tmp_path: Path
+) -> None:
+    build_index(engine, [folder], tmp_path / "idx")
+    (tmp_path / "idx" / "tokens.npy").unlink()
+    with pytest.raises(UserError, match=r"cannot be read \(.*tokens\.npy.*Make it again"):
+        load_index(tmp_path / "idx")
+
+
+def test_an_older_index_says_nothing_of_its_tokens_and_has_them(
+    engine: Engine, folder: Path, tmp_path: Path
+) -> None:
+    build_index(engine, [folder], tmp_path / "idx")
+    facts = json.loads((tmp_path / "idx" / "index.json").read_text())
+    assert facts.pop("has_tokens") is True
+    (tmp_path / "idx" / "index.json").write_text(json.dumps(facts))
+    (tmp_path / "idx" / "manifest.json").unlink()
+    assert load_index(tmp_path / "idx").tokens.shape == (3, 5, 16)
+    (tmp_path / "idx" / "index.json").write_text(json.dumps(facts | {"has_tokens": "no"}))
+    with pytest.raises(UserError, match="Make it again"):
+        load_index(tmp_path / "idx")
+
+
+def test_the_size_is_that_of_the_encodings_not_of_a_grid(
+    engine: Engine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model may have any number of places in an image."""
+    encode = engine.model.encode_image
+
+    def more_places(pixels: torch.Tensor) -> Encoding:
+        encoding: Encoding = encode(pixels)
+        return encoding._replace(tokens=encoding.tokens.repeat(1, 3, 1))
+
+    monkeypatch.setattr(engine.model, "encode_image", more_places)
+    built = build_index(engine, [folder], tmp_path / "idx", batch_size=2)
+    assert built.tokens.shape == (3, 15, 16)
+    assert index_bytes(engine, 3) == built.tokens.nbytes + built.features.nbytes
+
+
+def test_a_model_without_features_makes_no_index(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no features to compare images with texts"):
+        build_index(toy.engine("itm"), [folder], tmp_path / "idx")
+    assert not (tmp_path / "idx").exists()
 
 
 def test_files_and_folders_are_found_once(folder: Path) -> None:
@@ -99,6 +159,10 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(
 def test_what_is_no_index_is_said_to_be_none(engine: Engine, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no index\.json"):
         load_index(folder)
+    with pytest.raises(UserError, match=r"nowhere: no such folder\."):
+        load_index(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"a\.png: is a file, but an index is a folder\."):
+        load_index(folder / "a.png")
     out = tmp_path / "idx"
     build_index(engine, [folder], out)
     facts = json.loads((out / "index.json").read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from rich.console import Console
 
 from albef.config import UserError
@@ -93,6 +93,38 @@ def test_the_table_shows_every_hit(tmp_path: Path) -> None:
     rows = [line.split() for line in shown.get().splitlines()]
     assert ["1", "1.00", "0.500", "50.0", "%", "/a/[b].png"] in rows
     assert ["2", "0.25", "0.250", "/a/c.png"] in rows
+
+
+def test_the_table_shows_both_models_after_re_ranking() -> None:
+    console = Console(width=80, file=io.StringIO())
+    hits = [
+        Hit(0, 1.0, 0.5, 0.0, Path("/a/b.png"), 0.125),
+        Hit(1, -np.inf, np.nan, None, Path("/a/c.png"), 0.75),
+    ]
+    with console.capture() as shown:
+        console.print(hits_table(hits))
+    rows = [line.split() for line in shown.get().splitlines()]
+    assert ["#", "score", "similarity", "match", "in", "index", "image"] in rows
+    assert ["1", "1.00", "0.500", "50.0", "%", "0.125", "/a/b.png"] in rows
+    assert ["2", "0.750", "/a/c.png"] in rows
+
+
+def test_the_sheet_has_the_scores_that_order_the_hits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, xy, t, *more: (drawn.append(t), text(self, xy, t, *more))
+    )
+    path = tmp_path / "none.png"
+    hits = [
+        Hit(0, 1.25, 0.5, 0.0, path, 0.125),
+        Hit(1, -np.inf, np.nan, None, path, 0.75),
+        Hit(2, 7.5, 0.75, None, path),
+    ]
+    contact_sheet(hits, tmp_path / "sheet.png", "two foxes")
+    assert drawn[1::2] == ["1.  1.25   match 50.0 %", "2.  cannot be read", "3.  7.50"]
 
 
 def test_the_contact_sheet_shows_the_pictures_in_order(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def add_search(commands: Commands) -> None:
         help="find images with a sentence or an image",
         description="Finds the images of an index that fit a sentence, or that are similar to an image. Prints the "
         "hits and draws them on one sheet.",
-        epilog='examples:\n  albef search photos.idx "two foxes"\n  albef search photos.idx holiday.jpg -k 20',
+        epilog='examples:\n  albef search photos.idx "two foxes"\n  albef search photos.idx holiday.jpg -k 20\n'
+        '  albef search photos.idx "two foxes" --rerank-with runs/other',
     )
     command.add_argument("index", type=Path, metavar="IDX", help="folder of the index")
     command.add_argument("query", metavar="QUERY", help='a sentence such as "two foxes", or an image file')
@@ -79,10 +80,15 @@ def add_search(commands: Commands) -> None:
         "--out",
         type=output_file,
         metavar="PNG",
-        help="image file for the sheet of hits (default: IDX-search.png, beside the index)",
+        help="image file for the sheet of hits (default: beside the index, IDX-search.png)",
     )
     command.add_argument(
         "--model", metavar="MODEL", help="where the model is now, if it was moved (default: as when indexing)"
+    )
+    command.add_argument(
+        "--rerank-with",
+        metavar="MODEL",
+        help="second model, with ITM, that orders the best 64 images of the index, or the best -k",
     )
     command.add_argument(
         "--moved",
@@ -109,7 +115,7 @@ def add_search(commands: Commands) -> None:
         "--batch-size",
         type=whole(1),
         metavar="N",
-        help="images that ITM scores at once; fewer need less memory (default: as many as fit into 256 MB)",
+        help="images that a model reads at once; fewer need less memory (default: as many as fit into 256 MB)",
     )
     add_machine(command)
     command.set_defaults(command=search)
@@ -118,14 +124,15 @@ def add_search(commands: Commands) -> None:
 def index(given: argparse.Namespace) -> None:
     """`albef index`"""
     from albef.data.files import summary
-    from albef.search.index import FILES, build_index, find_images, index_bytes
+    from albef.search.index import CONTENT, build_index, counted, find_images, index_bytes
 
-    check_folder(given.out, FILES)
+    check_folder(given.out, CONTENT)
+    refuse_index(given.model)
     files, left_out = find_images(given.pictures)
     engine = load_engine(given)
     free = free_bytes(given.out)
     room = "" if free is None else f" ({size(free)} are free)"
-    taken = size(index_bytes(engine.config, len(files)))
+    taken = size(index_bytes(engine, len(files)))
     whose = "Its" if len(files) == 1 else "Their"
     print(f"{counted(len(files), 'image file')}. {whose} index will take {taken}{room}.", flush=True)
     built = build_index(engine, files, given.out, left_out, given.batch_size)
@@ -142,7 +149,7 @@ def index(given: argparse.Namespace) -> None:
 def search(given: argparse.Namespace) -> None:
     """`albef search`"""
     from albef.search.index import load_index
-    from albef.search.moved import moved, read_moves
+    from albef.search.moved import moved_index, read_moves
     from albef.search.search import hits_table
     from albef.search.search import search as find
 
@@ -152,14 +159,25 @@ def search(given: argparse.Namespace) -> None:
     if in_json and given.paths:
         raise UserError("--json - and --paths both print their result: name a file for --json.")
     found = load_index(given.index)
-    moves = read_moves(given.moved, found)
+    found = moved_index(found, read_moves(given.moved, found))
     query = query_of(given.query)
     if given.batch_size and isinstance(query, Path):
         raise UserError(
             "--batch-size has no effect when the query is an image, since ITM scores nothing then: leave it out."
         )
-    hits = find(found, model_of(found, given), query, given.k, batch_size=given.batch_size)
-    hits = [hit._replace(path=moved(hit.path, moves)) for hit in hits if hit.path is not None]
+    if given.rerank_with and isinstance(query, Path):
+        raise UserError(
+            "--rerank-with has no effect when the query is an image, since re-ranking reads a text: leave it out."
+        )
+    hits = find(
+        found,
+        model_of(found, given),
+        query,
+        given.k,
+        batch_size=given.batch_size,
+        reranker=reranker_of(given),
+        say=lambda cost: print(cost, file=sys.stderr),
+    )
     if given.json:
         write_json(given.json, for_json(hits))
     if given.paths:
@@ -177,20 +195,38 @@ def search(given: argparse.Namespace) -> None:
         print(f"{missing} of {len(hits)} {said}", file=beside)
 
 
-def counted(number: int, thing: str) -> str:
-    """A number of things: "1 image", "2 images"."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def model_of(index: Index, given: argparse.Namespace) -> Engine:
     """The model that made an index: from `--model`, else from where it was then."""
     from albef.engine import Engine
 
+    if given.model:
+        refuse_index(given.model, "--model ")
     source = given.model or index.model
     if not given.model and (not source or (os.path.isabs(source) and not os.path.isdir(source))):
         was = f"is no longer at {source}" if source else "was only in memory"
         raise UserError(f"{given.index}: the model that made it {was}; name it with --model MODEL.")
     return Engine.load(source, given.device, bf16=given.bf16)
+
+
+def reranker_of(given: argparse.Namespace) -> Engine | None:
+    """The second model, if one is named."""
+    from albef.engine import Engine
+
+    if not given.rerank_with:
+        return None
+    refuse_index(given.rerank_with, "--rerank-with ")
+    return Engine.load(given.rerank_with, given.device, bf16=given.bf16)
+
+
+def refuse_index(source: str, option: str = "") -> None:
+    """Raises `UserError` if an index was named in the place of a model."""
+    from albef.search.index import FACTS_FILE
+
+    if os.path.isfile(os.path.join(source, FACTS_FILE)):
+        raise UserError(
+            f"{option}{source}: is an index, but a model is needed here. Name a run, a model directory or a model of "
+            f"the Hugging Face hub."
+        )
 
 
 def sheet_of(hits: Sequence[Hit], query: Path | str, given: argparse.Namespace) -> str:
@@ -209,18 +245,26 @@ def sheet_of(hits: Sequence[Hit], query: Path | str, given: argparse.Namespace) 
 
 
 def for_json(hits: Sequence[Hit]) -> list[dict[str, object]]:
-    """The hits as JSON: `match` is the probability of a match, null where only features were compared."""
-    from albef.search.search import chance
+    """The hits as JSON: `match` is the probability of a match, null where only features were compared.
 
-    return [
-        {
-            "path": str(hit.path),
-            "score": hit.score,
-            "similarity": hit.similarity,
-            "match": None if hit.match is None else chance(hit.match),
-        }
-        for hit in hits
-    ]
+    After re-ranking `index_similarity` is that of the index's model. The scores of an image that the second model could
+    not read are null.
+    """
+    from albef.search.search import chance, was_read
+
+    found: list[dict[str, object]] = []
+    for hit in hits:
+        found.append(
+            {
+                "path": str(hit.path),
+                "score": hit.score if was_read(hit) else None,
+                "similarity": hit.similarity if was_read(hit) else None,
+                "match": None if hit.match is None else chance(hit.match),
+            }
+        )
+        if hit.index_similarity is not None:
+            found[-1]["index_similarity"] = hit.index_similarity
+    return found
 
 
 def print_paths(hits: Sequence[Hit], end: bytes) -> None:

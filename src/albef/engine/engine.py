@@ -100,7 +100,7 @@ class Engine(LoadedModel):
         k: int,
     ) -> list[Hit]:
         """The best of a gallery of `total` that comes in parts. `match` gives log-odds for some items of a part."""
-        self._must_contrast()
+        self.must_contrast()
         check_count(k)
         similarity, odds = np.zeros(total, np.float32), np.zeros(total, np.float32)
         count, start = max(k, RERANKED), 0
@@ -129,7 +129,7 @@ class Engine(LoadedModel):
         probabilities are the softmax of similarity / temperature. Raises `UserError` for a model without ITC, for
         templates without "{}", and for classes that the model cannot tell apart.
         """
-        self._must_contrast()
+        self.must_contrast()
         classes = texts_of(names, "names")
         features = torch.from_numpy(self.encode_texts(sentences_of_classes(self.prepare, classes, templates)))
         of_classes = class_features(features.unflatten(0, (len(classes), -1)))
@@ -235,7 +235,7 @@ class Engine(LoadedModel):
         """
         model = self.with_maps()
         if score == "itc":
-            self._must_contrast()
+            self.must_contrast()
         self.prepare.check_says_something(phrase, "phrase")
         transparent = self.config.transparent
         upright = open_image(image, obey_exif=True, transparent=transparent, shrink=False)

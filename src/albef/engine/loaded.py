@@ -262,7 +262,7 @@ class LoadedModel:
             )
 
     def _features(self, batches: Iterator[Encoding], label: str, total: int) -> np.ndarray:
-        self._must_contrast()
+        self.must_contrast()
         found = [torch.zeros(0, self.config.feature_width, device=self.device)]
         found += [encoding.feature.float() for encoding in self.track(batches, label, total)]
         features: np.ndarray = (
@@ -270,7 +270,8 @@ class LoadedModel:
         )  # at the end: before, a GPU would wait for the host
         return features
 
-    def _must_contrast(self) -> None:
+    def must_contrast(self) -> None:
+        """Raises `UserError` for a model without features that can be compared."""
         if not self.can_contrast:
             raise UserError(
                 f"This model was trained for {self.trained_for}. It has no features to compare images with texts: use "

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from albef.config import ModelConfig, UserError
+from albef.config import UserError
 from albef.data.files import Identity, found_below, summary
 from albef.data.images import BadImage
 from albef.data.records import LeftOut
@@ -20,14 +20,16 @@ from albef.disk import check_room
 from albef.engine import IMAGES_AT_ONCE, Engine
 from albef.errors import reading
 from albef.manifest import MANIFEST_FILE, plain, verify
+from albef.model.verbs import Encoding
 from albef.writing import whole_folder
 
 FORMAT_VERSION = 1
-FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (
+FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE, RERANKING_FOLDER = CONTENT = (
     "index.json",
     "features.npy",
-    "tokens.npy",
+    "tokens.npy",  # only of a model that can match
     "skipped.jsonl",
+    "reranking",  # what other models have encoded: kept.py
 )
 
 
@@ -35,15 +37,23 @@ FACTS_FILE, FEATURES_FILE, TOKENS_FILE, SKIPPED_FILE = FILES = (
 class Index:
     """Indexed images: their features in memory, their tokens on disk."""
 
+    folder: Path
     model: str  # what `Engine.load` takes to load the model of the index
     weights: str  # that model's fingerprint
     paths: tuple[Path, ...]  # absolute
     features: np.ndarray  # float32 [N, F], unit length
-    tokens: np.ndarray  # float16 [N, patches + 1, width], mapped from the file
+    tokens: (
+        np.ndarray | None
+    )  # float16 [N, places, width], mapped from the file; None if the model cannot match
     num_skipped: int  # files that could not be read as images, listed in skipped.jsonl
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: "1 image", "2 images"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def find_images(places: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
@@ -80,28 +90,22 @@ def build_index(
 ) -> Index:
     """Writes an index of images and folders of images into the folder `out`, whole or not at all, and returns it.
 
-    An image takes 2 bytes × tokens × width: 395 kB with a `base` model at 256 pixels. Files that cannot be read as
-    images are skipped and counted. `skipped.jsonl` lists them with the reason, with all other files that were left out
-    here or before (`left_out`). An existing index is replaced. Raises `UserError` if the folder holds anything else, if
-    no image is readable, or if the disk has too little room.
+    An image takes 2 bytes × tokens × width and 4 bytes × feature width: 396 kB with a `base` model at 256 pixels. A
+    model that cannot match stores no tokens: an image takes 1 kB then. Files that cannot be read as images are skipped
+    and counted. `skipped.jsonl` lists them with the reason, with all other files that were left out here or before
+    (`left_out`). An existing index is replaced, with what other models kept in it. Raises `UserError` for a model
+    without features, if the folder holds anything else, if no image is readable, or if the disk has too little room.
     """
+    engine.must_contrast()
     files, others = find_images(images)
     bad: dict[int, BadImage] = {}
-    features = []
-    config = engine.config
-    shape = (config.grid**2 + 1, config.image_width)
-    check_room(out, index_bytes(config, len(files)))
-    with whole_folder(out, FILES, "xxh3-128") as folder:
-        # The number of rows is known only after the last image. The header has a fixed length and is written again
-        # then.
-        with (folder / TOKENS_FILE).open("wb") as file:
-            file.write(header(0, shape))
-            batches = engine.image_encodings(files, batch_size, bad)
-            for encoding in engine.track(batches, "indexing", -(-len(files) // batch_size)):
-                file.write(encoding.tokens.to(torch.float16).cpu().numpy().tobytes())
-                features.append(encoding.feature.float().cpu().numpy())
-            file.seek(0)
-            file.write(header(len(files) - len(bad), shape))
+    check_room(out, index_bytes(engine, len(files)))
+    with whole_folder(out, CONTENT, "xxh3-128") as folder:
+        batches = engine.image_encodings(files, batch_size, bad)
+        encodings = engine.track(batches, "indexing", -(-len(files) // batch_size))
+        if engine.can_match:
+            encodings = tokens_written(encodings, folder / TOKENS_FILE)
+        features = [encoding.feature.float().cpu().numpy() for encoding in encodings]
         if not features:
             raise UserError(f"None of the {len(files)} files is a readable image: {bad[0]}")
         np.save(folder / FEATURES_FILE, np.concatenate(features), allow_pickle=False)
@@ -115,6 +119,7 @@ def build_index(
             "format_version": FORMAT_VERSION,
             "model": engine.name,
             "weights": engine.fingerprint,
+            "has_tokens": engine.can_match,
             "num_skipped": len(bad),
             "paths": [str(path) for number, path in enumerate(files) if number not in bad],
         }
@@ -122,12 +127,34 @@ def build_index(
     return load_index(out)
 
 
-def index_bytes(config: ModelConfig, num_images: int) -> int:
-    """Bytes of an index on disk: tokens in half and features in single precision, per image."""
-    return num_images * (2 * (config.grid**2 + 1) * config.image_width + 4 * config.feature_width)
+def index_bytes(engine: Engine, num_images: int) -> int:
+    """Bytes of an index on disk, per image: tokens in half precision if they are stored, the feature in single."""
+    image = blank_encoding(engine)
+    return num_images * (4 * image.feature.numel() + (2 * image.tokens.numel() if engine.can_match else 0))
 
 
-def header(rows: int, shape: tuple[int, int]) -> bytes:
+def blank_encoding(engine: Engine) -> Encoding:
+    """The encoding of one blank image, for the sizes of all."""
+    (encoding,) = engine.image_encodings([np.zeros((8, 8, 3), np.uint8)])
+    return encoding
+
+
+def tokens_written(encodings: Iterable[Encoding], file: Path) -> Iterator[Encoding]:
+    """The same encodings, whose tokens are written into a .npy file of float16 [images, places, width] as they pass."""
+    rows, shape = 0, torch.Size((0, 0))
+    with file.open("wb") as out:
+        for encoding in encodings:
+            if not rows:  # the header has a fixed length, and is written again when all rows are counted
+                shape = encoding.tokens.shape[1:]
+                out.write(header(0, shape))
+            out.write(encoding.tokens.to(torch.float16).cpu().numpy().tobytes())
+            rows += len(encoding.tokens)
+            yield encoding
+        out.seek(0)
+        out.write(header(rows, shape))
+
+
+def header(rows: int, shape: torch.Size) -> bytes:
     """The header of a .npy file of float16 [rows, *shape]. Its length is the same for any number of rows."""
     start = io.BytesIO()
     facts = {"descr": "<f2", "fortran_order": False, "shape": (rows, *shape)}
@@ -164,7 +191,10 @@ def identity(folder: Path) -> tuple[int, ...]:
 
 def read_index(folder: Path) -> Index:
     """Reads the index from its files as they are now."""
-    for name in FILES[:3]:
+    if not os.path.isdir(folder):
+        what = "is a file, but an index is a folder" if os.path.exists(folder) else "no such folder"
+        raise UserError(f"{folder}: {what}. Name the folder of an index, or make one with albef index.")
+    for name in (FACTS_FILE, FEATURES_FILE):
         if not os.path.isfile(folder / name):
             raise UserError(f"{folder}: has no {name}, so it is no index. Make one with albef index.")
     try:
@@ -173,11 +203,16 @@ def read_index(folder: Path) -> Index:
         facts = json.loads((folder / FACTS_FILE).read_text("utf-8"))
         version = facts["format_version"]
         features = np.load(folder / FEATURES_FILE, allow_pickle=False)
-        tokens = np.load(folder / TOKENS_FILE, mmap_mode="r", allow_pickle=False)
+        has_tokens = facts.get("has_tokens", True)  # earlier versions stored them always
         paths = tuple(Path(path) for path in facts["paths"])
         if not isinstance(facts["model"], str):
             raise TypeError(f"model is {facts['model']!r}")
-        index = Index(facts["model"], facts["weights"], paths, features, tokens, facts["num_skipped"])
+        if not isinstance(has_tokens, bool):
+            raise TypeError(f"has_tokens is {has_tokens!r}")
+        tokens = None
+        if has_tokens:
+            tokens = np.load(folder / TOKENS_FILE, mmap_mode="r", allow_pickle=False)
+        index = Index(folder, facts["model"], facts["weights"], paths, features, tokens, facts["num_skipped"])
     except (
         OSError,
         ValueError,
@@ -191,7 +226,8 @@ def read_index(folder: Path) -> Index:
         raise UserError(
             f"{folder}: this index cannot be read ({plain(error)}). Make it again with albef index."
         ) from None
-    fits = (features.ndim, tokens.ndim) == (2, 3) and len(paths) == len(features) == len(tokens)
+    fits = features.ndim == 2 and len(paths) == len(features)
+    fits = fits and (tokens is None or (tokens.ndim == 3 and len(tokens) == len(paths)))
     if version != FORMAT_VERSION or not fits:
         raise UserError(
             f"{folder}: this index has another format or is damaged. Make it again with albef index."

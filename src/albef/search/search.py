@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from albef.engine import Engine
 from albef.errors import printable
 from albef.ranker import Hit, best_first, hits_of, probability
 from albef.search.index import Index
+from albef.search.kept import KeptEncodings
+from albef.search.reranking import check_reranker, reranked
 from albef.writing import whole_file
 
 # Sizes and colours of the contact sheet, in pixels and RGB.
@@ -32,14 +35,23 @@ def search(
     k: int = 12,
     rerank: int = 64,
     batch_size: int | None = None,
+    reranker: Engine | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> list[Hit]:
     """The `k` best images for a text, or the most similar images for an image file, best first.
 
     All images are compared by their features. For a text, the best `rerank` of them (at least `k`; 0 = none) are then
     ordered by the sum of ITC and ITM, as in `Engine.rank`. ITM takes `batch_size` images in one pass (default: as many
-    as fit into the engine's memory limit). Raises `UserError` if another model made the index, if the text says nothing,
-    or if the file is not an image.
+    as fit into the engine's memory limit).
+
+    With a `reranker`, a second model with ITC and ITM, these best are ordered by that model alone: see `reranked`. It
+    encodes each image once and keeps that in the index's folder. `say` gets a sentence about the cost before the work.
+
+    Raises `UserError` if another model made the index, if the text says nothing, if the file is not an image, and for a
+    `reranker` that cannot re-rank.
     """
+    if reranker:
+        check_reranker(reranker, query)
     if engine.fingerprint != index.weights:
         raise UserError(
             f"The index was made with other weights (of {index.model or 'a model in memory'}). "
@@ -52,32 +64,49 @@ def search(
         feature = engine.encode_texts([query])[0]
     similarity = index.features @ feature
     best, match = best_first(similarity, max(rerank, k)), None
-    if isinstance(query, str) and rerank and engine.can_match:
-        match = match_rows(index, engine, query, best, batch_size or engine.pairs_at_once)
-    hits = hits_of(similarity, best, match, engine.temperature, k)
-    return [hit._replace(path=index.paths[hit.number]) for hit in hits]
+    if isinstance(query, str) and rerank and index.tokens is not None and engine.can_match and not reranker:
+        match = match_rows(index.tokens, engine, query, best, batch_size or engine.pairs_at_once)
+    hits = hits_of(similarity, best, match, engine.temperature, len(best) if reranker else k)
+    hits = [hit._replace(path=index.paths[hit.number]) for hit in hits]
+    if reranker and isinstance(query, str):
+        hits = reranked(hits, KeptEncodings(index.folder, reranker), query, batch_size, say)[:k]
+    return hits
 
 
-def match_rows(index: Index, engine: Engine, text: str, rows: np.ndarray, batch_size: int) -> np.ndarray:
+def match_rows(
+    tokens: np.ndarray, engine: Engine, text: str, rows: np.ndarray, batch_size: int
+) -> np.ndarray:
     """Matching log-odds of one text with the indexed images in these rows, float32 [rows]."""
     (query,) = engine.text_encodings([text])
     found = []
     for start in range(0, len(rows), batch_size):
-        stored = index.tokens[rows[start : start + batch_size]].astype(np.float32)
+        stored = tokens[rows[start : start + batch_size]].astype(np.float32)
         found.append(engine.match_images(query, torch.from_numpy(stored)))
     return np.concatenate(found)
 
 
 def hits_table(hits: Sequence[Hit]) -> Table:
-    """A table of the hits: rank, score, similarity, probability of a match, and file. They are ordered by score."""
+    """A table of the hits: rank, score, similarity, probability of a match, and file. They are ordered by score.
+
+    After re-ranking it also has the similarity in the index.
+    """
+    reranked = any(hit.index_similarity is not None for hit in hits)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("#", "score", "similarity", "match"):
+    for name in ("#", "score", "similarity", "match", *(["in index"] if reranked else [])):
         table.add_column(name, justify="right")
     table.add_column("image", overflow="fold")
     for rank, hit in enumerate(hits, 1):
-        scores = f"{hit.score:.2f}", f"{hit.similarity:.3f}", percent(hit.match)
+        scores = [f"{hit.score:.2f}", f"{hit.similarity:.3f}"] if was_read(hit) else ["", ""]
+        scores.append(percent(hit.match))
+        if hit.index_similarity is not None:
+            scores.append(f"{hit.index_similarity:.3f}")
         table.add_row(str(rank), *scores, Text(printable(str(hit.path))))
     return table
+
+
+def was_read(hit: Hit) -> bool:
+    """Whether a hit has scores: False for an image that a second model could not read."""
+    return math.isfinite(hit.score)
 
 
 def percent(log_odds: float | None) -> str:
@@ -113,7 +142,8 @@ def contact_sheet(hits: Sequence[Hit], out_png: Path, query: str | Path) -> None
         y = top + place // sheet_columns * tile_height
         paste(sheet, hit.path, x, y)
         match = f"   match {percent(hit.match)}" if hit.match is not None else ""
-        draw.text((x, y + TILE + 4), f"{place + 1}.  {hit.score:.2f}{match}", INK, small)
+        score = f"{hit.score:.2f}{match}" if was_read(hit) else "cannot be read"
+        draw.text((x, y + TILE + 4), f"{place + 1}.  {score}", INK, small)
         draw.text((x, y + TILE + 4 + LINE), fitting(hit.path.name, small, TILE), (110, 110, 110), small)
     if not hits:
         draw.text((GAP, top), "nothing found", INK, small)
