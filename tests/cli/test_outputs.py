@@ -348,7 +348,7 @@ def test_nothing_is_folded_into_a_pipe(
 
 def test_names_of_any_bytes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"caf\xe9.idx")
-    assert r"caf\udce9.idx: has no " in stopped(["search", str(tmp_path / name), "a fox"], capsys)
+    assert r"caf\udce9.idx: no such folder" in stopped(["search", str(tmp_path / name), "a fox"], capsys)
     assert printable(os.fsdecode(b"caf\xe9\n\x1b[31m ") + "é") == r"caf\udce9\n\x1b[31m é"
 
 
@@ -362,7 +362,7 @@ def test_stopping_says_what_is_kept(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Engine, "image_encodings", stop)
+    monkeypatch.setattr(Engine, "track", stop)
     for out, kept in ((index, "is as it was before"), (index.with_name("new"), "was not written")):
         with pytest.raises(SystemExit) as end:
             main(["index", str(model), str(photos), "--out", str(out)])

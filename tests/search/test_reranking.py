@@ -109,12 +109,27 @@ def test_only_the_best_of_the_index_are_read(
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 4])
 def test_each_image_is_encoded_once(
-    first: Engine, second: Engine, index: Index, encoded: list[str], batch_size: int | None
+    first: Engine,
+    second: Engine,
+    index: Index,
+    encoded: list[str],
+    batch_size: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
     search(index, first, "a fox", k=3, rerank=3, reranker=second, say=said.append)
     assert len(encoded) == len(set(encoded)) == 3
-    hits = search(index, first, "a fox", k=9, batch_size=batch_size, reranker=second, say=said.append)
+    passes: list[int] = []
+    match = LoadedModel.match_images
+
+    def noting(self: LoadedModel, text: object, tokens: torch.Tensor) -> np.ndarray:
+        passes.append(len(tokens))
+        return match(self, text, tokens)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadedModel, "match_images", noting)
+        hits = search(index, first, "a fox", k=9, batch_size=batch_size, reranker=second, say=said.append)
+    assert (sum(passes), max(passes)) == (9, batch_size or 9)
     assert len(encoded) == len(set(encoded)) == 9
     assert same(search(index, first, "a fox", k=9, reranker=second, say=said.append), hits)
     assert len(encoded) == 9
@@ -140,10 +155,12 @@ def test_another_model_and_another_configuration_keep_their_own(
     search(index, first, "a fox", reranker=toy.engine())
     second.config = replace(second.config, mean=(0.1, 0.2, 0.3))
     hits = search(index, first, "a fox", reranker=second)
-    assert len(encoded) == 27
-    assert len(files_in(index.folder)) == 27
-    assert len(list((index.folder / RERANKING_FOLDER).iterdir())) == 3
     own = second.rank("a fox", index.paths)
+    second.bf16 = True  # computes otherwise
+    search(index, first, "a fox", reranker=second)
+    assert len(encoded) == 36 + 9  # `rank` keeps nothing
+    assert len(files_in(index.folder)) == 36
+    assert len(list((index.folder / RERANKING_FOLDER).iterdir())) == 4
     assert [hit.similarity for hit in hits] == pytest.approx([hit.similarity for hit in own[:9]], abs=1e-5)
 
 
@@ -151,14 +168,17 @@ def test_an_image_that_changed_is_encoded_again(
     first: Engine, second: Engine, index: Index, encoded: list[str]
 ) -> None:
     search(index, first, "a fox", reranker=second)
-    before = index.paths[4].stat()
-    noise(index.paths[4], 99)
-    os.utime(index.paths[4], ns=(before.st_mtime_ns, before.st_mtime_ns + 1))
-    encoded.clear()
-    hits = {hit.path: hit for hit in search(index, first, "a fox", reranker=second)}
-    assert encoded == ["4.png"]
-    expected = (second.encode_images([index.paths[4]]) @ second.encode_texts(["a fox"])[0])[0]
-    assert hits[index.paths[4]].similarity == pytest.approx(expected, abs=1e-5)
+    image = index.paths[4]
+    before = image.stat()
+    for seed, later, longer in ((99, 1, b""), (98, 0, b"more")):  # either tells that it changed
+        noise(image, seed)
+        image.write_bytes(image.read_bytes() + longer)
+        os.utime(image, ns=(before.st_mtime_ns, before.st_mtime_ns + later))
+        encoded.clear()
+        hits = {hit.path: hit for hit in search(index, first, "a fox", reranker=second)}
+        assert encoded == ["4.png"]
+        expected = (second.encode_images([image]) @ second.encode_texts(["a fox"])[0])[0]
+        assert hits[image].similarity == pytest.approx(expected, abs=1e-5)
 
 
 def test_images_that_cannot_be_read_come_last_and_are_counted(
@@ -227,6 +247,29 @@ def test_a_damaged_file_is_made_anew(
         assert (file.is_symlink(), len(file.read_bytes()), cautions) == (False, len(content), [])
         search(index, first, "a fox", k=9, reranker=second)
         assert len(encoded) == 1
+
+
+def test_an_index_that_has_gone_is_not_made_again(first: Engine, second: Engine, index: Index) -> None:
+    index.folder.rename(index.folder.with_name("moved"))
+    with pytest.warns(Caution, match="Nothing is kept of these images"):
+        assert len(search(index, first, "a fox", k=9, reranker=second)) == 9
+    assert not index.folder.exists()
+
+
+def test_the_model_of_the_index_only_finds(
+    second: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise(tmp_path / "a.png", 0)
+    engine = toy.engine()
+    index = build_index(engine, [tmp_path / "a.png"], tmp_path / "idx")
+    assert index.tokens is not None
+    matching: list[Engine] = []
+    match = LoadedModel.match_images
+    monkeypatch.setattr(
+        LoadedModel, "match_images", lambda self, *given: (matching.append(self), match(self, *given))[1]
+    )
+    search(index, engine, "a fox", reranker=second)
+    assert matching == [second]
 
 
 def test_without_room_or_permission_re_ranking_goes_on(

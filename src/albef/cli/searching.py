@@ -149,7 +149,7 @@ def index(given: argparse.Namespace) -> None:
 def search(given: argparse.Namespace) -> None:
     """`albef search`"""
     from albef.search.index import load_index
-    from albef.search.moved import moved_index, read_moves
+    from albef.search.moved import read_moves
     from albef.search.search import hits_table
     from albef.search.search import search as find
 
@@ -159,7 +159,7 @@ def search(given: argparse.Namespace) -> None:
     if in_json and given.paths:
         raise UserError("--json - and --paths both print their result: name a file for --json.")
     found = load_index(given.index)
-    found = moved_index(found, read_moves(given.moved, found))
+    moves = read_moves(given.moved, found)
     query = query_of(given.query)
     if given.batch_size and isinstance(query, Path):
         raise UserError(
@@ -177,6 +177,7 @@ def search(given: argparse.Namespace) -> None:
         batch_size=given.batch_size,
         reranker=reranker_of(given),
         say=lambda cost: print(cost, file=sys.stderr),
+        moves=moves,
     )
     if given.json:
         write_json(given.json, for_json(hits))

@@ -1,9 +1,9 @@
 """How a second model encodes indexed images, kept in a folder of the index, so that it encodes each image once.
 
 `IDX/reranking/MODEL/IMAGE` holds one image: a hash, its feature as float32, its tokens as float16. MODEL is a hash of
-the model's weights and configuration. IMAGE is a hash of the image's path, size and last change, so an image that
-changed has another name. The hash in the file is that of both names and of all that follows it. A file that does not
-match is damaged or stems from elsewhere, and is made anew.
+the model's weights, precision and configuration. IMAGE is a hash of the image's path, size and last change, so an
+image that changed has another name. The hash in the file is that of both names and of all that follows it. A file that
+does not match is damaged or stems from elsewhere, and is made anew.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class KeptEncodings:
         self.engine = engine
         self.feature_width, self.shape = blank.feature.shape[1], blank.tokens.shape[1:]
         self.bytes_each = HASH_BYTES + 4 * self.feature_width + 2 * self.shape.numel()
-        model = f"{FORMAT_VERSION} {engine.fingerprint} {dataclasses.asdict(engine.config)}"
+        model = f"{FORMAT_VERSION} {engine.fingerprint} {engine.bf16} {dataclasses.asdict(engine.config)}"
         self.folder = index / RERANKING_FOLDER / xxhash.xxh3_128_hexdigest(model.encode())
         self.why_not = ""  # the first reason why an encoding could not be kept
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,11 +52,6 @@ def read_move(text: str, index: Index) -> Move:
 def whole(text: str) -> Path:
     """The path as an index stores it: absolute and normalised."""
     return Path(os.path.abspath(Path(text).expanduser()))
-
-
-def moved_index(index: Index, moves: Sequence[Move]) -> Index:
-    """The index with its images where they are now."""
-    return replace(index, paths=tuple(moved(path, moves) for path in index.paths)) if moves else index
 
 
 def moved(path: Path, moves: Sequence[Move]) -> Path:

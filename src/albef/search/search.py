@@ -20,6 +20,7 @@ from albef.errors import printable
 from albef.ranker import Hit, best_first, hits_of, probability
 from albef.search.index import Index
 from albef.search.kept import KeptEncodings
+from albef.search.moved import Move, moved
 from albef.search.reranking import check_reranker, reranked
 from albef.writing import whole_file
 
@@ -37,6 +38,7 @@ def search(
     batch_size: int | None = None,
     reranker: Engine | None = None,
     say: Callable[[str], None] | None = None,
+    moves: Sequence[Move] = (),
 ) -> list[Hit]:
     """The `k` best images for a text, or the most similar images for an image file, best first.
 
@@ -46,6 +48,7 @@ def search(
 
     With a `reranker`, a second model with ITC and ITM, these best are ordered by that model alone: see `reranked`. It
     encodes each image once and keeps that in the index's folder. `say` gets a sentence about the cost before the work.
+    `moves` tell where images are now.
 
     Raises `UserError` if another model made the index, if the text says nothing, if the file is not an image, and for a
     `reranker` that cannot re-rank.
@@ -67,7 +70,7 @@ def search(
     if isinstance(query, str) and rerank and index.tokens is not None and engine.can_match and not reranker:
         match = match_rows(index.tokens, engine, query, best, batch_size or engine.pairs_at_once)
     hits = hits_of(similarity, best, match, engine.temperature, len(best) if reranker else k)
-    hits = [hit._replace(path=index.paths[hit.number]) for hit in hits]
+    hits = [hit._replace(path=moved(index.paths[hit.number], moves)) for hit in hits]
     if reranker and isinstance(query, str):
         hits = reranked(hits, KeptEncodings(index.folder, reranker), query, batch_size, say)[:k]
     return hits
