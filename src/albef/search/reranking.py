@@ -25,7 +25,7 @@ def check_reranker(engine: Engine, query: str | Path) -> None:
     if not (engine.can_match and engine.can_contrast):
         raise UserError(
             f"{engine.name or 'The second model'}: was trained for {engine.trained_for}, but re-ranking needs ITC and "
-            f"ITM. Name a model of task pretrain or retrieval."
+            f"ITM. Name an ALBEF model of task pretrain or retrieval."
         )
     if isinstance(query, Path):
         raise UserError(
