@@ -59,28 +59,21 @@ _LXMERT: dict[str, Any] = dict(
 # OSCAR's published base, as it is pre-trained. Its text encoder has no layers of its own.
 _OSCAR: dict[str, Any] = dict(system="oscar", text_depth=0, fusion_depth=12, append_sep=True, max_tokens=35)
 _OSCAR_PLUS: dict[str, Any] = dict(region_norm=True, pollution_classes=3)
+# What the tiny sizes have in common: images, and layers of BERT with a vocabulary of their own.
+_TINY_IMAGE: dict[str, Any] = dict(
+    image_size=48, patch_size=12, image_width=96, image_depth=4, image_heads=3, image_mlp_width=384
+)
+_TINY_TEXT: dict[str, Any] = dict(
+    text_width=96, text_heads=3, text_mlp_width=384, vocabulary="trained", max_positions=64
+)
+_TINY_BERT: dict[str, Any] = dict(**_TINY_TEXT, vocab_size=512, dropout=0.0, initial_std=0.1)
 _BERT_LARGE: dict[str, Any] = dict(fusion_depth=24, text_width=1024, text_heads=16, text_mlp_width=4096)
 OF_SIZE: dict[str, dict[str, Any]] = {
-    "tiny": dict(
-        image_size=48,
-        patch_size=12,
-        image_width=96,
-        image_depth=4,
-        image_heads=3,
-        image_mlp_width=384,
-        text_width=96,
-        text_depth=2,
-        fusion_depth=2,
-        text_heads=3,
-        text_mlp_width=384,
-        feature_width=64,
-        vocabulary="trained",
-        vocab_size=512,
-        max_positions=64,
-        dropout=0.0,
-        initial_std=0.1,
-        sine_positions=True,
-    ),
+    "tiny": {
+        **_TINY_IMAGE,
+        **_TINY_BERT,
+        **dict(text_depth=2, fusion_depth=2, feature_width=64, sine_positions=True),
+    },
     "small": dict(
         image_width=384,
         image_heads=6,
@@ -92,23 +85,9 @@ OF_SIZE: dict[str, dict[str, Any]] = {
     "base": {},
     "clip-tiny": {
         **_CLIP,
-        **dict(
-            image_size=48,
-            patch_size=12,
-            image_width=96,
-            image_depth=4,
-            image_heads=3,
-            image_mlp_width=384,
-            text_width=96,
-            text_depth=4,
-            text_heads=3,
-            text_mlp_width=384,
-            feature_width=64,
-            vocabulary="trained",
-            vocab_size=640,
-            max_positions=64,
-            max_tokens=64,
-        ),
+        **_TINY_IMAGE,
+        **_TINY_TEXT,
+        **dict(text_depth=4, feature_width=64, vocab_size=640, max_tokens=64),
     },
     "clip-vit-b-32": {**_CLIP},
     "clip-vit-b-16": {**_CLIP, "patch_size": 16},
@@ -116,35 +95,11 @@ OF_SIZE: dict[str, dict[str, Any]] = {
     "clip-vit-l-14-336": {**_CLIP, **_CLIP_LARGE, "image_size": 336},
     "lxmert-tiny": {
         **_LXMERT,
-        **dict(
-            image_depth=2,
-            text_width=96,
-            text_depth=2,
-            fusion_depth=2,
-            text_heads=3,
-            text_mlp_width=384,
-            num_answers=128,
-            vocabulary="trained",
-            vocab_size=512,
-            max_positions=64,
-            dropout=0.0,
-            initial_std=0.1,
-        ),
+        **_TINY_BERT,
+        **dict(image_depth=2, text_depth=2, fusion_depth=2, num_answers=128),
     },
     "lxmert-base": {**_LXMERT},
-    "uniter-tiny": {
-        **_UNITER,
-        **dict(
-            fusion_depth=4,
-            text_width=96,
-            text_heads=3,
-            text_mlp_width=384,
-            vocab_size=512,
-            max_positions=64,
-            dropout=0.0,
-            initial_std=0.1,
-        ),
-    },
+    "uniter-tiny": {**_UNITER, **_TINY_BERT, "fusion_depth": 4},
     "uniter-base": {**_UNITER},
     "uniter-large": {**_UNITER, **_BERT_LARGE},
     "oscar-base": {**_OSCAR},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from albef.data.lxmert_tsv import COLUMNS, ImageRegions, read_regions, regions_of
+from albef.data.lxmert_tsv import COLUMNS, DetectedImage, read_regions, regions_of
 from albef.errors import UserError
 
 
@@ -39,12 +39,12 @@ def line(count: int = 3, width: int = 5, seed: int = 0, **changed: str) -> bytes
 def test_a_line_comes_back(count: int, width: int, seed: int) -> None:
     found = regions_of(line(count, width, seed), "here")
     assert (found.image_id, found.height, found.width) == (f"image{seed}", 30, 40)
-    assert found.features.shape == (count, width)
+    assert found.regions.features.shape == (count, width)
     assert found.pixel_boxes.shape == (count, 4)
-    assert found.objects.dtype == np.int64
-    assert (found.boxes[:, :2] <= found.boxes[:, 2:]).all()
-    assert found.boxes.max() <= 1
-    np.testing.assert_allclose(found.boxes[:, 3] * 30, found.pixel_boxes[:, 3], rtol=1e-6)
+    assert found.regions.object_ids.dtype == np.int64
+    assert (found.regions.boxes[:, :2] <= found.regions.boxes[:, 2:]).all()
+    assert found.regions.boxes.max() <= 1
+    np.testing.assert_allclose(found.regions.boxes[:, 3] * 30, found.pixel_boxes[:, 3], rtol=1e-6)
 
 
 def test_files_are_read_line_by_line(tmp_path: Path) -> None:
@@ -83,5 +83,5 @@ def test_a_damaged_line_is_named(changes: dict[str, str], sentence: str) -> None
 
 
 def test_arrays_are_not_copied() -> None:
-    assert isinstance(regions_of(line(), "here"), ImageRegions)
-    assert not regions_of(line(), "here").features.flags.owndata
+    assert isinstance(regions_of(line(), "here"), DetectedImage)
+    assert not regions_of(line(), "here").regions.features.flags.owndata

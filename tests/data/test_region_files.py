@@ -15,7 +15,7 @@ from albef.data.collate import collate
 from albef.data.images import BadImage
 from albef.data.loader import ExampleSet, TooManyBadSamples
 from albef.data.records import LeftOut, Record
-from albef.data.regions import ImageRegions, Regions, batch_of_regions, open_regions, read_npz
+from albef.data.regions import ImageRegions, Regions, batch_of_regions, open_regions, read_npz, sample_hidden
 from albef.data.text import Tokenizer
 from albef.data.words import BertWords
 
@@ -167,3 +167,15 @@ def test_an_image_without_regions_is_a_bad_sample(tmp_path: Path) -> None:
     assert "has no regions" in examples.bad[1].reason
     with pytest.raises(TooManyBadSamples):
         example_set(tmp_path / "nowhere", ["a.jpg", "b.jpg"]).example(0, 0)
+
+
+@given(st.integers(0, 9), st.integers(0, 99))
+def test_some_region_is_always_hidden(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    hidden = sample_hidden(count, rng, 0.001)
+    assert hidden.sum() == min(count, 1)
+    assert sample_hidden(count, rng, 1.0).all()
+
+
+def test_regions_are_hidden_as_often_as_asked() -> None:
+    assert sample_hidden(20_000, np.random.default_rng(0)).mean() == pytest.approx(0.15, abs=0.01)

@@ -226,20 +226,20 @@ def replay_regions(golden: Golden) -> Iterator[Comparison]:
     """A file of regions, read as published."""
     file = golden.path.with_name(golden.case["file"])
     read = list(read_regions(file))
-    found = [torch.tensor([one.height, one.width, len(one.boxes)]) for one in read]
+    found = [torch.tensor([one.height, one.width, len(one.pixel_boxes)]) for one in read]
     sizes = zip(golden.case["sizes_hw"], golden.case["num_boxes"], strict=True)
     wanted = [torch.tensor([*size, count]) for size, count in sizes]
     yield "sizes", torch.stack(found), torch.stack(wanted), EXACTLY
     for line, (one, image_id) in enumerate(zip(read, golden.case["image_ids"], strict=True)):
         yield f"{line}.image_id", torch.tensor(one.image_id == image_id), torch.tensor(True), EXACTLY
         got = {
-            "object_id": one.objects,
-            "object_confidence": one.object_confidences,
-            "attribute_id": one.attributes,
-            "attribute_confidence": one.attribute_confidences,
+            "object_id": one.regions.object_ids,
+            "object_confidence": one.regions.object_confidences,
+            "attribute_id": one.regions.attribute_ids,
+            "attribute_confidence": one.regions.attribute_confidences,
             "pixel_boxes": one.pixel_boxes,
-            "region_boxes": one.boxes,
-            "region_features": one.features,
+            "region_boxes": one.regions.boxes,
+            "region_features": one.regions.features,
         }
         tensors = {name: torch.from_numpy(array.copy()) for name, array in got.items()}
         yield from compare(tensors, golden.group(f"expect.{line}."), EXACTLY, f"{line}.")

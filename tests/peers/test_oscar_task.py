@@ -197,7 +197,7 @@ def test_a_negative_that_cannot_be_drawn_does_not_count() -> None:
     assert targets.counts["itm"] == 4
     assert task.prepare(given, STAGE).counts["itm"] == 8
     own = Negatives(OWN, OWN)
-    text, memory = task.embedded(alone)
+    text, memory = task.encoded(alone)
     logits = task.student.match(text, alone.mask, memory)
     expected = torch.nn.functional.cross_entropy(logits, torch.ones(4, dtype=torch.long))
     torch.testing.assert_close(task(alone, targets, STAGE, own).losses["itm"], expected)

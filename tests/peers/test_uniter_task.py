@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from torch import Tensor
 import toy_uniter
 from albef.config import Config, TrainConfig
 from albef.data.records import Batch
-from albef.peers.region_draws import Matching, sample_hidden_regions, sample_matching, sample_other
+from albef.peers.region_draws import Matching, sample_matching, sample_other
 from albef.peers.uniter_task import (
     MIX,
     UniterEntailment,
@@ -205,17 +204,3 @@ def test_the_second_image_starts_with_the_type_of_the_first() -> None:
     assert after[name].tolist() == before[name][[0, 1, 1]].tolist()
     trained = toy_uniter.model(("paired_attention",)).state_dict()
     assert torch.equal(UniterNLVR.adapt(trained)[name], trained[name])
-
-
-@given(st.integers(0, 9), st.integers(0, 99))
-def test_some_region_is_always_hidden(count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    hidden = sample_hidden_regions(count, 0.001, rng)
-    assert hidden.sum() == min(count, 1)
-    assert sample_hidden_regions(count, 1.0, rng).all()
-
-
-def test_regions_are_hidden_as_often_as_asked() -> None:
-    assert sample_hidden_regions(20_000, 0.15, np.random.default_rng(0)).mean() == pytest.approx(
-        0.15, abs=0.01
-    )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
+from albef.data.regions import SLACK, ImageRegions
 from albef.errors import UserError
 
 COLUMNS = (
@@ -26,30 +27,20 @@ COLUMNS = (
     "features",
 )
 LONGEST_LINE = 2**26  # bytes; 36 regions take 0.4 MB. Another file may be one line of any length
-SLACK = 1e-5  # how far a box may reach out of its image, as a share of the image; published
 
 
 @dataclass(frozen=True)
-class ImageRegions:
-    """What a detector found in one image."""
+class DetectedImage:
+    """A line of the file: an image, and what a detector found in it."""
 
     image_id: str
-    height: int  # of the image, in pixels
+    height: int  # in pixels
     width: int
-    objects: Int64[np.ndarray, " regions"]  # numbers of their classes, without the background
-    object_confidences: Float32[np.ndarray, " regions"]
-    attributes: Int64[np.ndarray, " regions"]
-    attribute_confidences: Float32[np.ndarray, " regions"]
     pixel_boxes: Float32[np.ndarray, "regions 4"]  # left, top, right, bottom
-    features: Float32[np.ndarray, "regions width"]
-
-    @property
-    def boxes(self) -> Float32[np.ndarray, "regions 4"]:
-        """The boxes as shares of the image's width and height."""
-        return self.pixel_boxes / np.array([self.width, self.height] * 2, np.float32)
+    regions: ImageRegions
 
 
-def read_regions(file: Path) -> Iterator[ImageRegions]:
+def read_regions(file: Path) -> Iterator[DetectedImage]:
     """The regions of each image of a file, line by line. Raises `UserError` for a line that is not what it must be.
 
     Format: github.com/airsplay/lxmert, src/utils.py. Arrays are little-endian and read-only.
@@ -62,7 +53,7 @@ def read_regions(file: Path) -> Iterator[ImageRegions]:
         raise UserError(f"{file}: no such file.") from None
 
 
-def regions_of(line: bytes, place: str) -> ImageRegions:
+def regions_of(line: bytes, place: str) -> DetectedImage:
     """The regions of one line. `place` says in errors where it stands."""
     fields = line.rstrip(b"\r\n").split(b"\t")
     if len(fields) != len(COLUMNS):
@@ -72,17 +63,16 @@ def regions_of(line: bytes, place: str) -> ImageRegions:
         )
     row = dict(zip(COLUMNS, fields, strict=True))
     height, width, count = (positive(row, name, place) for name in ("img_h", "img_w", "num_boxes"))
-    found = ImageRegions(
-        row["img_id"].decode("utf-8", "replace"),
-        height,
-        width,
-        decoded(row, "objects_id", "<i8", count, place),
-        decoded(row, "objects_conf", "<f4", count, place),
-        decoded(row, "attrs_id", "<i8", count, place),
-        decoded(row, "attrs_conf", "<f4", count, place),
-        decoded(row, "boxes", "<f4", 4 * count, place).reshape(count, 4),
+    pixel_boxes = decoded(row, "boxes", "<f4", 4 * count, place).reshape(count, 4)
+    regions = ImageRegions(
         features_of(row, count, place),
+        pixel_boxes / np.array([width, height] * 2, np.float32),
+        object_ids=decoded(row, "objects_id", "<i8", count, place),
+        object_confidences=decoded(row, "objects_conf", "<f4", count, place),
+        attribute_ids=decoded(row, "attrs_id", "<i8", count, place),
+        attribute_confidences=decoded(row, "attrs_conf", "<f4", count, place),
     )
+    found = DetectedImage(row["img_id"].decode("utf-8", "replace"), height, width, pixel_boxes, regions)
     check(found, place)
     return found
 
@@ -128,25 +118,27 @@ def features_of(row: dict[str, bytes], count: int, place: str) -> np.ndarray:
     return found.reshape(count, -1)
 
 
-def check(regions: ImageRegions, place: str) -> None:
+def check(found: DetectedImage, place: str) -> None:
     """Raises `UserError` for numbers that no detector gives."""
-    named = {
+    regions = found.regions
+    numbers = {
         "objects_conf": regions.object_confidences,
         "attrs_conf": regions.attribute_confidences,
-        "boxes": regions.pixel_boxes,
+        "boxes": found.pixel_boxes,
         "features": regions.features,
     }
-    for name, numbers in named.items():
-        if not np.isfinite(numbers).all():
+    for name, values in numbers.items():
+        assert values is not None
+        if not np.isfinite(values).all():
             raise UserError(f"{place}: {name} holds a number that is not finite; make the file again.")
-    for name, ids in (("objects_id", regions.objects), ("attrs_id", regions.attributes)):
+    for name, ids in (("objects_id", regions.object_ids), ("attrs_id", regions.attribute_ids)):
+        assert ids is not None
         if ids.min() < 0:
             raise UserError(
                 f"{place}: {name} holds {ids.min()}, but classes are counted from 0; make the file again."
             )
-    boxes = regions.boxes
-    if boxes.min() < -SLACK or boxes.max() > 1 + SLACK:
+    if regions.boxes.min() < -SLACK or regions.boxes.max() > 1 + SLACK:
         raise UserError(
-            f"{place}: a box of image {regions.image_id} reaches out of the image, which has {regions.width} × "
-            f"{regions.height} pixels; boxes are left, top, right, bottom in pixels."
+            f"{place}: a box of image {found.image_id} reaches out of the image, which has {found.width} × "
+            f"{found.height} pixels; boxes are left, top, right, bottom in pixels."
         )

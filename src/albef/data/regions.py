@@ -202,10 +202,12 @@ def check_boxes(boxes: Float32[np.ndarray, "regions 4"], place: str) -> None:
         raise BadImage(f"{place}: a box ends before it begins; boxes are left, top, right, bottom.")
 
 
-def sample_hidden(count: int, rng: np.random.Generator) -> Bool[np.ndarray, " regions"]:
-    """Which regions are hidden and to be predicted: each with probability 0.15, at least one (UNITER, §3.2)."""
-    hidden = rng.random(count) < HIDDEN_SHARE
-    if not hidden.any():
+def sample_hidden(
+    count: int, rng: np.random.Generator, probability: float = HIDDEN_SHARE
+) -> Bool[np.ndarray, " regions"]:
+    """Which regions are hidden and to be predicted: each with `probability`, and one if that is none (UNITER, §3.2)."""
+    hidden = rng.random(count) < probability
+    if count and not hidden.any():
         hidden[rng.integers(count)] = True
     return hidden
 

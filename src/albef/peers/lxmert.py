@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -15,9 +15,9 @@ from albef.model.heads import MLMHead, TwoLayerHead
 from albef.model.kernels import Linear, linear
 from albef.model.layers import Packing, SelfAttention, attend, kept_or_computed_again, split_heads
 from albef.model.text_encoder import NORM_EPS, TextEncoder, TextLayer, init_bert
-from albef.model.verbs import Encoding, VisionLanguageModel
+from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
-from albef.peers.regions import Pooler, RegionMemory, without_feature
+from albef.peers.regions import Pooler, RegionMemory, RegionModel, without_feature
 
 
 class Fused(NamedTuple):
@@ -27,7 +27,7 @@ class Fused(NamedTuple):
     regions: Float[Tensor, "pairs regions width"]
 
 
-class LXMERT(VisionLanguageModel):
+class LXMERT(RegionModel):
     """The encoders of texts and of regions, the cross layers, and the heads that a task trains.
 
     Heads by name: "itm", "mlm", "regions" (objects, attributes and features of masked regions), "answers" (scores of
@@ -37,8 +37,7 @@ class LXMERT(VisionLanguageModel):
     def __init__(
         self, config: ModelConfig, heads: tuple[str, ...] = ("itm", "mlm", "regions", "answers")
     ) -> None:
-        super().__init__()
-        self.config, self.heads = config, heads
+        super().__init__(config, heads)
         width = config.text_width
         self.image_encoder = RegionEncoder(config)
         self.text_encoder = FrozenRowsEncoder(config) if config.freeze_first_rows else TextEncoder(config)
@@ -100,22 +99,6 @@ class LXMERT(VisionLanguageModel):
         assert self.itm_head is not None
         return self.itm_head(self.pooled(text_tokens, text_mask, memory, image_index))
 
-    def begin_match(
-        self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
-    ) -> Float[Tensor, "texts length width"]:
-        """The texts as they are: every cross layer begins by looking at the image."""
-        return text_tokens
-
-    def finish_match(
-        self,
-        begun: Float[Tensor, "texts length width"],
-        text_mask: Bool[Tensor, "texts length"],
-        memory: RegionMemory,
-        image_index: Int[Tensor, " texts"] | None = None,
-    ) -> Float[Tensor, "texts 2"]:
-        """The same logits as `match`."""
-        return self.match(begun, text_mask, memory, image_index)
-
     def classify(
         self,
         text_tokens: Float[Tensor, "texts length width"],
@@ -143,15 +126,6 @@ class LXMERT(VisionLanguageModel):
         """Fused states at `positions` (flat indices into batch × length), from which words are predicted."""
         tokens = self.fusion_encoder.text(self.text_encoder(masked_ids, mask), mask, memory)
         return tokens.flatten(0, 1)[positions]
-
-    def predict_words(self, states: Float[Tensor, "masked width"]) -> Float[Tensor, "masked vocabulary"]:
-        """MLM logits of states that `masked_states` gave."""
-        assert self.mlm_head is not None
-        return self.mlm_head(states, self.text_encoder.words.weight)
-
-    def resized(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same weights: regions have boxes instead of position embeddings."""
-        return dict(state)
 
     def checkpoint(self, encoders: Collection[str]) -> None:
         """Turns on activation checkpointing in these encoders ("image", "text", "fusion")."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from albef import objectives
-from albef.config import Config
 from albef.data.records import Batch
 from albef.peers import region_objectives
 from albef.peers.lxmert import LXMERT
 from albef.peers.region_draws import Matching, sample_matching, sample_other, sample_shown_features
-from albef.peers.regions import RegionMemory
-from albef.tasks.base import Negatives, Output, Stage, Targets, Task
+from albef.peers.region_tasks import RegionTask, learn_answers, learn_classes
+from albef.tasks.base import Negatives, Output, Stage, Targets
 
 NOT_PREDICTED = -1
 PRETRAINED = ("itm", "mlm", "regions", "answers")
@@ -23,29 +20,10 @@ PRETRAINED = ("itm", "mlm", "regions", "answers")
 REGION_SCALE = 1 / 0.15
 
 
-class LxmertTask(Task):
-    """What all tasks share: a student alone, and encoded pairs."""
+class LxmertTask(RegionTask[LXMERT]):
+    """A task that trains an LXMERT."""
 
-    heads: ClassVar[tuple[str, ...]]
-    student: LXMERT
-    teacher: None = None
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.student = LXMERT(config.model, self.heads)
-
-    @torch.no_grad()
-    def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The number of pairs."""
-        return Targets({"pairs": torch.full((), float(len(batch)), device=batch.ids.device)})
-
-    def update(self, output: Output) -> None:
-        """Nothing besides the optimizer's."""
-
-    def encoded(self, batch: Batch) -> tuple[Float[Tensor, "batch length width"], RegionMemory]:
-        """Texts and images, each from its own encoder."""
-        text = self.student.encode_text(batch.ids, batch.mask).tokens
-        return text, self.student.image_memory(self.student.encode_image(batch.visual))
+    model = LXMERT
 
 
 class LxmertPretrain(LxmertTask):
@@ -148,12 +126,8 @@ class LxmertVQA(LxmertTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The summed binary cross-entropies, and the mean score of the best answers."""
-        assert batch.answer_scores is not None
         text, memory = self.encoded(batch)
-        logits = self.student.classify(text, batch.mask, memory)
-        loss = region_objectives.listed_answer_loss(logits, batch.answer_scores, targets.counts["pairs"])
-        best = logits.detach().argmax(1, keepdim=True)
-        return Output({"answer": loss}, None, {"accuracy": batch.answer_scores.gather(1, best).mean()})
+        return learn_answers(self.student.classify(text, batch.mask, memory), batch, targets)
 
 
 class LxmertNLVR(LxmertTask):
@@ -163,13 +137,8 @@ class LxmertNLVR(LxmertTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The cross-entropy, and the accuracy."""
-        assert batch.label is not None
-        text = self.student.encode_text(batch.ids, batch.mask).tokens
-        memory = self.student.image_memory(self.student.encode_image(batch.visuals))
-        logits, count = self.student.classify(text, batch.mask, memory), targets.counts["pairs"]
-        loss = objectives.classification_loss(logits, None, batch.label, 0.0, count)
-        accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
-        return Output({"classification": loss}, None, {"accuracy": accuracy})
+        text, memory = self.encoded_pairs(batch)
+        return learn_classes(self.student.classify(text, batch.mask, memory), batch, targets)
 
 
 class LxmertRetrieval(LxmertTask):

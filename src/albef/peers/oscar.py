@@ -6,7 +6,7 @@ CVPR 2021.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ from albef.data.regions import Regions, Tags
 from albef.model.heads import MLMHead
 from albef.model.kernels import Linear
 from albef.model.text_encoder import NORM_EPS, TextEncoder, init_bert
-from albef.model.verbs import Encoding, VisionLanguageModel
+from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
-from albef.peers.regions import JointEncoder, Pooler, RegionMemory, joined, without_feature
+from albef.peers.regions import JointEncoder, Pooler, RegionMemory, RegionModel, joined, without_feature
 
 BOX_NUMBERS = 6  # left, top, right, bottom, width, height
 
@@ -62,7 +62,7 @@ class States(NamedTuple):
     regions: Float[Tensor, "pairs regions width"]
 
 
-class OSCAR(VisionLanguageModel):
+class OSCAR(RegionModel):
     """BERT over text, tags and regions, and the heads that a task trains.
 
     Heads by name: "mlm" (words of captions and tags), "pollution" (whether caption, tags and regions belong together:
@@ -71,8 +71,7 @@ class OSCAR(VisionLanguageModel):
     """
 
     def __init__(self, config: ModelConfig, heads: tuple[str, ...] = ("mlm", "pollution")) -> None:
-        super().__init__()
-        self.config, self.heads = config, heads
+        super().__init__(config, heads)
         width = config.text_width
         self.text_encoder = TextEncoder(config)
         self.region_projection = Linear(config.region_width + BOX_NUMBERS, width)
@@ -170,22 +169,6 @@ class OSCAR(VisionLanguageModel):
         assert self.itm_head is not None
         return self.itm_head(self.pooled(text_tokens, text_mask, memory, image_index))
 
-    def begin_match(
-        self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
-    ) -> Float[Tensor, "texts length width"]:
-        """The texts as they are: every layer sees tags and regions."""
-        return text_tokens
-
-    def finish_match(
-        self,
-        begun: Float[Tensor, "texts length width"],
-        text_mask: Bool[Tensor, "texts length"],
-        memory: TaggedMemory,
-        image_index: Int[Tensor, " texts"] | None = None,
-    ) -> Float[Tensor, "texts 2"]:
-        """The same logits as `match`."""
-        return self.match(begun, text_mask, memory, image_index)
-
     def judge(self, pooled: Float[Tensor, "triples width"]) -> Float[Tensor, "triples classes"]:
         """Logits of whether caption, tags and regions belong together, from pooled states.
 
@@ -225,15 +208,6 @@ class OSCAR(VisionLanguageModel):
         """Last states at `positions` (flat indices into batch × length), from which words are predicted."""
         states = self.states(self.encode_text(masked_ids, mask).tokens, mask, memory)
         return states.text.flatten(0, 1)[positions]
-
-    def predict_words(self, states: Float[Tensor, "masked width"]) -> Float[Tensor, "masked vocabulary"]:
-        """MLM logits of states of words or tags."""
-        assert self.mlm_head is not None
-        return self.mlm_head(states, self.text_encoder.words.weight)
-
-    def resized(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights as they are: no part of the model depends on the size of images."""
-        return dict(state)
 
     def checkpoint(self, encoders: Collection[str]) -> None:
         """Turns on activation checkpointing in the layers ("fusion")."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from albef import objectives
-from albef.config import Config
 from albef.data.records import Batch
 from albef.data.regions import Tags
-from albef.peers import region_objectives
-from albef.peers.oscar import OSCAR, TaggedMemory
+from albef.peers.oscar import OSCAR
 from albef.peers.region_draws import sample_other
-from albef.tasks.base import Output, Stage, Targets, Task
+from albef.peers.region_tasks import RegionTask, learn_answers, learn_classes
+from albef.tasks.base import Output, Stage, Targets
 
 # The share of examples that get another caption, by the number of classes. Half of all examples stay true, and the
 # rest get other tags. As published.
@@ -48,30 +47,10 @@ class Masked(NamedTuple):
     labels: Int[Tensor, "batch words"]  # of captions, then of tags
 
 
-class OscarTask(Task):
-    """What all tasks share: a student alone, and embedded pairs."""
+class OscarTask(RegionTask[OSCAR]):
+    """A task that trains an OSCAR."""
 
-    heads: ClassVar[tuple[str, ...]]
-    student: OSCAR
-    teacher: None = None
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.student = OSCAR(config.model, self.heads)
-
-    @torch.no_grad()
-    def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The number of pairs."""
-        return Targets({"pairs": torch.full((), float(len(batch)), device=batch.ids.device)})
-
-    def update(self, output: Output) -> None:
-        """Nothing besides the optimizer's."""
-
-    def embedded(self, batch: Batch) -> tuple[Float[Tensor, "batch length width"], TaggedMemory]:
-        """Texts and images, embedded."""
-        student = self.student
-        text = student.encode_text(batch.ids, batch.mask).tokens
-        return text, student.image_memory(student.encode_image(batch.visual))
+    model = OSCAR
 
 
 class OscarPretrain(OscarTask):
@@ -145,7 +124,7 @@ class OscarRetrieval(OscarTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Negatives | None = None) -> Output:
         """The loss, and the accuracy. Negatives are drawn unless given."""
-        text, memory = self.embedded(batch)
+        text, memory = self.encoded(batch)
         negatives = drawn or sample_pair_negatives(batch.image_id)
         own = torch.arange(len(batch), device=text.device)
         texts, images = torch.cat([own, negatives.text]), torch.cat([own, negatives.image])
@@ -164,12 +143,8 @@ class OscarVQA(OscarTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The summed binary cross-entropies, and the mean score of the best answers."""
-        assert batch.answer_scores is not None
-        text, memory = self.embedded(batch)
-        logits = self.student.answer(text, batch.mask, memory)
-        loss = region_objectives.listed_answer_loss(logits, batch.answer_scores, targets.counts["pairs"])
-        best = logits.detach().argmax(1, keepdim=True)
-        return Output({"answer": loss}, None, {"accuracy": batch.answer_scores.gather(1, best).mean()})
+        text, memory = self.encoded(batch)
+        return learn_answers(self.student.answer(text, batch.mask, memory), batch, targets)
 
 
 class OscarNLVR(OscarTask):
@@ -179,14 +154,8 @@ class OscarNLVR(OscarTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The loss and the accuracy."""
-        assert batch.label is not None
-        student, count = self.student, targets.counts["pairs"]
-        text = student.encode_text(batch.ids, batch.mask).tokens
-        memory = student.image_memory(student.encode_image(batch.visuals))
-        logits = student.classify(text, batch.mask, memory)
-        loss = objectives.classification_loss(logits, None, batch.label, 0.0, count)
-        accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
-        return Output({"classification": loss}, None, {"accuracy": accuracy})
+        text, memory = self.encoded_pairs(batch)
+        return learn_classes(self.student.classify(text, batch.mask, memory), batch, targets)
 
 
 def has_other(image_id: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:

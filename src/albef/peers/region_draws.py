@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -39,16 +38,6 @@ def sample_other(
     own = torch.eye(len(image_id), dtype=torch.bool, device=image_id.device)
     allowed |= own & ~allowed.any(1, keepdim=True)
     return objectives.sample_negatives(allowed.float(), generator)
-
-
-def sample_hidden_regions(
-    count: int, probability: float, rng: np.random.Generator
-) -> Bool[np.ndarray, " regions"]:
-    """Which regions of an image are hidden: each with `probability`, and one if that is none (UNITER, §3.2)."""
-    hidden = rng.random(count) < probability
-    if count and not hidden.any():
-        hidden[rng.integers(count)] = True
-    return hidden
 
 
 @torch.no_grad()

@@ -1,17 +1,20 @@
-"""What the systems on region features share: regions of images, and one transformer over text and regions."""
+"""What the systems on region features share: the memory of regions, verbs, and one transformer over text and regions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from albef.model.heads import MLMHead
 from albef.model.kernels import Linear
 from albef.model.layers import Packing, kept_or_computed_again
-from albef.model.text_encoder import TextLayer, cls
-from albef.model.verbs import Encoding
+from albef.model.text_encoder import TextEncoder, TextLayer, cls
+from albef.model.verbs import Encoding, VisionLanguageModel
 from albef.model_config import ModelConfig
 
 
@@ -60,6 +63,42 @@ class JointEncoder(nn.Module):
             alone = first_only and depth == last
             states = kept_or_computed_again(layer, self.checkpointing, states, packing, alone)
         return states[:, None] if first_only else packing.pad(states)
+
+
+class RegionModel(VisionLanguageModel):
+    """What models that see regions share. Nothing of matching can be done before text and regions meet."""
+
+    text_encoder: TextEncoder
+    mlm_head: MLMHead | None
+
+    def __init__(self, config: ModelConfig, heads: tuple[str, ...]) -> None:
+        super().__init__()
+        self.config, self.heads = config, heads
+
+    def begin_match(
+        self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
+    ) -> Float[Tensor, "texts length width"]:
+        """The texts as they are."""
+        return text_tokens
+
+    def finish_match(
+        self,
+        begun: Float[Tensor, "texts length width"],
+        text_mask: Bool[Tensor, "texts length"],
+        memory: Any,
+        image_index: Int[Tensor, " texts"] | None = None,
+    ) -> Float[Tensor, "texts 2"]:
+        """The same logits as `match`."""
+        return self.match(begun, text_mask, memory, image_index)
+
+    def predict_words(self, states: Float[Tensor, "masked width"]) -> Float[Tensor, "masked vocabulary"]:
+        """MLM logits of states that `masked_states` gave."""
+        assert self.mlm_head is not None
+        return self.mlm_head(states, self.text_encoder.words.weight)
+
+    def resized(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights as they are: regions have boxes, and no part depends on the size of images."""
+        return dict(state)
 
 
 class Pooler(nn.Module):

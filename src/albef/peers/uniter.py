@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +14,16 @@ from albef.model.heads import MLMHead, TiedHead, TwoLayerHead
 from albef.model.kernels import Linear, linear
 from albef.model.layers import Packing, SelfAttention, attend, split_heads
 from albef.model.text_encoder import NORM_EPS, TextEncoder, init_bert
-from albef.model.verbs import Encoding, VisionLanguageModel
+from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
-from albef.peers.regions import JointEncoder, Pooler, RegionMemory, joined, without_feature
+from albef.peers.regions import JointEncoder, Pooler, RegionMemory, RegionModel, joined, without_feature
 
 PRETRAINING = ("itm", "mlm", "features", "objects")
 PAIRS = ("triplet", "paired", "paired_attention")  # how a text and two images are read
 BOX_NUMBERS = 7
 
 
-class UNITER(VisionLanguageModel):
+class UNITER(RegionModel):
     """The encoder, and the heads that a task trains.
 
     Heads by name: "itm", "mlm", "features" and "objects" of hidden regions, "rank" (one score of a pair, in place of
@@ -33,8 +33,7 @@ class UNITER(VisionLanguageModel):
     """
 
     def __init__(self, config: ModelConfig, heads: tuple[str, ...] = PRETRAINING) -> None:
-        super().__init__()
-        self.config, self.heads = config, heads
+        super().__init__(config, heads)
         width = config.text_width
         self.reads_pairs = any(head in heads for head in PAIRS)
         # Types: a text, the regions of an image, those of a second image.
@@ -110,22 +109,6 @@ class UNITER(VisionLanguageModel):
         """ITM logits [no match, match] of text–image pairs. A memory of one image serves all texts."""
         return self.judge(self.fuse(text_tokens, text_mask, memory, image_index, first_only=True))
 
-    def begin_match(
-        self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
-    ) -> Float[Tensor, "texts length width"]:
-        """The same tokens: every layer sees both text and image."""
-        return text_tokens
-
-    def finish_match(
-        self,
-        begun: Float[Tensor, "texts length width"],
-        text_mask: Bool[Tensor, "texts length"],
-        memory: RegionMemory,
-        image_index: Int[Tensor, " texts"] | None = None,
-    ) -> Float[Tensor, "texts 2"]:
-        """The same logits as `match`."""
-        return self.match(begun, text_mask, memory, image_index)
-
     def answer(
         self,
         text_tokens: Float[Tensor, "questions length width"],
@@ -168,11 +151,6 @@ class UNITER(VisionLanguageModel):
         states = self.fuse(self.text_encoder(masked_ids, mask), mask, memory)
         return states[:, : mask.shape[1]].flatten(0, 1)[positions]
 
-    def predict_words(self, states: Float[Tensor, "masked width"]) -> Float[Tensor, "masked vocabulary"]:
-        """MLM logits of states that `masked_states` gave."""
-        assert self.mlm_head is not None
-        return self.mlm_head(states, self.text_encoder.words.weight)
-
     def region_states(
         self,
         text_tokens: Float[Tensor, "batch length width"],
@@ -193,10 +171,6 @@ class UNITER(VisionLanguageModel):
         """Class logits of hidden regions. Class 0 is the background."""
         assert self.object_head is not None
         return self.object_head(states)
-
-    def resized(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same weights: regions have boxes, and no position embeddings."""
-        return dict(state)
 
     def checkpoint(self, encoders: Collection[str]) -> None:
         """Turns on activation checkpointing in the encoder, which is called "fusion"."""

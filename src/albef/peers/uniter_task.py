@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from albef import objectives
@@ -15,9 +13,9 @@ from albef.config import Config
 from albef.data.records import Batch
 from albef.peers import region_objectives
 from albef.peers.region_draws import Matching, sample_matching, sample_other
-from albef.peers.regions import RegionMemory
+from albef.peers.region_tasks import RegionTask, learn_answers, learn_classes
 from albef.peers.uniter import PRETRAINING, UNITER
-from albef.tasks.base import Negatives, Output, Stage, Targets, Task
+from albef.tasks.base import Negatives, Output, Stage, Targets
 
 # How often each objective is drawn, of 11 times: as published for all four data sets.
 MIX = {"itm": 3, "mlm": 4, "features": 2, "objects": 2}
@@ -25,37 +23,10 @@ ALIGNMENT_WEIGHT = 0.1  # of word–region alignment beside ITM, as published
 MARGIN = 0.2  # of the ranking loss, as published
 
 
-class UniterTask(Task):
-    """What all tasks share: a student alone, and embedded pairs."""
+class UniterTask(RegionTask[UNITER]):
+    """A task that trains a UNITER."""
 
-    heads: ClassVar[tuple[str, ...]]
-    student: UNITER
-    teacher: None = None
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.student = UNITER(config.model, self.heads)
-        self.seed = config.train.seed
-
-    @torch.no_grad()
-    def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The number of pairs, and of what is to be predicted in them."""
-        numbers = {"pairs": len(batch), "mlm": len(batch.mlm_labels)}
-        counts = {name: torch.full((), float(n), device=batch.ids.device) for name, n in numbers.items()}
-        if batch.hidden_regions is not None:
-            counts["regions"] = batch.hidden_regions.sum().float()
-        return Targets(counts)
-
-    def update(self, output: Output) -> None:
-        """Nothing besides the optimizer's."""
-
-    def embedded(
-        self, batch: Batch, hidden: Bool[Tensor, "batch regions"] | None = None
-    ) -> tuple[Float[Tensor, "batch length width"], RegionMemory]:
-        """Texts and images, embedded. The features of `hidden` regions are not seen."""
-        student = self.student
-        text = student.encode_text(batch.ids, batch.mask).tokens
-        return text, student.image_memory(student.encode_image(batch.visual, hidden))
+    model = UNITER
 
 
 class UniterPretrain(UniterTask):
@@ -65,6 +36,19 @@ class UniterPretrain(UniterTask):
     """
 
     heads = PRETRAINING
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.seed = config.train.seed
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, stage: Stage) -> Targets:
+        """The number of pairs, and of what is to be predicted in them."""
+        counts = super().prepare(batch, stage).counts
+        counts["mlm"] = torch.full_like(counts["pairs"], len(batch.mlm_labels))
+        if batch.hidden_regions is not None:
+            counts["regions"] = batch.hidden_regions.sum().float()
+        return Targets(counts)
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Matching | None = None) -> Output:
         """The loss of this step's objective. The images of ITM are drawn unless given."""
@@ -77,7 +61,7 @@ class UniterPretrain(UniterTask):
 
     def match(self, batch: Batch, targets: Targets, drawn: Matching) -> Output:
         """ITM, and word–region alignment of the same states."""
-        text, memory = self.embedded(batch)
+        text, memory = self.encoded(batch)
         memory, count = memory.select(drawn.image), targets.counts["pairs"]
         states = self.student.fuse(text, batch.mask, memory)
         logits = self.student.judge(states)
@@ -106,7 +90,8 @@ class UniterPretrain(UniterTask):
         """Hidden regions: their features, or their classes as the detector gave them."""
         hidden, count = batch.hidden_regions, targets.counts["regions"]
         assert hidden is not None
-        text, memory = self.embedded(batch, hidden)
+        text = self.student.encode_text(batch.ids, batch.mask).tokens
+        memory = self.student.image_memory(self.student.encode_image(batch.visual, hidden))
         positions = hidden.flatten().nonzero()[:, 0]
         states = self.student.region_states(text, batch.mask, memory, positions)
         if chosen == "features":
@@ -133,7 +118,7 @@ class UniterRetrieval(UniterTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Negatives | None = None) -> Output:
         """The ranking loss. Negatives are drawn unless given."""
-        text, memory = self.embedded(batch)
+        text, memory = self.encoded(batch)
         own = torch.arange(len(batch), device=batch.ids.device)
         drawn = drawn or Negatives(sample_other(batch.image_id), sample_other(batch.image_id))
         texts, images = torch.cat([own, own, drawn.text]), torch.cat([own, drawn.image, own])
@@ -162,12 +147,8 @@ class UniterVQA(UniterTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The summed binary cross-entropies, and the mean score of the best answers."""
-        assert batch.answer_scores is not None
-        text, memory = self.embedded(batch)
-        logits = self.student.answer(text, batch.mask, memory)
-        loss = region_objectives.listed_answer_loss(logits, batch.answer_scores, targets.counts["pairs"])
-        best = logits.detach().argmax(1, keepdim=True)
-        return Output({"answer": loss}, None, {"accuracy": batch.answer_scores.gather(1, best).mean()})
+        text, memory = self.encoded(batch)
+        return learn_answers(self.student.answer(text, batch.mask, memory), batch, targets)
 
 
 class UniterEntailment(UniterTask):
@@ -178,7 +159,7 @@ class UniterEntailment(UniterTask):
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The summed binary cross-entropies, and the accuracy."""
         assert batch.label is not None
-        text, memory = self.embedded(batch)
+        text, memory = self.encoded(batch)
         logits = self.student.classify(text, batch.mask, memory)
         hard = torch.nn.functional.one_hot(batch.label, logits.shape[1]).to(logits.dtype)
         loss = region_objectives.listed_answer_loss(logits, hard, targets.counts["pairs"])
@@ -193,14 +174,8 @@ class UniterNLVR(UniterTask):
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The cross-entropy, and the accuracy."""
-        assert batch.label is not None
-        student = self.student
-        text = student.encode_text(batch.ids, batch.mask).tokens
-        memory = student.image_memory(student.encode_image(batch.visuals))
-        logits, count = student.classify(text, batch.mask, memory), targets.counts["pairs"]
-        loss = objectives.classification_loss(logits, None, batch.label, 0.0, count)
-        accuracy = (logits.detach().argmax(1) == batch.label).float().mean()
-        return Output({"classification": loss}, None, {"accuracy": accuracy})
+        text, memory = self.encoded_pairs(batch)
+        return learn_classes(self.student.classify(text, batch.mask, memory), batch, targets)
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
