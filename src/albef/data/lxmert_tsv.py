@@ -63,14 +63,15 @@ def regions_of(line: bytes, place: str) -> DetectedImage:
         )
     row = dict(zip(COLUMNS, fields, strict=True))
     height, width, count = (positive(row, name, place) for name in ("img_h", "img_w", "num_boxes"))
+    object_ids = decoded(row, "objects_id", "<i8", count, place)
+    object_confidences = decoded(row, "objects_conf", "<f4", count, place)
+    attribute_ids = decoded(row, "attrs_id", "<i8", count, place)
+    attribute_confidences = decoded(row, "attrs_conf", "<f4", count, place)
     pixel_boxes = decoded(row, "boxes", "<f4", 4 * count, place).reshape(count, 4)
+    boxes = pixel_boxes / np.array([width, height] * 2, np.float32)
+    features = features_of(row, count, place)
     regions = ImageRegions(
-        features_of(row, count, place),
-        pixel_boxes / np.array([width, height] * 2, np.float32),
-        object_ids=decoded(row, "objects_id", "<i8", count, place),
-        object_confidences=decoded(row, "objects_conf", "<f4", count, place),
-        attribute_ids=decoded(row, "attrs_id", "<i8", count, place),
-        attribute_confidences=decoded(row, "attrs_conf", "<f4", count, place),
+        features, boxes, object_ids, object_confidences, attribute_ids, attribute_confidences
     )
     found = DetectedImage(row["img_id"].decode("utf-8", "replace"), height, width, pixel_boxes, regions)
     check(found, place)

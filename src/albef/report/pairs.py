@@ -166,7 +166,7 @@ def found_captions(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: st
 
 def attention(engine: Engine, gallery: Sequence[Pair]) -> str:
     """Where in the image the words of some captions get their part of the score from."""
-    heading, places = "Where the score of a word comes from", engine.model.places
+    heading, patches = "Where the score of a word comes from", " × ".join(map(str, engine.model.places))
     if not engine.can_match:
         return page.section(heading, "This model has no maps of words, since they need ITM.")
     mapped: list[tuple[Pair, list[WordMap]]] = []
@@ -193,7 +193,7 @@ def attention(engine: Engine, gallery: Sequence[Pair]) -> str:
         "Each map shows where a word adds to the score of its caption: the score with the word, minus the score "
         "without it, traced back to the image. Bright parts add much, grey parts add little. All maps share one "
         "scale: a caption's brightest part is as bright as the caption is probable by ITM. "
-        f"The model sees {places.rows} × {places.columns} patches, so maps cannot be finer. These are the next captions of the gallery "
+        f"The model sees {patches} patches, so maps cannot be finer. These are the next captions of the gallery "
         "with three to five words to show."
     )
     if not cards:
