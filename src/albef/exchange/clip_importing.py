@@ -9,18 +9,15 @@ from pathlib import Path
 import torch
 
 from albef.config import SIZES, ModelConfig, UserError
-from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.clip_files import ClipFile, clip_of, resized
+from albef.exchange.converted import write_converted
 from albef.exchange.pth import Published
-from albef.exchange.stream import Place, write_tensors
 from albef.exchange.structure import HEAD_WIDTH, Structure
-from albef.model_directory import FILES, TOKENIZER_FILE, WEIGHTS_FILE, Trained, write_description
+from albef.model_directory import TOKENIZER_FILE, Trained
 from albef.peers.clip import CLIP
 from albef.peers.clip_text import ClipTokenizer
-from albef.progress import track
-from albef.writing import whole_folder
 
 # Why a name is left out, by the end of the name.
 NO_WEIGHTS = {
@@ -48,15 +45,9 @@ def import_clip(opened: Published, folder: Path, choices: Choices) -> tuple[Stru
     config = dataclasses.replace(found.config, vocabulary="trained" if own else "clip")
     with torch.device("meta"):
         model = CLIP(config)
-    places = {name: Place(torch.float32, tensor.shape) for name, tensor in model.state_dict().items()}
-    check_room(folder, sum(4 * place.shape.numel() for place in places.values()))
-    label = found.size_label()
-    with whole_folder(folder, FILES) as temporary:
-        card = clip_card(opened.file, found)
-        write_description(temporary, model, tokenizer, card, trained=Trained("pretrain", opened.file.name))
-        weights = (found.weight(name) for name in track(places, "writing the model", len(places)))
-        write_tensors(temporary / WEIGHTS_FILE, places, weights)
-    structure = Structure(f"CLIP, {label}", "pretrain", model.heads, has_teacher=False)
+    card, trained = clip_card(opened.file, found), Trained("pretrain", opened.file.name)
+    write_converted(folder, model, tokenizer, card, trained, found.weight)
+    structure = Structure(f"CLIP, {found.size_label()}", "pretrain", model.heads, has_teacher=False)
     return structure, account(opened, found, stored, choices, own)
 
 

@@ -18,10 +18,11 @@ from albef.errors import reading
 from albef.exchange.account import Row, account, model_card
 from albef.exchange.choices import Choices
 from albef.exchange.clip_importing import import_clip
+from albef.exchange.fitting import check_tied, check_vocabulary, no_floats, refuse_misfits
 from albef.exchange.lxmert_files import import_lxmert
 from albef.exchange.opening import open_published
 from albef.exchange.pth import Published
-from albef.exchange.stream import TYPES, Place, write_tensors
+from albef.exchange.stream import Place, write_tensors
 from albef.exchange.structure import QUEUES, TEACHER, Structure, model_config, recognise
 from albef.exchange.uniter_files import import_uniter
 from albef.model import checkpoints
@@ -103,11 +104,7 @@ def import_albef(published: Published, folder: Path, choices: Choices) -> tuple[
         vocabulary="trained" if choices.tokenizer else "bert",
     )
     tokenizer = Tokenizer.load(choices.tokenizer) if choices.tokenizer else Tokenizer.bert()
-    if tokenizer.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{file}: has {config.vocab_size} word embeddings, but the tokenizer has {tokenizer.vocab_size} tokens. "
-            f"Give the tokenizer that it was trained with (--tokenizer tokenizer.json)."
-        )
+    check_vocabulary(config.vocab_size, tokenizer.vocab_size, file)
     answers = read_answers(choices.answers) if choices.answers else ()
     card = model_card(file, structure, config)
     written = (parts.student, parts.teacher, parts.queue)
@@ -170,22 +167,8 @@ def check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], config: ModelC
         and state[name].shape != tensor.shape
         and not state[name].numel() == tensor.numel() == 1
     ]
-    problems += [
-        f"{name} holds {state[name].dtype}"
-        for name in expected
-        if name in state and (state[name].dtype not in TYPES or not state[name].is_floating_point())
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(
-            f"{file}: its parts do not fit together ({'; '.join(problems[:3])}{more}). The expected widths are those "
-            f"of the embeddings and the first layers, so this model was changed or is damaged. Take the published one."
-        )
-    for alias, source in checkpoints.tied_names(state, config).items():
-        if alias in state and not torch.equal(state[alias], state[source]):
-            raise UserError(
-                f"{file}: {alias} differs from {source}, but in ALBEF they are equal. This is another model."
-            )
+    refuse_misfits(problems + no_floats(state, expected), file)
+    check_tied(state, checkpoints.tied_names(state, config), file, "ALBEF")
 
 
 def own_queue(queue: Mapping[str, Tensor], config: ModelConfig, file: Path) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +12,15 @@ from torch import Tensor
 
 from albef.config import ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
-from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
+from albef.exchange.converted import account_of_parts, write_converted
+from albef.exchange.fitting import check_fit, check_tied, check_vocabulary, listed_answers
 from albef.exchange.pth import Published, write_pth
-from albef.exchange.stream import TYPES, Place, write_tensors
 from albef.exchange.structure import Structure, attention_heads, numbers, rows
-from albef.model_directory import FILES, WEIGHTS_FILE, Trained, read_answers, write_description
+from albef.model_directory import Trained
 from albef.peers.lxmert import LXMERT
 from albef.peers.lxmert_names import NAMINGS, TIED, WORDS, Naming, bare, joined, published_parts, to_published
-from albef.progress import track
-from albef.writing import whole_folder
 
 PARTS = {"text_encoder": "text encoder", "image_encoder": "region encoder", "fusion_encoder": "cross layers"}
 KINDS: dict[tuple[str, ...], tuple[str, TaskName]] = {
@@ -52,31 +49,20 @@ def import_lxmert(opened: Published, folder: Path, choices: Choices) -> tuple[St
     choices.refuse(("image_size", "append_sep", "activation"), file, "an LXMERT")
     found = lxmert_of(opened.state, choices.heads, file)
     tokenizer = Tokenizer.load(choices.tokenizer) if choices.tokenizer else Tokenizer.bert()
-    if tokenizer.vocab_size > found.config.vocab_size:
-        raise UserError(
-            f"{file}: has {found.config.vocab_size} word embeddings, but the tokenizer has {tokenizer.vocab_size} "
-            f"tokens. Give the tokenizer that it was trained with (--tokenizer tokenizer.json)."
-        )
-    answers = read_answers(choices.answers) if choices.answers else ()
-    if answers and ("answers" not in found.heads or len(answers) != found.config.num_answers):
-        count = found.config.num_answers if "answers" in found.heads else 0
-        raise UserError(
-            f"{choices.answers}: lists {len(answers)} answers, but {file.name} scores {count}; give the list that it "
-            f"was trained with."
-        )
+    check_vocabulary(found.config.vocab_size, tokenizer.vocab_size, file)
+    answers = listed_answers(choices, found.config.num_answers if "answers" in found.heads else 0, file)
     what, task = KINDS[found.heads]
     with torch.device("meta"):
         model = LXMERT(found.config, found.heads)
-    places = {name: Place(torch.float32, tensor.shape) for name, tensor in model.state_dict().items()}
-    check_room(folder, sum(4 * place.shape.numel() for place in places.values()))
-    with whole_folder(folder, FILES) as temporary:
-        trained = Trained(task, file.name)
-        write_description(temporary, model, tokenizer, lxmert_card(file, what), answers, trained)
-        weights = (
-            joined(found.state, name, found.naming).float()
-            for name in track(places, "writing the model", len(places))
-        )
-        write_tensors(temporary / WEIGHTS_FILE, places, weights)
+    write_converted(
+        folder,
+        model,
+        tokenizer,
+        lxmert_card(file, what),
+        Trained(task, file.name),
+        lambda name: joined(found.state, name, found.naming),
+        answers,
+    )
     structure = Structure(f"LXMERT, {what}", task, found.heads, has_teacher=False)
     return structure, account(opened, found, choices)
 
@@ -117,11 +103,9 @@ def lxmert_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path)
     config, own_heads = described(state, naming, heads, file)
     with torch.device("meta"):
         own = LXMERT(config, own_heads).state_dict()
-    check(state, to_published(own, naming), file)
-    if TIED in state and not torch.equal(state[TIED], state[naming.encoders + words]):
-        raise UserError(
-            f"{file}: {TIED} differs from the word embeddings, but in LXMERT they are equal. This is another model."
-        )
+    tied = {TIED: naming.encoders + words}
+    check_fit(state, to_published(own, naming), tied, file, "LXMERT")
+    check_tied(state, tied, file, "LXMERT")  # also where no head of ours reads it
     return LxmertFile(config, own_heads, naming, state)
 
 
@@ -171,40 +155,12 @@ def described(
     return config, own_heads
 
 
-def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
-    """Raises `UserError` unless a state dict has all tensors that are expected."""
-    problems = [f"{name} is missing" for name in expected if name not in state and name != TIED]
-    problems += [
-        f"{name} is {list(state[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    problems += [
-        f"{name} holds {state[name].dtype}"
-        for name in expected
-        if name in state and (state[name].dtype not in TYPES or not state[name].is_floating_point())
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(
-            f"{file}: its parts do not fit together ({'; '.join(problems[:3])}{more}). The expected widths are those "
-            f"of the embeddings and the first layers, so this model was changed or is damaged. Take the published one."
-        )
-
-
 def account(opened: Published, found: LxmertFile, choices: Choices) -> list[Row]:
     """A row for each part: loaded, ignored (with the reason), or assumed."""
     with torch.device("meta"):
         own = LXMERT(found.config, found.heads).state_dict()
-    loaded = Counter(PARTS.get(name.partition(".")[0], "heads") for name in own)
-    used = {part for name in own for part in published_parts(name, found.naming)}
-    told = [Row("loaded", part, count, "") for part, count in loaded.items()]
-    if TIED in found.state:
-        told.append(Row("ignored", "second names", 1, "of tensors that are loaded; checked to be equal"))
-    others = [name for name in found.state if name not in used and name != TIED]
-    if others:
-        told.append(Row("ignored", others[0], len(others), "no part of the published model"))
-    told += [Row("ignored", name, None, "not of the model") for name in opened.beside]
+    names = {name: published_parts(name, found.naming) for name in own}
+    told = account_of_parts(opened, found.state, names, (TIED,), PARTS)
     told.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer"))
     whose = str(choices.tokenizer) if choices.tokenizer else "that of bert-base-uncased"
     told.append(Row("assumed", "tokenizer", None, whose))

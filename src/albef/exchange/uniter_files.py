@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,22 +10,19 @@ import torch
 from torch import Tensor
 
 from albef.config import ModelConfig, TaskName, UserError
-from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
-from albef.exchange.fitting import check_fit
+from albef.exchange.converted import account_of_parts, write_converted
+from albef.exchange.fitting import check_fit, listed_answers
 from albef.exchange.pth import Published, write_pth
-from albef.exchange.stream import Place, write_tensors
 from albef.exchange.structure import Structure, attention_heads, numbers, rows
 from albef.model_config import SIZES
-from albef.model_directory import FILES, WEIGHTS_FILE, Trained, read_answers, write_description
+from albef.model_directory import Trained
 from albef.peers.bert_names import modern
 from albef.peers.uniter import PRETRAINING, UNITER
 from albef.peers.uniter_names import UNITER as NAMING
 from albef.peers.uniter_names import from_published, to_published
 from albef.peers.uniter_text import CasedTokenizer
-from albef.progress import track
-from albef.writing import whole_folder
 
 WORDS, POSITIONS = "uniter.embeddings.word_embeddings.weight", "uniter.embeddings.position_embeddings.weight"
 PARTS = {
@@ -63,26 +59,19 @@ def import_uniter(opened: Published, folder: Path, choices: Choices) -> tuple[St
     choices.refuse(("image_size", "append_sep", "activation"), file, "a UNITER")
     found = uniter_of(opened.state, choices.heads, file)
     tokenizer = tokenizer_of(choices, found, file)
-    answers = read_answers(choices.answers) if choices.answers else ()
-    if answers and ("answers" not in found.heads or len(answers) != found.config.num_answers):
-        count = found.config.num_answers if "answers" in found.heads else 0
-        raise UserError(
-            f"{choices.answers}: lists {len(answers)} answers, but {file.name} scores {count}; give the list that it "
-            f"was trained with."
-        )
+    answers = listed_answers(choices, found.config.num_answers if "answers" in found.heads else 0, file)
     what, task = KINDS[found.heads]
     with torch.device("meta"):
         model = UNITER(found.config, found.heads)
-    places = {name: Place(torch.float32, tensor.shape) for name, tensor in model.state_dict().items()}
-    check_room(folder, sum(4 * place.shape.numel() for place in places.values()))
-    with whole_folder(folder, FILES) as temporary:
-        trained = Trained(task, file.name)
-        write_description(temporary, model, tokenizer, uniter_card(file, what), answers, trained)
-        weights = (
-            from_published(found.state, [name])[name].float()
-            for name in track(places, "writing the model", len(places))
-        )
-        write_tensors(temporary / WEIGHTS_FILE, places, weights)
+    write_converted(
+        folder,
+        model,
+        tokenizer,
+        uniter_card(file, what),
+        Trained(task, file.name),
+        lambda name: from_published(found.state, [name])[name],
+        answers,
+    )
     structure = Structure(f"UNITER, {what}", task, found.heads, has_teacher=False)
     return structure, account(opened, found, choices)
 
@@ -154,7 +143,7 @@ def uniter_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path)
     )
     with torch.device("meta"):
         own = UNITER(config, own_heads).state_dict()
-    check_fit(state, to_published(own), NAMING.tied, file)
+    check_fit(state, to_published(own), NAMING.tied, file, "UNITER")
     return UniterFile(config, own_heads, state)
 
 
@@ -180,18 +169,8 @@ def account(opened: Published, found: UniterFile, choices: Choices) -> list[Row]
     """A row for each part: loaded, ignored (with the reason), or assumed."""
     with torch.device("meta"):
         own = UNITER(found.config, found.heads).state_dict()
-    loaded = Counter(PARTS.get(name.partition(".")[0], "heads") for name in own)
-    used = {part for name in own for part in NAMING.parts(name)}
-    told = [Row("loaded", part, count, "") for part, count in loaded.items()]
-    second = [name for name in NAMING.tied if name in found.state]
-    if second:
-        told.append(
-            Row("ignored", "second names", len(second), "of tensors that are loaded; checked to be equal")
-        )
-    others = [name for name in found.state if name not in used and name not in NAMING.tied]
-    if others:
-        told.append(Row("ignored", others[0], len(others), "no part of the published model"))
-    told += [Row("ignored", name, None, "not of the model") for name in opened.beside]
+    names = {name: NAMING.parts(name) for name in own}
+    told = account_of_parts(opened, found.state, names, NAMING.tied, PARTS)
     told.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer"))
     told.append(Row("assumed", "tokenizer", None, str(choices.tokenizer)))
     return told
