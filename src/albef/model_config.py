@@ -101,6 +101,9 @@ class ModelConfig:
     append_sep: bool = False  # end texts with the token [SEP], as LAVIS does; published: false
     # how an image becomes square. stretch: the whole image, its proportions change. crop: its centre
     fit: Fit = "stretch"
+    # convert an image to RGB after it was resized, not before. Palettes and transparent images then get other pixels.
+    # Training converts first. Published for CLIP: true
+    rgb_last: bool = False
     # mean of the pixels of each channel, subtracted from images; red, green, blue (from CLIP)
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     # standard deviation of the pixels of each channel, which divides images (from CLIP)
@@ -178,6 +181,7 @@ LATER: dict[str, object] = {
     "system": "albef",
     "activation": "gelu",
     "fit": "stretch",
+    "rgb_last": False,
     "region_width": 2048,
     "num_objects": 1600,
     "num_attributes": 400,

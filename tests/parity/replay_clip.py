@@ -12,12 +12,12 @@ from torch import Tensor
 
 from albef import objectives
 from albef.config import TrainConfig
+from albef.data.transforms import evaluation_transform, normalised
 from albef.engine.zero_shot import class_features
 from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
 from albef.peers import clip_names, clip_text
 from albef.peers.clip import CLIP, resize_positions
-from albef.peers.clip_pixels import clip_transform
 from albef.peers.clip_text import ClipTokenizer
 from albef.train.optim import build_optimizer, lr_at, set_lr
 from golden import AFTER_ADAM, TIGHT, Comparison, Golden, compare
@@ -167,8 +167,8 @@ def replay_pixels(golden: Golden) -> Iterator[Comparison]:
         if mode == "P":
             image.putpalette(inputs["palette"].numpy().tobytes())
         assert image.mode == mode
-        pixels = clip_transform(image, golden.case["image_res"], config.mean, config.std)
-        got = {"pixels": torch.from_numpy(pixels)}
+        seen = torch.from_numpy(evaluation_transform(image, golden.case["image_res"], "crop"))
+        got = {"pixels": normalised(seen, config.mean, config.std)}
         yield from compare(got, golden.group(f"expect.{number}."), one_step, f"{number}.")
 
 

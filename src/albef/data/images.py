@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -12,7 +13,7 @@ from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from albef.config import UserError
@@ -34,6 +35,7 @@ MAX_BYTES = 1_000_000_000  # of a file
 # Pillow, since OpenCV treats them differently.
 _OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
 _OPENCV_MODES = frozenset({"RGB", "L", "I;16"})
+_OWN_MODES = frozenset({"P", "PA", "LA", "RGBA"})  # whose conversion before resizing gives other pixels
 
 # EXIF orientation → the operation that turns the stored image upright.
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -78,7 +80,7 @@ def open_image(
                     pixels = _rgb(image, transparent)
                     orientation = _orientation(image) if obey_exif else 1
             else:
-                with io.BytesIO(image) if isinstance(image, bytes) else _file(image) as file:
+                with _content(image) as file:
                     header = _header(file, shrink)
                     file.seek(0)
                     data = file.read()
@@ -90,6 +92,30 @@ def open_image(
         raise BadImage(f"{name}: {error}") from None
     except Exception as error:  # on broken content decoders may raise anything
         raise BadImage(f"{name}: cannot be read as an image ({plain(error)}).") from None
+
+
+def open_unconverted(image: ImageInput, *, obey_exif: bool) -> Image.Image:
+    """The image in its own mode if that is a palette or has alpha, else in RGB, as `open_image` gives it.
+
+    For transforms that convert to RGB last. Raises `BadImage` as `open_image` does.
+    """
+    whole = open_image(image, obey_exif=obey_exif, transparent="dropped")  # with all of its checks
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image if image.ndim == 3 else whole)
+    with contextlib.ExitStack() as held:
+        held.enter_context(_without_warnings)
+        held.enter_context(_decoding_pillows)
+        given = image
+        if not isinstance(given, Image.Image):
+            given = _header(held.enter_context(_content(given)), shrink=True)
+        if given.mode not in _OWN_MODES:
+            return Image.fromarray(whole)
+        turned = ImageOps.exif_transpose(given) if obey_exif else None
+        return turned or given.copy()
+
+
+def _content(image: str | os.PathLike[str] | bytes) -> BinaryIO:
+    return io.BytesIO(image) if isinstance(image, bytes) else _file(image)
 
 
 class _Refused(Exception):

@@ -55,17 +55,19 @@ def train_transform(
 
 
 def evaluation_transform(
-    image: UInt8[np.ndarray, "height width 3"], image_size: int, fit: Fit = "stretch"
+    image: UInt8[np.ndarray, "height width 3"] | Image.Image, image_size: int, fit: Fit = "stretch"
 ) -> UInt8[np.ndarray, "3 size size"]:
-    """The image (RGB) as a square of `image_size` pixels (antialiased bicubic), not normalised.
+    """The image as a square of `image_size` pixels (antialiased bicubic), RGB, not normalised.
 
-    `fit` "stretch" squeezes the whole image into the square, "crop" takes its centre.
+    `fit` "stretch" squeezes the whole image into the square, "crop" takes its centre. A Pillow image is converted to RGB
+    last: colours of a palette are then not mixed, and alpha weighs the colours.
     """
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     if fit == "crop":
-        image = np.asarray(centre_square(Image.fromarray(image), image_size))
-    elif image.shape[:2] != (image_size, image_size):
-        image = np.asarray(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC))
-    return channels_first(image)
+        picture = centre_square(picture, image_size)
+    elif picture.size != (image_size, image_size):
+        picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return channels_first(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
 
 
 def centre_square(image: Image.Image, image_size: int) -> Image.Image:

@@ -13,11 +13,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, UInt8
+from PIL import Image
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.data.collate import padded
-from albef.data.images import BadImage, ImageInput, open_image
+from albef.data.images import BadImage, ImageInput, open_image, open_unconverted
 from albef.data.text import MASK
 from albef.data.transforms import evaluation_transform
 from albef.data.words import BertWords, Words
@@ -44,8 +45,12 @@ class Preparing:
                 f"A model of system {self.config.system} sees regions of images, which a detector found, and no "
                 f"images themselves: use a model of system albef or clip."
             )
-        image = open_image(image, obey_exif=True, transparent=self.config.transparent)
-        return torch.from_numpy(evaluation_transform(image, self.config.image_size, self.config.fit))
+        config = self.config
+        if config.rgb_last:
+            opened: np.ndarray | Image.Image = open_unconverted(image, obey_exif=True)
+        else:
+            opened = open_image(image, obey_exif=True, transparent=config.transparent)
+        return torch.from_numpy(evaluation_transform(opened, config.image_size, config.fit))
 
     def pixel_batches(
         self,
