@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from albef.data.records import Batch
 from albef.data.regions import Regions
 from albef.model_config import ModelConfig
 from albef.peers.lxmert import LXMERT
@@ -56,3 +57,40 @@ def texts(*words: list[int]) -> tuple[Tensor, Tensor]:
     length = max(map(len, rows))
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     return ids, ids != 0
+
+
+def batch() -> Batch:
+    """Four texts with their images, and all that any task reads of them."""
+    ids, mask = texts([5, 6, 7], [8], [9, 10, 11, 12], [13, 14])
+    seen, second = regions(4, 1, 3, 2), regions(2, 4, 1, 3, seed=1)
+    hidden = torch.zeros_like(seen.mask)
+    hidden[0, 1] = hidden[2, 0] = hidden[3, 1] = True
+    positions = torch.tensor([1, 2, 7, 13])
+    masked = ids.clone()
+    masked.flatten()[positions] = 4
+    generator = torch.Generator().manual_seed(1)
+    confidences = torch.rand(2, *hidden.shape, generator=generator) * seen.mask
+    return Batch(
+        pixels=None,
+        ids=ids,
+        mask=mask,
+        masked_ids=masked,
+        mlm_positions=positions,
+        mlm_labels=ids.flatten()[positions],
+        image_id=torch.arange(4),
+        caption_id=torch.arange(4),
+        answer_scores=torch.rand(4, CONFIG.num_answers, generator=generator).round(decimals=1),
+        region_features=seen.features,
+        region_boxes=seen.boxes,
+        region_mask=seen.mask,
+        second_region_features=second.features,
+        second_region_boxes=second.boxes,
+        second_region_mask=second.mask,
+        label=torch.tensor([0, 1, 1, 0]),
+        hidden_regions=hidden,
+        object_ids=torch.randint(CONFIG.num_objects, hidden.shape, generator=generator),
+        object_confidences=confidences[0],
+        attribute_ids=torch.randint(CONFIG.num_attributes, hidden.shape, generator=generator),
+        attribute_confidences=confidences[1],
+        listed_answer=torch.tensor([2, 1, -1, 3]),
+    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from albef.data.records import Batch
 from albef.data.regions import Regions, Tags
 from albef.model_config import ModelConfig
 from albef.peers.oscar import OSCAR, TaggedMemory
+from albef.peers.oscar_task import NOT_PREDICTED
 
 CONFIG = ModelConfig(
     size="oscar-plus-base",
@@ -23,7 +25,7 @@ CONFIG = ModelConfig(
     dropout=0.0,
     initial_std=0.2,
 )
-CLS, SEP = 2, 3
+CLS, SEP, MASK = 2, 3, 4
 
 
 def model(*heads: str, seed: int = 0, config: ModelConfig = CONFIG) -> OSCAR:
@@ -66,3 +68,40 @@ def regions(*counts: int, of: Tags | None = None, seed: int = 0) -> Regions:
 def memory(found: OSCAR, given: Regions) -> TaggedMemory:
     """The memory of these images."""
     return found.image_memory(found.encode_image(given))
+
+
+def batch() -> Batch:
+    """Four texts with their images, and all that any task reads of them."""
+    ids, mask = texts([10, 11], [12], [13, 14, 15, 16], [17, 18])
+    seen = regions(3, 1, 2, 2, of=tags([20, 21], [22], [23, 24, 25, 26, 27, 28, 29], [30]))
+    second = regions(2, 3, 1, 2, seed=1)
+    assert seen.tags is not None
+    positions = torch.tensor([1, 7, 13, 15, 20])
+    masked, masked_tags = ids.clone(), seen.tags.ids.clone()
+    masked.flatten()[positions] = MASK
+    labels = torch.full_like(seen.tags.ids, NOT_PREDICTED)
+    hidden = torch.tensor([[0, 1], [1, 0], [2, 2], [2, 6]]).T.unbind()
+    labels[hidden] = seen.tags.ids[hidden]
+    masked_tags[hidden] = MASK
+    return Batch(
+        pixels=None,
+        ids=ids,
+        mask=mask,
+        masked_ids=masked,
+        mlm_positions=positions,
+        mlm_labels=ids.flatten()[positions],
+        image_id=torch.arange(4),
+        caption_id=torch.arange(4),
+        answer_scores=torch.rand(4, CONFIG.num_answers, generator=torch.Generator().manual_seed(0)),
+        region_features=seen.features,
+        region_boxes=seen.boxes,
+        region_mask=seen.mask,
+        second_region_features=second.features,
+        second_region_boxes=second.boxes,
+        second_region_mask=second.mask,
+        label=torch.tensor([1, 0, 0, 1]),
+        tag_ids=seen.tags.ids,
+        tag_mask=seen.tags.mask,
+        masked_tag_ids=masked_tags,
+        tag_labels=labels,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from albef.data.records import Batch
 from albef.data.regions import Regions
 from albef.model_config import ModelConfig
 from albef.peers.uniter import PRETRAINING, UNITER
@@ -52,3 +53,37 @@ def regions(*counts: int, seed: int = 0) -> Regions:
     )  # (left, top), (right, bottom)
     real = mask[:, :, None]
     return Regions(features * real, corners.flatten(2) * real, mask)
+
+
+def batch() -> Batch:
+    """Four texts with their images, and all that any task reads of them."""
+    ids, mask = texts(5, 3, 6, 4)
+    seen = regions(3, 2, 4, 1)
+    second = regions(1, 4, 2, 2, seed=1)
+    hidden = torch.zeros_like(seen.mask)
+    hidden[0, 1] = hidden[2, 0] = hidden[2, 3] = hidden[3, 0] = True
+    positions = torch.tensor([1, 2, 7, 13, 20])
+    masked = ids.clone()
+    masked.flatten()[positions] = 4
+    generator = torch.Generator().manual_seed(0)
+    soft = torch.rand(*hidden.shape, CONFIG.num_objects, generator=generator).softmax(2)
+    return Batch(
+        pixels=None,
+        ids=ids,
+        mask=mask,
+        masked_ids=masked,
+        mlm_positions=positions,
+        mlm_labels=ids.flatten()[positions],
+        image_id=torch.arange(4),
+        caption_id=torch.arange(4),
+        label=torch.tensor([0, 1, 1, 0]),
+        answer_scores=torch.rand(4, CONFIG.num_answers, generator=generator).round(decimals=1),
+        region_features=seen.features,
+        region_boxes=seen.boxes,
+        region_mask=seen.mask,
+        second_region_features=second.features,
+        second_region_boxes=second.boxes,
+        second_region_mask=second.mask,
+        hidden_regions=hidden,
+        region_classes=soft,
+    )

@@ -33,42 +33,6 @@ NEGATIVES = Negatives(torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 3, 2]))
 TASKS = (LxmertPretrain, LxmertRetrieval, LxmertVQA, LxmertNLVR)
 
 
-def batch() -> Batch:
-    ids, mask = toy_lxmert.texts([5, 6, 7], [8], [9, 10, 11, 12], [13, 14])
-    regions, second = toy_lxmert.regions(4, 1, 3, 2), toy_lxmert.regions(2, 4, 1, 3, seed=1)
-    hidden = torch.zeros_like(regions.mask)
-    hidden[0, 1] = hidden[2, 0] = hidden[3, 1] = True
-    positions = torch.tensor([1, 2, 7, 13])
-    masked = ids.clone()
-    masked.flatten()[positions] = 4
-    generator = torch.Generator().manual_seed(1)
-    confidences = torch.rand(2, *hidden.shape, generator=generator) * regions.mask
-    return Batch(
-        pixels=None,
-        ids=ids,
-        mask=mask,
-        masked_ids=masked,
-        mlm_positions=positions,
-        mlm_labels=ids.flatten()[positions],
-        image_id=torch.arange(4),
-        caption_id=torch.arange(4),
-        answer_scores=torch.rand(4, TOY.num_answers, generator=generator).round(decimals=1),
-        region_features=regions.features,
-        region_boxes=regions.boxes,
-        region_mask=regions.mask,
-        second_region_features=second.features,
-        second_region_boxes=second.boxes,
-        second_region_mask=second.mask,
-        label=torch.tensor([0, 1, 1, 0]),
-        hidden_regions=hidden,
-        object_ids=torch.randint(TOY.num_objects, hidden.shape, generator=generator),
-        object_confidences=confidences[0],
-        attribute_ids=torch.randint(TOY.num_attributes, hidden.shape, generator=generator),
-        attribute_confidences=confidences[1],
-        listed_answer=torch.tensor([2, 1, -1, 3]),
-    )
-
-
 def rows_of(drawn: Matching | Negatives, rows: slice) -> Matching | Negatives:
     """What is drawn for a part of the batch."""
     first = rows.start
@@ -85,7 +49,7 @@ def prepared(task: LxmertTask, part: Batch, rows: slice, patch: pytest.MonkeyPat
 
 def losses_of(task: LxmertTask, rows: int, patch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     """The losses of the batch in parts of so many rows, by name."""
-    whole, total = batch(), {}
+    whole, total = toy_lxmert.batch(), {}
     slices = [slice(first, first + rows) for first in range(0, len(whole), rows)]
     parts = whole.split(rows)
     targets = joined(
@@ -133,13 +97,13 @@ def test_every_loss_falls(kind: type[LxmertTask], monkeypatch: pytest.MonkeyPatc
 
 def test_pre_training_draws_for_itself() -> None:
     torch.manual_seed(0)
-    task, given_batch = task_of(LxmertPretrain), batch()
+    task, given_batch = task_of(LxmertPretrain), toy_lxmert.batch()
     output = task(given_batch, task.prepare(given_batch, STAGE), STAGE)
     assert all(loss.isfinite() for loss in output.losses.values())
 
 
 def test_words_and_answers_go_with_their_text() -> None:
-    given_batch = batch()
+    given_batch = toy_lxmert.batch()
     words = word_labels(given_batch, MATCHING)
     assert words[0].tolist() == words[1].tolist() == [-1, 5, 6, -1, -1, -1]
     assert words[3].tolist() == words[2].tolist()
@@ -152,7 +116,7 @@ def test_without_anything_to_predict_losses_are_zero(monkeypatch: pytest.MonkeyP
     """As for a small batch in which nothing was drawn."""
     nothing = torch.zeros(0, dtype=torch.long)
     given_batch = dataclasses.replace(
-        batch(),
+        toy_lxmert.batch(),
         mlm_positions=nothing,
         mlm_labels=nothing,
         listed_answer=None,

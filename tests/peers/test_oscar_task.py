@@ -10,7 +10,6 @@ from torch import Tensor
 
 import toy_oscar
 from albef.config import Config, TrainConfig
-from albef.data.records import Batch
 from albef.peers.oscar_task import (
     NOT_PREDICTED,
     Negatives,
@@ -28,49 +27,10 @@ from albef.tasks.base import Stage, joined
 CONFIG = Config(model=toy_oscar.CONFIG, train=TrainConfig(batch_size=4))
 STAGE = Stage(alpha=0.0)
 TASKS = (OscarPretrain, OscarRetrieval, OscarVQA, OscarNLVR)
-MASK = 4
 # Drawn for rows 0, 1 and 2, 3 alike, so that parts of two rows can have it too.
 OWN, SWAPPED = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 0, 3, 2])
 POLLUTION = Pollution(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 0, 2, 3]), torch.tensor([0, 1, 0, 2]))
 NEGATIVES = Negatives(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 1, 3, 3]))
-
-
-def batch() -> Batch:
-    ids, mask = toy_oscar.texts([10, 11], [12], [13, 14, 15, 16], [17, 18])
-    seen = toy_oscar.regions(
-        3, 1, 2, 2, of=toy_oscar.tags([20, 21], [22], [23, 24, 25, 26, 27, 28, 29], [30])
-    )
-    second = toy_oscar.regions(2, 3, 1, 2, seed=1)
-    assert seen.tags is not None
-    positions = torch.tensor([1, 7, 13, 15, 20])
-    masked, masked_tags = ids.clone(), seen.tags.ids.clone()
-    masked.flatten()[positions] = MASK
-    labels = torch.full_like(seen.tags.ids, NOT_PREDICTED)
-    hidden = torch.tensor([[0, 1], [1, 0], [2, 2], [2, 6]]).T.unbind()
-    labels[hidden] = seen.tags.ids[hidden]
-    masked_tags[hidden] = MASK
-    return Batch(
-        pixels=None,
-        ids=ids,
-        mask=mask,
-        masked_ids=masked,
-        mlm_positions=positions,
-        mlm_labels=ids.flatten()[positions],
-        image_id=torch.arange(4),
-        caption_id=torch.arange(4),
-        answer_scores=torch.rand(4, CONFIG.model.num_answers, generator=torch.Generator().manual_seed(0)),
-        region_features=seen.features,
-        region_boxes=seen.boxes,
-        region_mask=seen.mask,
-        second_region_features=second.features,
-        second_region_boxes=second.boxes,
-        second_region_mask=second.mask,
-        label=torch.tensor([1, 0, 0, 1]),
-        tag_ids=seen.tags.ids,
-        tag_mask=seen.tags.mask,
-        masked_tag_ids=masked_tags,
-        tag_labels=labels,
-    )
 
 
 def task_of(kind: type[OscarTask], config: Config = CONFIG) -> OscarTask:
@@ -93,7 +53,7 @@ def drawn_of(kind: type[OscarTask], rows: slice = slice(0, 4)) -> Pollution | Ne
 
 def stepped(task: OscarTask, rows: int, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The gradients of a batch in parts of so many rows, and its loss."""
-    parts = batch().split(rows)
+    parts = toy_oscar.batch().split(rows)
     drawn = [drawn_of(type(task), slice(rows * n, rows * n + rows)) for n in range(len(parts))]
     targets = []
     for part, one in zip(parts, drawn, strict=True):
@@ -117,7 +77,7 @@ def test_parts_add_up(kind: type[OscarTask], monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("kind", TASKS)
 def test_training_learns(kind: type[OscarTask]) -> None:
     torch.manual_seed(0)
-    task, given = task_of(kind), batch()
+    task, given = task_of(kind), toy_oscar.batch()
     optimizer, found = torch.optim.Adam(task.parameters(), 3e-3), []
     for _ in range(15):
         targets = task.prepare(given, STAGE)
@@ -131,12 +91,12 @@ def test_training_learns(kind: type[OscarTask]) -> None:
 
 
 def test_of_tags_that_are_cut_nothing_is_predicted() -> None:
-    task, given = task_of(OscarPretrain), batch()
+    task, given = task_of(OscarPretrain), toy_oscar.batch()
     assert isinstance(task, OscarPretrain)
     own = Pollution(OWN, OWN, torch.zeros(4, dtype=torch.long))
     seen = task.masked(given, own)
     # Row 2: 6 tokens of text, 12 in all: 5 of 7 tags and [SEP]. Its last masked tag is gone.
-    assert seen.tags.ids[2][seen.tags.mask[2]].tolist() == [23, 24, MASK, 26, 27, toy_oscar.SEP]
+    assert seen.tags.ids[2][seen.tags.mask[2]].tolist() == [23, 24, toy_oscar.MASK, 26, 27, toy_oscar.SEP]
     assert (
         seen.labels[2].tolist()
         == [NOT_PREDICTED, 13, NOT_PREDICTED, 15, *[NOT_PREDICTED] * 4, 25] + [NOT_PREDICTED] * 5
@@ -145,11 +105,11 @@ def test_of_tags_that_are_cut_nothing_is_predicted() -> None:
 
 
 def test_captions_and_tags_bring_their_own_masks() -> None:
-    task, given = task_of(OscarPretrain), batch()
+    task, given = task_of(OscarPretrain), toy_oscar.batch()
     assert isinstance(task, OscarPretrain)
     seen = task.masked(given, Pollution(OWN, SWAPPED, torch.ones(4, dtype=torch.long)))
     assert seen.labels[1].tolist()[6:9] == [NOT_PREDICTED, 21, NOT_PREDICTED]
-    assert seen.tags.ids[1].tolist()[:3] == [20, MASK, toy_oscar.SEP]
+    assert seen.tags.ids[1].tolist()[:3] == [20, toy_oscar.MASK, toy_oscar.SEP]
     other = task.masked(given, Pollution(SWAPPED, OWN, torch.full((4,), 2)))
     assert other.ids[0].tolist() == given.masked_ids[1].tolist()
     assert other.labels[0].tolist()[:3] == [NOT_PREDICTED, 12, NOT_PREDICTED]
@@ -158,7 +118,7 @@ def test_captions_and_tags_bring_their_own_masks() -> None:
 
 def test_all_that_is_true_and_all_that_is_polluted_is_of_its_class() -> None:
     task = task_of(OscarPretrain)
-    given = batch()
+    given = toy_oscar.batch()
     targets = task.prepare(given, STAGE)
     losses = task(given, targets, STAGE, POLLUTION).losses
     other = task(given, targets, STAGE, POLLUTION._replace(label=torch.zeros(4, dtype=torch.long))).losses
@@ -191,7 +151,7 @@ def test_what_is_drawn_is_of_another_image(images: list[int], seed: int) -> None
 
 
 def test_a_negative_that_cannot_be_drawn_does_not_count() -> None:
-    task, given = task_of(OscarRetrieval), batch()
+    task, given = task_of(OscarRetrieval), toy_oscar.batch()
     alone = dataclasses.replace(given, image_id=torch.zeros(4, dtype=torch.long))
     targets = task.prepare(alone, STAGE)
     assert targets.counts["itm"] == 4
@@ -204,7 +164,7 @@ def test_a_negative_that_cannot_be_drawn_does_not_count() -> None:
 
 
 def test_a_statement_sees_both_images_without_tags() -> None:
-    task, batch_ = task_of(OscarNLVR), batch()
+    task, batch_ = task_of(OscarNLVR), toy_oscar.batch()
     first, second = toy_oscar.regions(3, 1, 2, 2), toy_oscar.regions(2, 3, 1, 2, seed=1)
     text = task.student.encode_text(batch_.ids, batch_.mask).tokens
     pooled = [

@@ -10,7 +10,6 @@ from torch import Tensor
 
 import toy_uniter
 from albef.config import Config, TrainConfig
-from albef.data.records import Batch
 from albef.peers.region_draws import Matching, sample_matching, sample_other
 from albef.peers.uniter_task import (
     MIX,
@@ -31,38 +30,6 @@ MATCHING = Matching(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 0, 1, 0]))
 NEGATIVES = Negatives(torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 3, 2]))
 
 
-def batch() -> Batch:
-    ids, mask = toy_uniter.texts(5, 3, 6, 4)
-    regions = toy_uniter.regions(3, 2, 4, 1)
-    second = toy_uniter.regions(1, 4, 2, 2, seed=1)
-    hidden = torch.zeros_like(regions.mask)
-    hidden[0, 1] = hidden[2, 0] = hidden[2, 3] = hidden[3, 0] = True
-    positions = torch.tensor([1, 2, 7, 13, 20])
-    masked = ids.clone()
-    masked.flatten()[positions] = 4
-    soft = torch.rand(*hidden.shape, toy_uniter.CONFIG.num_objects).softmax(2)
-    return Batch(
-        pixels=None,
-        ids=ids,
-        mask=mask,
-        masked_ids=masked,
-        mlm_positions=positions,
-        mlm_labels=ids.flatten()[positions],
-        image_id=torch.arange(4),
-        caption_id=torch.arange(4),
-        label=torch.tensor([0, 1, 1, 0]),
-        answer_scores=torch.rand(4, toy_uniter.CONFIG.num_answers).round(decimals=1),
-        region_features=regions.features,
-        region_boxes=regions.boxes,
-        region_mask=regions.mask,
-        second_region_features=second.features,
-        second_region_boxes=second.boxes,
-        second_region_mask=second.mask,
-        hidden_regions=hidden,
-        region_classes=soft,
-    )
-
-
 def stage_of(objective: str) -> Stage:
     """A step that trains this objective."""
     step = next(step for step in range(1000) if sample_objective(42, step, True) == objective)
@@ -72,7 +39,7 @@ def stage_of(objective: str) -> Stage:
 def stepped(task: UniterTask, stage: Stage, rows: int, drawn: tuple[Tensor, ...] | None) -> list[Tensor]:
     """The gradients of a batch in parts of so many rows, and its loss."""
     torch.manual_seed(0)
-    parts = batch().split(rows)
+    parts = toy_uniter.batch().split(rows)
     targets = joined([task.prepare(part, stage) for part in parts], True)
     total = torch.zeros(())
     for number, (part, one) in enumerate(zip(parts, targets, strict=True)):
@@ -116,7 +83,7 @@ def test_parts_of_fine_tuning_add_up(kind: type[UniterTask]) -> None:
 
 def losses_over(task: UniterTask, stage: Stage, steps: int = 15) -> list[float]:
     """The losses of so many steps on one batch."""
-    optimizer, found, given = torch.optim.Adam(task.parameters(), 3e-3), [], batch()
+    optimizer, found, given = torch.optim.Adam(task.parameters(), 3e-3), [], toy_uniter.batch()
     for _ in range(steps):
         drawn = {UniterPretrain: MATCHING, UniterRetrieval: NEGATIVES}.get(type(task))
         loss = sum(task(given, task.prepare(given, stage), stage, drawn).losses.values())
@@ -147,7 +114,7 @@ def test_fine_tuning_learns(kind: type[UniterTask]) -> None:
 
 
 def test_a_step_trains_the_heads_of_its_objective_alone() -> None:
-    task, given = UniterPretrain(CONFIG), batch()
+    task, given = UniterPretrain(CONFIG), toy_uniter.batch()
     for objective, head in (("mlm", "mlm_head"), ("features", "feature_head"), ("objects", "object_head")):
         stage = stage_of(objective)
         output = task(given, task.prepare(given, stage), stage)

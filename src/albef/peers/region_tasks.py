@@ -25,6 +25,8 @@ class RegionTask(Task, Generic[Model]):
     heads: ClassVar[tuple[str, ...]]
     student: Model
     teacher: None = None
+    # Pre-training may choose one objective per step, and where [CLS] alone is read, a last layer may be read in part.
+    trains_all = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()

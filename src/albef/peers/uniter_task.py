@@ -122,7 +122,7 @@ class UniterRetrieval(UniterTask):
         own = torch.arange(len(batch), device=batch.ids.device)
         drawn = drawn or Negatives(sample_other(batch.image_id), sample_other(batch.image_id))
         texts, images = torch.cat([own, own, drawn.text]), torch.cat([own, drawn.image, own])
-        scores = self.student.match(text[texts], batch.mask[texts], memory, images)[:, 1]
+        scores = self.student.match(text.index_select(0, texts), batch.mask[texts], memory, images)[:, 1]
         matched, *others = scores.chunk(3)
         negatives = torch.stack(others, 1)
         count = 2 * targets.counts["pairs"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -84,6 +84,7 @@ class Task(nn.Module, abc.ABC):
 
     student: VisionLanguageModel
     teacher: MomentumTeacher[Any] | None
+    trains_all: ClassVar[bool] = True  # whether a step with all losses trains all parameters
 
     @abc.abstractmethod
     def prepare(self, batch: Batch, stage: Stage) -> Targets:

@@ -37,14 +37,14 @@ def synchronised(task: Task, losses: Collection[str], fuse: bool) -> nn.Module:
     """The task itself, or with several processes a DDP wrapper that averages its gradients.
 
     The wrapper looks for parameters without gradient: projections in tasks without ITC, fusion layers in steps that
-    train ITC alone.
+    train ITC alone, and whatever a task leaves alone in some steps.
     """
     if not distributed.in_group() or isinstance(task, FSDPModule):
         return task
     with warnings.catch_warnings():
         # `broadcast_buffers` has a successor, but not in all supported versions of torch.
         warnings.simplefilter("ignore", FutureWarning)
-        every = fuse and "itc" in losses and not {"itm", "mlm"}.isdisjoint(losses)
+        every = task.trains_all and fuse and "itc" in losses and not {"itm", "mlm"}.isdisjoint(losses)
         return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not every)
 
 
