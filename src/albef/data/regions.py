@@ -130,11 +130,15 @@ def check_width(regions: ImageRegions, width: int, place: str) -> None:
 def open_regions(place: str, width: int) -> RegionStore:
     """Where the regions of images are, with features of `width` numbers.
 
-    `place` is a folder of .npz files; empty: they are beside the images.
+    `place` is a folder of .npz files, a Parquet file or a folder of Parquet files; empty: they are beside the images.
 
     Raises `UserError` for anything else.
     """
+    from albef.data.region_table import RegionTable, parquet_files  # which needs this module
+
     folder = Path(os.path.expanduser(place))
+    if place and parquet_files(folder):
+        return RegionTable(folder, width)
     if place and not folder.is_dir():
         raise UserError(f"data.regions: {place} is no folder; name a folder with an .npz for each image.")
     return RegionFolder(width, folder if place else None)
