@@ -50,7 +50,7 @@ class DataConfig:
     answer_list: str = ""
     # grounding: JSON file of proposed boxes in pixels, {"image number": [[x, y, width, height], …]}
     detections: str = ""
-    # lxmert, oscar, uniter: folder with an .npz of regions for each image (default: beside the images)
+    # lxmert, oscar, uniter: file or folder of regions (docs/data.md; default: an .npz beside each image)
     regions: str = ""
     # pictograms: share of training captions that are as wrong as captions on the web
     caption_noise: float = 0.2

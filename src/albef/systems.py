@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from albef.config import Config, ModelConfig, TaskName, UserError
-from albef.data.regions import RegionStore, open_regions
+from albef.data.region_files import open_regions
+from albef.data.regions import RegionStore
 from albef.data.text import Tokenizer, clean_caption
 from albef.data.words import BertWords, UncleanedWords, Words
 from albef.model import checkpoints

@@ -1,6 +1,7 @@
 """LXMERT's files of regions. `tests/parity` compares a published one with what the published reader makes of it."""
 
-import base64
+import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,36 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from albef.data.lxmert_tsv import COLUMNS, DetectedImage, read_regions, regions_of
+from albef.data.images import BadImage
+from albef.data.lxmert_tsv import DetectedImage, read_regions, regions_of
+from albef.data.region_files import open_regions
 from albef.errors import UserError
-
-
-def encoded(numbers: np.ndarray) -> str:
-    return base64.b64encode(numbers.tobytes()).decode()
-
-
-def line(count: int = 3, width: int = 5, seed: int = 0, **changed: str) -> bytes:
-    """A line with random regions, in the genuine format."""
-    rng = np.random.default_rng(seed)
-    corners = np.sort(rng.random((count, 2, 2), dtype=np.float32), 1) * np.array([40, 30], np.float32)
-    row = {
-        "img_id": f"image{seed}",
-        "img_h": "30",
-        "img_w": "40",
-        "objects_id": encoded(rng.integers(0, 1600, count)),
-        "objects_conf": encoded(rng.random(count, dtype=np.float32)),
-        "attrs_id": encoded(rng.integers(0, 400, count)),
-        "attrs_conf": encoded(rng.random(count, dtype=np.float32)),
-        "num_boxes": str(count),
-        "boxes": encoded(corners.reshape(count, 4)),
-        "features": encoded(rng.random((count, width), dtype=np.float32)),
-    }
-    return ("\t".join({**row, **changed}[name] for name in COLUMNS) + "\n").encode()
+from toy_region_files import encoded, lxmert_row
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 100))
 def test_a_line_comes_back(count: int, width: int, seed: int) -> None:
-    found = regions_of(line(count, width, seed), "here")
+    found = regions_of(lxmert_row(count, width, seed), "here")
     assert (found.image_id, found.height, found.width) == (f"image{seed}", 30, 40)
     assert found.regions.features.shape == (count, width)
     assert found.pixel_boxes.shape == (count, 4)
@@ -47,9 +28,9 @@ def test_a_line_comes_back(count: int, width: int, seed: int) -> None:
     np.testing.assert_allclose(found.regions.boxes[:, 3] * 30, found.pixel_boxes[:, 3], rtol=1e-6)
 
 
-def test_files_are_read_line_by_line(tmp_path: Path) -> None:
+def test_files_are_read_line_by_lxmert_row(tmp_path: Path) -> None:
     file = tmp_path / "val_obj36.tsv"
-    file.write_bytes(line(seed=1) + line(seed=2).replace(b"\n", b"\r\n") + b"broken")
+    file.write_bytes(lxmert_row(seed=1) + lxmert_row(seed=2).replace(b"\n", b"\r\n") + b"broken")
     read = read_regions(file)
     assert [next(read).image_id, next(read).image_id] == ["image1", "image2"]
     with pytest.raises(UserError, match=r"val_obj36.tsv, line 3: has 1 fields"):
@@ -78,10 +59,65 @@ def test_files_are_read_line_by_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_line_is_named(changes: dict[str, str], sentence: str) -> None:
-    with pytest.raises(UserError, match=f"^here: .*{sentence}"):
-        regions_of(line(**changes), "here")
+    with pytest.raises(BadImage, match=f"^here: .*{sentence}"):
+        regions_of(lxmert_row(**changes), "here")
 
 
 def test_arrays_are_not_copied() -> None:
-    assert isinstance(regions_of(line(), "here"), DetectedImage)
-    assert not regions_of(line(), "here").regions.features.flags.owndata
+    assert isinstance(regions_of(lxmert_row(), "here"), DetectedImage)
+    assert not regions_of(lxmert_row(), "here").regions.features.flags.owndata
+
+
+def test_images_are_found_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "train_obj36.tsv").write_bytes(lxmert_row(seed=1) + lxmert_row(seed=2))
+    (tmp_path / "val_obj36.tsv").write_bytes(lxmert_row(2, seed=3).replace(b"\n", b"\r\n") + b"\n")
+    store = open_regions(str(tmp_path), 5)
+    for seed, count in ((1, 3), (2, 3), (3, 2)):
+        expected = regions_of(lxmert_row(count, seed=seed), "here").regions
+        for regions in (
+            store.of(Path(f"far/image{seed}.jpg")),
+            pickle.loads(pickle.dumps(store)).of(Path(f"image{seed}")),
+        ):
+            assert np.array_equal(regions.features, expected.features)
+            assert np.array_equal(regions.boxes, expected.boxes)
+    with pytest.raises(BadImage, match=r"far/image4\.jpg: has no regions: no row of .* has its name"):
+        store.of(Path("far/image4.jpg"))
+    with pytest.raises(BadImage, match="has no file"):
+        store.of(np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(BadImage, match="image image1: the features of its regions are 5 numbers wide"):
+        open_regions(str(tmp_path / "train_obj36.tsv"), 6).of(Path("image1.jpg"))
+
+
+def test_a_broken_row_names_its_image(tmp_path: Path) -> None:
+    file = tmp_path / "train_obj36.tsv"
+    file.write_bytes(lxmert_row(seed=1) + lxmert_row(seed=2, boxes="AAA"))
+    store = open_regions(str(file), 5)
+    with pytest.raises(BadImage, match=r"train_obj36\.tsv, image image2: boxes is not an array in base64"):
+        store.of(Path("image2.jpg"))
+    file.write_bytes(lxmert_row(seed=9) + lxmert_row(seed=8))
+    with pytest.raises(BadImage, match="was changed since it was opened"):
+        store.of(Path("image1.jpg"))
+    file.unlink()
+    with pytest.raises(BadImage, match=r"train_obj36\.tsv: cannot be read"):
+        store.of(Path("image1.jpg"))
+
+
+def test_files_without_regions_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "regions.tsv"
+    for content in (b"", b"image\tcaption\n", b"\n"):
+        file.write_bytes(content)
+        for place in (file, tmp_path):
+            with pytest.raises(UserError, match="holds no regions of a known kind; name a folder"):
+                open_regions(str(place), 5)
+
+
+@given(st.data())
+def test_mutated_rows_are_named_or_read(data: st.DataObject) -> None:
+    row = bytearray(lxmert_row(2, 3, seed=1))
+    for _ in range(data.draw(st.integers(1, 4))):
+        row[data.draw(st.integers(0, len(row) - 1))] = data.draw(st.integers(0, 255))
+    row = row[: data.draw(st.integers(0, len(row)))]
+    with suppress(BadImage):
+        regions = regions_of(bytes(row), "here").regions
+        assert len(regions.features) == len(regions.boxes)
+        assert np.isfinite(regions.features).all()

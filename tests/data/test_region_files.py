@@ -15,7 +15,8 @@ from albef.data.collate import collate
 from albef.data.images import BadImage
 from albef.data.loader import ExampleSet, TooManyBadSamples
 from albef.data.records import LeftOut, Record
-from albef.data.regions import ImageRegions, Regions, batch_of_regions, open_regions, read_npz, sample_hidden
+from albef.data.region_files import open_regions
+from albef.data.regions import ImageRegions, Regions, batch_of_regions, read_npz, sample_hidden
 from albef.data.text import Tokenizer
 from albef.data.words import BertWords
 
@@ -99,8 +100,12 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     saved(tmp_path / "a.npz")
     with pytest.raises(BadImage, match=r"4 numbers wide, but the model takes 8"):
         open_regions("", 8).of(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=r"data\.regions: .* is no folder"):
-        open_regions(str(tmp_path / "a.npz"), WIDTH)
+    with pytest.raises(UserError, match=r"data\.regions: .* does not exist; name a folder with an \.npz"):
+        open_regions(str(tmp_path / "nowhere"), WIDTH)
+    for place in (tmp_path / "a.npz", tmp_path.parent / "empty"):
+        (tmp_path.parent / "empty").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=r"data\.regions: .* holds no regions of a known kind"):
+            open_regions(str(place), WIDTH)
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from albef.config import UserError
 from albef.data import region_table
 from albef.data.images import BadImage
+from albef.data.region_files import open_regions
 from albef.data.region_table import RegionTable, facts_of, pixels_id, written_table
-from albef.data.regions import open_regions
 
 WIDTH = 4
 

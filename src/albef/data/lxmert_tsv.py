@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from albef.data.images import BadImage
 from albef.data.regions import SLACK, ImageRegions
+from albef.data.tsv_rows import LONGEST_ROW, row_at, row_offsets, text_of
 from albef.errors import UserError
 
 COLUMNS = (
@@ -26,7 +28,6 @@ COLUMNS = (
     "boxes",
     "features",
 )
-LONGEST_LINE = 2**26  # bytes; 36 regions take 0.4 MB. Another file may be one line of any length
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,32 @@ class DetectedImage:
     regions: ImageRegions
 
 
+class LxmertTsv:
+    """A file of regions in LXMERT's format, whose images are found by their names without ending."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.offsets = row_offsets(file)
+
+    def find(self, image: Path) -> ImageRegions | None:
+        """The regions of an image. None if it is not in the file; raises `BadImage` if its row is broken."""
+        offset = self.offsets.get(image.stem)
+        if offset is None:
+            return None
+        found = regions_of(row_at(self.file, offset), f"{self.file}, image {image.stem}")
+        if found.image_id != image.stem:
+            raise BadImage(f"{self.file}: was changed since it was opened; start again.")
+        return found.regions
+
+
 def read_regions(file: Path) -> Iterator[DetectedImage]:
-    """The regions of each image of a file, line by line. Raises `UserError` for a line that is not what it must be.
+    """The regions of each image of a file, line by line. Raises `BadImage` for a line that is not what it must be.
 
     Format: github.com/airsplay/lxmert, src/utils.py. Arrays are little-endian and read-only.
     """
     try:
         with file.open("rb") as lines:
-            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE), b""), 1):
+            for number, line in enumerate(iter(lambda: lines.readline(LONGEST_ROW), b""), 1):
                 yield regions_of(line, f"{file}, line {number}")
     except FileNotFoundError:
         raise UserError(f"{file}: no such file.") from None
@@ -57,7 +76,7 @@ def regions_of(line: bytes, place: str) -> DetectedImage:
     """The regions of one line. `place` says in errors where it stands."""
     fields = line.rstrip(b"\r\n").split(b"\t")
     if len(fields) != len(COLUMNS):
-        raise UserError(
+        raise BadImage(
             f"{place}: has {len(fields)} fields separated by tabs, but LXMERT's format has {len(COLUMNS)}: "
             f"{', '.join(COLUMNS)}."
         )
@@ -73,7 +92,7 @@ def regions_of(line: bytes, place: str) -> DetectedImage:
     regions = ImageRegions(
         features, boxes, object_ids, object_confidences, attribute_ids, attribute_confidences
     )
-    found = DetectedImage(row["img_id"].decode("utf-8", "replace"), height, width, pixel_boxes, regions)
+    found = DetectedImage(text_of(row["img_id"]), height, width, pixel_boxes, regions)
     check(found, place)
     return found
 
@@ -82,7 +101,7 @@ def positive(row: dict[str, bytes], name: str, place: str) -> int:
     """A whole number above 0."""
     text = row[name].decode("ascii", "replace")
     if not (text.isascii() and text.isdigit() and int(text[:20]) > 0):
-        raise UserError(f"{place}: {name} is {text[:20]!r}, but it must be a whole number above 0.")
+        raise BadImage(f"{place}: {name} is {text[:20]!r}, but it must be a whole number above 0.")
     return int(text[:20])
 
 
@@ -92,7 +111,7 @@ def array(row: dict[str, bytes], name: str, kind: str, place: str) -> np.ndarray
         content = base64.b64decode(row[name], validate=True)
         return np.frombuffer(content, kind)
     except (binascii.Error, ValueError):
-        raise UserError(
+        raise BadImage(
             f"{place}: {name} is not an array in base64; the file is damaged, get it again."
         ) from None
 
@@ -101,7 +120,7 @@ def decoded(row: dict[str, bytes], name: str, kind: str, count: int, place: str)
     """So many numbers of a base64 field."""
     found = array(row, name, kind, place)
     if len(found) != count:
-        raise UserError(
+        raise BadImage(
             f"{place}: {name} holds {len(found)} numbers, but num_boxes asks for {count}; the file is damaged, get it "
             f"again."
         )
@@ -112,7 +131,7 @@ def features_of(row: dict[str, bytes], count: int, place: str) -> np.ndarray:
     """The features, whose width follows from how many numbers there are."""
     found = array(row, "features", "<f4", place)
     if not len(found) or len(found) % count:
-        raise UserError(
+        raise BadImage(
             f"{place}: features holds {len(found)} numbers, which do not divide among {count} regions; the file is "
             f"damaged, get it again."
         )
@@ -120,7 +139,7 @@ def features_of(row: dict[str, bytes], count: int, place: str) -> np.ndarray:
 
 
 def check(found: DetectedImage, place: str) -> None:
-    """Raises `UserError` for numbers that no detector gives."""
+    """Raises `BadImage` for numbers that no detector gives."""
     regions = found.regions
     numbers = {
         "objects_conf": regions.object_confidences,
@@ -131,15 +150,15 @@ def check(found: DetectedImage, place: str) -> None:
     for name, values in numbers.items():
         assert values is not None
         if not np.isfinite(values).all():
-            raise UserError(f"{place}: {name} holds a number that is not finite; make the file again.")
+            raise BadImage(f"{place}: {name} holds a number that is not finite; make the file again.")
     for name, ids in (("objects_id", regions.object_ids), ("attrs_id", regions.attribute_ids)):
         assert ids is not None
         if ids.min() < 0:
-            raise UserError(
+            raise BadImage(
                 f"{place}: {name} holds {ids.min()}, but classes are counted from 0; make the file again."
             )
     if regions.boxes.min() < -SLACK or regions.boxes.max() > 1 + SLACK:
-        raise UserError(
+        raise BadImage(
             f"{place}: a box of image {found.image_id} reaches out of the image, which has {found.width} × "
             f"{found.height} pixels; boxes are left, top, right, bottom in pixels."
         )

@@ -5,7 +5,6 @@ A system that sees regions reads them from files that were made beforehand. Noth
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
 from albef.data.images import BadImage
-from albef.errors import UserError
 from albef.manifest import plain
 
 LARGEST_BYTES = 2**26  # of one image's regions: 100 regions of 2,048 numbers take 0.8 MB
@@ -71,8 +69,8 @@ class ImageRegions:
     """What a detector found in one image, as a file holds it. What a file does not say is None or empty."""
 
     features: Float32[np.ndarray, "regions width"]
-    # left, top, right, bottom, as shares of the image's width and height
-    boxes: Float32[np.ndarray, "regions 4"]
+    # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
+    boxes: Float32[np.ndarray, "regions numbers"]
     object_ids: Int64[np.ndarray, " regions"] | None = None  # numbers of their classes
     object_confidences: Float32[np.ndarray, " regions"] | None = None  # how sure the detector is, from 0 to 1
     attribute_ids: Int64[np.ndarray, " regions"] | None = None
@@ -105,8 +103,7 @@ class RegionFolder:
 
     def of(self, image: Path | np.ndarray) -> ImageRegions:
         """The regions of an image, from the file with its name."""
-        if isinstance(image, np.ndarray):
-            raise BadImage("the image: has no file, so its regions cannot be found; give a path.")
+        image = path_of(image)
         file = (self.folder or image.parent) / f"{image.stem}.npz"
         if not file.is_file():
             raise BadImage(
@@ -118,6 +115,13 @@ class RegionFolder:
         return found
 
 
+def path_of(image: Path | np.ndarray) -> Path:
+    """The image's file. Raises `BadImage` for an image that has none, so that nothing names its regions."""
+    if isinstance(image, np.ndarray):
+        raise BadImage("the image: has no file, so its regions cannot be found; give a path.")
+    return image
+
+
 def check_width(regions: ImageRegions, width: int, place: str) -> None:
     """Raises `BadImage` for features that are not as wide as the model takes them."""
     if regions.features.shape[1] != width:
@@ -125,23 +129,6 @@ def check_width(regions: ImageRegions, width: int, place: str) -> None:
             f"{place}: the features of its regions are {regions.features.shape[1]} numbers wide, but the model takes "
             f"{width}; set model.region_width, or make the regions again."
         )
-
-
-def open_regions(place: str, width: int) -> RegionStore:
-    """Where the regions of images are, with features of `width` numbers.
-
-    `place` is a folder of .npz files, a Parquet file or a folder of Parquet files; empty: they are beside the images.
-
-    Raises `UserError` for anything else.
-    """
-    from albef.data.region_table import RegionTable, parquet_files  # which needs this module
-
-    folder = Path(os.path.expanduser(place))
-    if place and parquet_files(folder):
-        return RegionTable(folder, width)
-    if place and not folder.is_dir():
-        raise UserError(f"data.regions: {place} is no folder; name a folder with an .npz for each image.")
-    return RegionFolder(width, folder if place else None)
 
 
 def read_npz(file: Path) -> ImageRegions:
@@ -195,14 +182,14 @@ def checked(array: np.ndarray, shape: tuple[int, ...], name: str, place: str) ->
     return array
 
 
-def check_boxes(boxes: Float32[np.ndarray, "regions 4"], place: str) -> None:
+def check_boxes(boxes: Float32[np.ndarray, "regions numbers"], place: str) -> None:
     """Raises `BadImage` for boxes out of their image, or with their sides exchanged."""
     if boxes.min() < -SLACK or boxes.max() > 1 + SLACK:
         raise BadImage(
             f"{place}: a box reaches out of its image ({boxes.min():g} to {boxes.max():g}); boxes are left, top, right, "
             f"bottom as shares of the image, from 0 to 1."
         )
-    if (boxes[:, 2:] < boxes[:, :2]).any():
+    if (boxes[:, 2:4] < boxes[:, :2]).any():
         raise BadImage(f"{place}: a box ends before it begins; boxes are left, top, right, bottom.")
 
 
@@ -220,7 +207,7 @@ class RegionBatch(NamedTuple):
     """The regions of several images as arrays, padded with zeros to the most regions."""
 
     features: Float32[np.ndarray, "images regions width"]
-    boxes: Float32[np.ndarray, "images regions 4"]
+    boxes: Float32[np.ndarray, "images regions numbers"]
     mask: Bool[np.ndarray, "images regions"]
     object_ids: Int64[np.ndarray, "images regions"] | None
     object_confidences: Float32[np.ndarray, "images regions"] | None

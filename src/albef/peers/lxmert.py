@@ -19,6 +19,8 @@ from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
 from albef.peers.regions import Pooler, RegionMemory, RegionModel, without_feature
 
+BOX_NUMBERS = 4  # left, top, right, bottom; files of other systems hold more
+
 
 class Fused(NamedTuple):
     """Text and regions after the cross layers. Values at padding are meaningless."""
@@ -155,7 +157,7 @@ class RegionEncoder(nn.Module):
         width = config.text_width
         self.features = Linear(config.region_width, width)
         self.feature_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.boxes = Linear(4, width)
+        self.boxes = Linear(BOX_NUMBERS, width)
         self.box_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.image_depth))
@@ -164,7 +166,7 @@ class RegionEncoder(nn.Module):
         """The encoded regions. Values at padding are meaningless."""
         packing = Packing.of(regions.mask)
         features = self.feature_norm(self.features(packing.pack(regions.features)))
-        boxes = self.box_norm(self.boxes(packing.pack(regions.boxes)))
+        boxes = self.box_norm(self.boxes(packing.pack(regions.boxes[..., :BOX_NUMBERS])))
         tokens = self.dropout((features + boxes) / 2)
         for layer in self.layers:
             tokens = kept_or_computed_again(layer, self.checkpointing, tokens, packing)
