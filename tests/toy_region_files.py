@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
+import zipfile
+from pathlib import Path
 
+import lmdb
+import msgpack
 import numpy as np
 
 from albef.data.lxmert_tsv import COLUMNS
@@ -30,3 +35,45 @@ def lxmert_row(count: int = 3, width: int = 5, seed: int = 0, **changed: str) ->
         "features": encoded(rng.random((count, width), dtype=np.float32)),
     }
     return ("\t".join({**row, **changed}[name] for name in COLUMNS) + "\n").encode()
+
+
+def uniter_arrays(count: int = 3, width: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of a record of UNITER's database, with 4 classes."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.random((2, count, 2)), axis=0).astype(np.float16)
+    return {
+        "norm_bb": np.concatenate([*corners, corners[1] - corners[0]], 1),
+        "features": rng.random((count, width)).astype(np.float16),
+        "conf": rng.random((count, 1)).astype(np.float16),
+        "soft_labels": rng.random((count, 4)).astype(np.float16),
+    }
+
+
+def packed_array(array: np.ndarray) -> dict[bytes, object]:
+    """An array as msgpack-numpy puts it."""
+    return {
+        b"nd": True,
+        b"type": array.dtype.str,
+        b"kind": b"",
+        b"shape": array.shape,
+        b"data": array.tobytes(),
+    }
+
+
+def uniter_record(arrays: dict[str, np.ndarray], compressed: bool = False) -> bytes:
+    """A record of UNITER's database, or of its compressed variant as an older numpy wrote it."""
+    if compressed:
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        with zipfile.ZipFile(content, "a") as archive, archive.open("allow_pickle.npy", "w") as entry:
+            np.save(entry, np.array(True))
+        return content.getvalue()
+    return msgpack.packb({name: packed_array(array) for name, array in arrays.items()}, use_bin_type=True)
+
+
+def uniter_database(folder: Path, records: dict[str, bytes]) -> Path:
+    """A database as UNITER's scripts write it."""
+    with lmdb.open(str(folder), map_size=2**24) as database, database.begin(write=True) as writing:
+        for key, record in records.items():
+            writing.put(key.encode(), record)
+    return folder

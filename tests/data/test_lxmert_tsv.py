@@ -80,11 +80,11 @@ def test_images_are_found_by_their_names(tmp_path: Path) -> None:
         ):
             assert np.array_equal(regions.features, expected.features)
             assert np.array_equal(regions.boxes, expected.boxes)
-    with pytest.raises(BadImage, match=r"far/image4\.jpg: has no regions: no row of .* has its name"):
+    with pytest.raises(BadImage, match=r"far/image4\.jpg: has no regions: nothing in .* has its name"):
         store.of(Path("far/image4.jpg"))
     with pytest.raises(BadImage, match="has no file"):
         store.of(np.zeros((2, 2, 3), np.uint8))
-    with pytest.raises(BadImage, match="image image1: the features of its regions are 5 numbers wide"):
+    with pytest.raises(BadImage, match="image1: the features of its regions are 5 numbers wide"):
         open_regions(str(tmp_path / "train_obj36.tsv"), 6).of(Path("image1.jpg"))
 
 

@@ -48,13 +48,14 @@ class LxmertTsv:
         self.file = file
         self.offsets = row_offsets(file)
 
-    def find(self, image: Path) -> ImageRegions | None:
-        """The regions of an image. None if it is not in the file; raises `BadImage` if its row is broken."""
-        offset = self.offsets.get(image.stem)
-        if offset is None:
-            return None
-        found = regions_of(row_at(self.file, offset), f"{self.file}, image {image.stem}")
-        if found.image_id != image.stem:
+    def key(self, image: Path) -> str | None:
+        """What the file calls an image. None if it is not in it."""
+        return image.stem if image.stem in self.offsets else None
+
+    def read(self, key: str) -> ImageRegions:
+        """The regions in a row. Raises `BadImage` if the row is broken."""
+        found = regions_of(row_at(self.file, self.offsets[key]), f"{self.file}, image {key}")
+        if found.image_id != key:
             raise BadImage(f"{self.file}: was changed since it was opened; start again.")
         return found.regions
 

@@ -14,20 +14,26 @@ from albef.data.lxmert_tsv import COLUMNS, LxmertTsv
 from albef.data.region_table import RegionTable
 from albef.data.regions import ImageRegions, RegionFolder, RegionStore, check_width, path_of
 from albef.data.tsv_rows import num_columns
+from albef.data.uniter_lmdb import UniterLmdb
 from albef.errors import UserError
 
 DEPTHS = ("", "*/", "*/*/")  # of files below the folder that data.regions names
 
 
 class RegionFile(Protocol):
-    """A file with the regions of many images."""
+    """A file with the regions of many images. A data worker gets it as a pickle and opens it itself."""
 
-    def find(self, image: Path) -> ImageRegions | None:
-        """The regions of an image. None if they are not in the file; raises `BadImage` if they are broken."""
+    file: Path
+
+    def key(self, image: Path) -> str | None:
+        """What the file calls an image. None if it is not in it."""
+
+    def read(self, key: str) -> ImageRegions:
+        """The regions of an image. Raises `BadImage` if they are broken."""
 
 
 class RegionFiles:
-    """Files with the regions of many images. An image is looked for in one after the other."""
+    """Files with the regions of many images. An image is looked for in all of them, by its name."""
 
     def __init__(self, place: Path, files: Sequence[RegionFile], width: int) -> None:
         self.place = place
@@ -35,17 +41,23 @@ class RegionFiles:
         self.width = width  # of features
 
     def of(self, image: Path | np.ndarray) -> ImageRegions:
-        """The regions of an image, which is found by its name."""
+        """The regions of an image. Raises `BadImage` if no file has its name, or several have."""
         path = path_of(image)
-        for file in self.files:
-            found = file.find(path)
-            if found is not None:
-                check_width(found, self.width, f"{self.place}, image {path.stem}")
-                return found
-        raise BadImage(
-            f"{path}: has no regions: no row of {self.place} has its name; make them, or name the files that have them "
-            f"with data.regions."
-        )
+        places = [(file, key) for file in self.files if (key := file.key(path)) is not None]
+        if not places:
+            raise BadImage(
+                f"{path}: has no regions: nothing in {self.place} has its name; make them, or name the files that have "
+                f"them with data.regions."
+            )
+        if len(places) > 1:
+            raise BadImage(
+                f"{path}: has regions in {places[0][0].file} and in {places[1][0].file}; name one of them with "
+                f"data.regions."
+            )
+        file, key = places[0]
+        found = file.read(key)
+        check_width(found, self.width, f"{file.file}, {key}")
+        return found
 
 
 class Kind(NamedTuple):
@@ -75,10 +87,16 @@ def open_tables(place: Path, files: Sequence[Path], width: int) -> RegionStore |
     return RegionFiles(place, known, width) if known else None
 
 
+def open_databases(place: Path, files: Sequence[Path], width: int) -> RegionStore:
+    """UNITER's databases."""
+    return RegionFiles(place, [UniterLmdb(file) for file in files], width)
+
+
 TABLES: dict[int, Callable[[Path], RegionFile]] = {len(COLUMNS): LxmertTsv}
 KINDS = (
     Kind("a folder with an .npz for each image", "*.npz", open_folder),
     Kind("a Parquet file or a folder of them", "*.parquet", open_parquet),
+    Kind("UNITER's folders with data.mdb", "data.mdb", open_databases),
     Kind("LXMERT's .tsv files", "*.tsv", open_tables),
 )
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -133,16 +133,20 @@ def check_width(regions: ImageRegions, width: int, place: str) -> None:
 
 def read_npz(file: Path) -> ImageRegions:
     """The regions in an .npz file. Raises `BadImage` for anything else; nothing in it is run."""
+    return regions_of(read_arrays(file, str(file)), str(file))
+
+
+def read_arrays(file: Path | BinaryIO, place: str) -> dict[str, np.ndarray]:
+    """The arrays in an .npz file, whose size is checked before any is read. Raises `BadImage` for anything else."""
     try:
         with zipfile.ZipFile(file) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-        if size > LARGEST_BYTES:
-            raise BadImage(f"{file}: holds {size:,} bytes, more than the regions of one image can be.")
-        with np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise BadImage(f"{file}: cannot be read as regions ({plain(error)}); make it again.") from None
-    return regions_of(found, str(file))
+        if size <= LARGEST_BYTES:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # on broken content the readers of archives and of arrays may raise anything
+        raise BadImage(f"{place}: cannot be read as regions ({plain(error)}); make it again.") from None
+    raise BadImage(f"{place}: holds {size:,} bytes, more than the regions of one image can be.")
 
 
 def regions_of(arrays: dict[str, np.ndarray], place: str) -> ImageRegions:
