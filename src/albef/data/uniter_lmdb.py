@@ -134,7 +134,7 @@ def unpacked(record: memoryview | None, place: str) -> dict[str, np.ndarray]:
         raise BadImage(
             f"{place}: the record has {len(record or b''):,} bytes; regions take 1 to {LARGEST_BYTES:,}."
         )
-    if record[:2] == b"PK":
+    if bytes(record[:2]) == b"PK":
         return read_arrays(io.BytesIO(record), place)
     try:
         found = msgpack.unpackb(
@@ -154,27 +154,33 @@ def unpacked(record: memoryview | None, place: str) -> dict[str, np.ndarray]:
 def array_of(found: object, name: str, place: str) -> Shaped[np.ndarray, "regions numbers"]:
     """An array as msgpack-numpy writes it: a map of its kind, its shape and its bytes."""
     fields = found if isinstance(found, dict) else {}
-    named = {key.decode("ascii", "replace") if isinstance(key, bytes) else key: fields[key] for key in fields}
-    kind, shape, data = named.get("type"), named.get("shape"), named.get("data")
-    kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind
-    fits = (
+    named: dict[Any, Any] = {text_of(key): value for key, value in fields.items()}
+    kind, shape = text_of(named.get("type")), shape_of(named.get("shape"))
+    data = named["data"] if isinstance(named.get("data"), bytes) else b""
+    if (
         kind in KINDS
         and not named.get("kind")
-        and isinstance(shape, list)
-        and len(shape) == 2
-        and all(type(side) is int and side > 0 for side in shape)
-        and isinstance(data, bytes)
-        and len(data) == math.prod(shape) * np.dtype(kind).itemsize
+        and len(data) == math.prod(shape) * np.dtype(kind).itemsize > 0
+    ):
+        return np.frombuffer(data, kind).reshape(shape)
+    raise BadImage(f"{place}: {name} is not an array of numbers, regions × width; get the database again.")
+
+
+def text_of(found: Any) -> Any:
+    """A text as text, where older writers put bytes. Anything else as it is."""
+    return found.decode("ascii", "replace") if isinstance(found, bytes) else found
+
+
+def shape_of(found: Any) -> tuple[int, int]:
+    """The shape of a table. (0, 0) for anything else."""
+    fits = (
+        isinstance(found, list) and len(found) == 2 and all(type(side) is int and side > 0 for side in found)
     )
-    if not fits:
-        raise BadImage(
-            f"{place}: {name} is not an array of numbers, regions × width; get the database again."
-        )
-    return np.frombuffer(data, kind).reshape(shape)
+    return (found[0], found[1]) if fits else (0, 0)
 
 
 def regions_in(arrays: dict[str, np.ndarray], place: str) -> ImageRegions:
-    """The regions in UNITER's arrays. The area of a box, as read by the published code, is computed in single precision."""
+    """The regions in UNITER's arrays. The area of a box is computed while reading, in single precision, as published."""
     if "norm_bb" not in arrays:
         raise BadImage(f"{place}: has no array norm_bb, the boxes of regions; get the database again.")
     boxes = checked(arrays["norm_bb"], (len(arrays["norm_bb"]), 6), "norm_bb", place).astype(np.float32)
