@@ -41,6 +41,7 @@ class ModelConfig:
         "uniter-tiny",
         "uniter-base",
         "uniter-large",
+        "oscar-tiny",
         "oscar-base",
         "oscar-large",
         "oscar-plus-base",

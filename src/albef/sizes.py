@@ -102,6 +102,7 @@ OF_SIZE: dict[str, dict[str, Any]] = {
     "uniter-tiny": {**_UNITER, **_TINY_BERT, "fusion_depth": 4},
     "uniter-base": {**_UNITER},
     "uniter-large": {**_UNITER, **_BERT_LARGE},
+    "oscar-tiny": {**_OSCAR, **_TINY_BERT, "fusion_depth": 4},
     "oscar-base": {**_OSCAR},
     "oscar-large": {**_OSCAR, **_BERT_LARGE},
     "oscar-plus-base": {**_OSCAR, **_OSCAR_PLUS},

@@ -85,7 +85,7 @@ def test_a_place_where_no_file_can_go_is_refused_before_the_work(
         raise AssertionError("the work has begun")
 
     monkeypatch.setattr(Engine, "load", work)
-    monkeypatch.setattr("albef.exchange.exporting.held_by_run", work)
+    monkeypatch.setattr("albef.exchange.held.held_by_run", work)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     place = out.format(folder=tmp_path, file=tmp_path / "file")

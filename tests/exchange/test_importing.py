@@ -195,7 +195,7 @@ def changed(name: str, **changes: Tensor | None) -> dict[str, Tensor]:
     [
         (
             {"fc.weight": torch.zeros(2, 2)},
-            r"not one of the published models of ALBEF, CLIP, LXMERT and UNITER.*\(but fc\.weight",
+            r"not one of the published models of ALBEF, CLIP, LXMERT, OSCAR and UNITER.*\(but fc\.weight",
         ),
         (changed("ve", cls_head=None), "has no head of the published models"),
         (changed("ve", cls_head__2__weight=torch.zeros(7, 16)), "cls_head has 7 classes"),

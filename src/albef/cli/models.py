@@ -9,7 +9,7 @@ from pathlib import Path
 from albef.cli.arguments import Commands, output_file, whole
 from albef.config import SIZES
 from albef.errors import UserError
-from albef.exchange.choices import ACTIVATIONS, CLIP_FORMS
+from albef.exchange.choices import ACTIVATIONS, EXPORTS
 from albef.progress import console
 
 SHOWN = {  # facts whose names need a unit or another word
@@ -44,8 +44,8 @@ def add_import(commands: Commands) -> None:
     command = commands.add_parser(
         "import",
         help="turn a published checkpoint into a model directory",
-        description="Turns a published checkpoint of ALBEF, CLIP, LXMERT or UNITER into a model directory. Recognises "
-        "which it is. Prints which tensors were loaded, ignored and missing.",
+        description="Turns a published checkpoint of ALBEF, CLIP, LXMERT, OSCAR or UNITER into a model directory. "
+        "Recognises which it is. Prints which tensors were loaded, ignored and missing.",
         epilog="examples:\n  albef import ALBEF.pth --out models/albef-14m\n"
         "  albef import ViT-B-32.pt --out models/clip-b-32\n"
         "  albef import laion.bin --activation gelu --out models/clip-laion",
@@ -76,8 +76,8 @@ def add_import(commands: Commands) -> None:
         "--tokenizer",
         type=Path,
         metavar="FILE",
-        help="tokenizer.json of the model (default: BERT's, or CLIP's byte pairs). UNITER needs the vocab.txt of "
-        "bert-base-cased",
+        help="tokenizer.json or BERT's vocab.txt of the model (default: the one in its folder, BERT's, or CLIP's "
+        "byte pairs). UNITER needs the vocab.txt of bert-base-cased",
     )
     command.add_argument(
         "--append-sep",
@@ -89,7 +89,7 @@ def add_import(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="JSON list of answers. ALBEF, task vqa: those to choose from (default: none; the model writes its "
-        "answers). LXMERT and UNITER: those that they score",
+        "answers). LXMERT, OSCAR and UNITER: those that they score",
     )
     command.add_argument(
         "--activation",
@@ -107,9 +107,10 @@ def add_export(commands: Commands) -> None:
         "export",
         help="write a model as a published checkpoint",
         description="Writes a model as a checkpoint that other code reads: an ALBEF, LXMERT or UNITER as its "
-        "published scripts do (--official), a CLIP in one of four forms (--to).",
+        "published scripts do (--official), or in one of several forms (--to).",
         epilog="examples:\n  albef export runs/nlvr --official nlvr.pth\n"
-        "  albef export runs/clip --to hugging-face --out clip-hf",
+        "  albef export runs/clip --to hugging-face --out clip-hf\n"
+        "  albef export runs/oscar --to pytorch-transformers --out oscar",
     )
     command.add_argument("model", metavar="RUN_OR_MODEL", help="run or model directory to export")
     form = command.add_mutually_exclusive_group(required=True)
@@ -118,9 +119,13 @@ def add_export(commands: Commands) -> None:
     )
     form.add_argument(
         "--to",
-        choices=CLIP_FORMS,
+        choices=EXPORTS,
         metavar="FORM",
-        help=f"CLIP: form to write: {', '.join(CLIP_FORMS)}; openai is one file, the others are folders",
+        help="form to write. "
+        + "; ".join(
+            f"{form} ({' or '.join(s.upper() for s in systems)})" for form, systems in EXPORTS.items()
+        )
+        + ". openai is one file, the others are folders",
     )
     command.add_argument(
         "--out",
@@ -172,14 +177,14 @@ def export_published(given: argparse.Namespace) -> None:
     """`albef export`"""
 
     from albef.exchange.account import table
-    from albef.exchange.exporting import export_clip, export_official
+    from albef.exchange.exporting import export_official, export_to
 
     if given.to:
         if given.out is None:
             raise UserError(f"--to {given.to} needs --out: the file or folder to write.")
-        place = clip_place(given.to, given.out)
-        rows = export_clip(given.model, given.to, place)
-        console().print(table(f"{place.name}: CLIP, {given.to}", rows))
+        place = place_of(given.to, given.out)
+        what, rows = export_to(given.model, given.to, place)
+        console().print(table(f"{place.name}: {what}", rows))
         return
     if given.out is not None:
         raise UserError("--out belongs to --to; --official names its own file.")
@@ -187,8 +192,8 @@ def export_published(given: argparse.Namespace) -> None:
     console().print(table(f"{given.official.name}: {structure.name}", rows))
 
 
-def clip_place(form: str, out: str) -> Path:
-    """Where a CLIP is written: OpenAI's form is a file, the others are folders."""
+def place_of(form: str, out: str) -> Path:
+    """Where a model is written: OpenAI's form is a file, the others are folders."""
     try:
         return output_file(out) if form == "openai" else Path(out)
     except argparse.ArgumentTypeError as error:

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from albef.config import UserError
-from albef.model_config import Activation
+from albef.model_config import Activation, SystemName
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-# In which a model of system clip is written.
-CLIP_FORMS = ("openai", "open-clip", "open-clip-custom-text", "hugging-face")
+# The forms of `albef export --to`, each with the systems that have it. openai is a file, the others are folders.
+EXPORTS: dict[str, tuple[SystemName, ...]] = {
+    "openai": ("clip",),
+    "open-clip": ("clip",),
+    "open-clip-custom-text": ("clip",),
+    "hugging-face": ("clip",),
+    "pytorch-transformers": ("oscar",),
+}
 
 
 class Choices(NamedTuple):

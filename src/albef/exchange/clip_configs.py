@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from albef.config import UserError
+from albef.exchange.configs import not_ours, read_config
 from albef.model_config import Activation, Fit, ModelConfig
 from albef.peers.clip_text import SPECIALS
 
@@ -56,19 +55,6 @@ def told_beside(file: Path, hugging_face: bool) -> Told:
     return told._replace(pixels=pixels_of_open_clip(tower_of(found, "preprocess_cfg"), file))
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is no file. Raises `UserError` for other content."""
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: not a JSON object; get it again, or remove it.")
-    return found
-
-
 def tower_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
     """A part of a configuration; empty where it is left out."""
     found = config.get(part)
@@ -80,13 +66,13 @@ def told_by_hugging_face(vision: Mapping[str, Any], text: Mapping[str, Any], fil
     heads: dict[str, int] = {}
     for part, tower in (("vision", vision), ("text", text)):
         if (eps := tower.get("layer_norm_eps", 1e-5)) != 1e-5:
-            raise not_ours(file, f"{part}_config.layer_norm_eps", eps)
+            raise not_ours("CLIP", file, f"{part}_config.layer_norm_eps", eps)
         count = tower.get("num_attention_heads")
         ours = "image_heads" if part == "vision" else "text_heads"
         heads |= {ours: count} if type(count) is int and count > 0 else {}
     found = {str(tower.get("hidden_act", "quick_gelu")) for tower in (vision, text)}
     if found not in ({"quick_gelu"}, {"gelu"}):
-        raise not_ours(file, "hidden_act", " and ".join(sorted(found)))
+        raise not_ours("CLIP", file, "hidden_act", " and ".join(sorted(found)))
     return Told(HUGGING_FACE_CONFIG, cast(Activation, found.pop()), heads, {})
 
 
@@ -96,7 +82,7 @@ def told_by_open_clip(config: Mapping[str, Any], file: Path) -> Told:
     for part, tower in (("vision_cfg", vision), ("text_cfg", text)):
         for key, value in tower.items():
             if key not in OPEN_CLIP_KEYS and value and value not in OPEN_CLIP_DEFAULTS:
-                raise not_ours(file, f"{part}.{key}", value)
+                raise not_ours("CLIP", file, f"{part}.{key}", value)
     heads: dict[str, int] = {}
     width, each, count = vision.get("width"), vision.get("head_width", 64), text.get("heads")
     if type(width) is int and type(each) is int and each > 0:
@@ -109,10 +95,10 @@ def told_by_open_clip(config: Mapping[str, Any], file: Path) -> Told:
 def pixels_of_open_clip(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """How images become pixels, as settings of the model. What is left out has CLIP's values."""
     if (filter_name := config.get("interpolation", "bicubic")) != "bicubic":
-        raise not_ours(file, "preprocess_cfg.interpolation", filter_name)
+        raise not_ours("CLIP", file, "preprocess_cfg.interpolation", filter_name)
     fits = {"shortest": "crop", "squash": "stretch"}
     if (resizing := config.get("resize_mode", "shortest")) not in fits:
-        raise not_ours(file, "preprocess_cfg.resize_mode", resizing)
+        raise not_ours("CLIP", file, "preprocess_cfg.resize_mode", resizing)
     return {"fit": fits[resizing]} | colours(config, ("mean", "std"), file)
 
 
@@ -125,7 +111,7 @@ def pixels_of_hugging_face(config: Mapping[str, Any], file: Path) -> dict[str, A
         ("do_normalize", True),
     ):
         if config.get(key, usual) != usual:
-            raise not_ours(file, key, config[key])
+            raise not_ours("CLIP", file, key, config[key])
     return {"fit": fit_of(config, file)} | colours(config, ("image_mean", "image_std"), file)
 
 
@@ -138,7 +124,7 @@ def fit_of(config: Mapping[str, Any], file: Path) -> Fit:
         return "crop"
     if set(size) == {"height", "width"} and len(set(size.values())) == 1 and (kept or not cropped):
         return "stretch"
-    raise not_ours(file, "size", f"{size}, do_center_crop: {cropped}, crop_size: {crop}")
+    raise not_ours("CLIP", file, "size", f"{size}, do_center_crop: {cropped}, crop_size: {crop}")
 
 
 def sides_of(size: object) -> dict[str, int]:
@@ -157,17 +143,9 @@ def colours(config: Mapping[str, Any], names: tuple[str, str], file: Path) -> di
         if not (
             isinstance(value, list) and len(value) == 3 and all(isinstance(one, int | float) for one in value)
         ):
-            raise not_ours(file, name, value)
+            raise not_ours("CLIP", file, name, value)
         found[ours] = tuple(float(one) for one in value)
     return found
-
-
-def not_ours(file: Path, key: str, value: object) -> UserError:
-    """The refusal of a configuration that the model here does not have."""
-    return UserError(
-        f"{file}: its configuration says {key}: {str(value)[:60]}, which CLIP as published does not have; it is "
-        f"another model."
-    )
 
 
 def open_clip_config(config: ModelConfig) -> dict[str, Any]:

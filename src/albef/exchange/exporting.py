@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from albef.config import ModelConfig, TaskConfig, UserError
 from albef.exchange.account import Row
-from albef.exchange.choices import CLIP_FORMS
+from albef.exchange.choices import EXPORTS
 from albef.exchange.clip_files import FORMS, write_clip, write_openai
+from albef.exchange.held import Held, held_by
 from albef.exchange.lxmert_files import write_lxmert
-from albef.exchange.opening import mapped
+from albef.exchange.oscar_files import FILES as OSCAR_FILES
+from albef.exchange.oscar_files import write_oscar
 from albef.exchange.pth import check_new, write_pth
 from albef.exchange.structure import Structure, structure_of
 from albef.exchange.uniter_files import write_uniter
-from albef.manifest import MANIFEST_FILE, verify
 from albef.model import checkpoints
 from albef.model_config import SystemName
-from albef.model_directory import (
-    CONFIG_FILE,
-    QUEUE_FILE,
-    TEACHER_FILE,
-    TOKENIZER_FILE,
-    WEIGHTS_FILE,
-    check_weights,
-    find_model,
-    read_config,
-)
-from albef.progress import say
-from albef.recipe import load_recipe
-from albef.systems import SYSTEMS, build_task
-from albef.train.checkpoint import TASK_FILE, newest_checkpoint
 from albef.writing import check_folder
 
 # Systems whose scripts read a state dict alone.
@@ -45,21 +30,17 @@ WRITERS: dict[
     "lxmert": write_lxmert,
     "uniter": write_uniter,
 }
-OFFICIAL, TO = "--official FILE.pth", f"--to {', '.join(CLIP_FORMS)}"
-# By which option a system's published form is written.
-OPTIONS: dict[SystemName, str] = {"albef": OFFICIAL, **dict.fromkeys(WRITERS, OFFICIAL), "clip": TO}
+# The options by which models are written, each with the systems that it is for.
+OPTIONS: dict[str, tuple[SystemName, ...]] = {
+    "--official FILE.pth": ("albef", *WRITERS),
+    **{f"--to {form}": systems for form, systems in EXPORTS.items()},
+}
+# The files of each form that is a folder.
+FOLDERS = {
+    **{name: form.files for name, form in FORMS.items()},
+    "pytorch-transformers": OSCAR_FILES,
+}
 NO_IMAGE = -100  # the published retrieval queue's mark of an empty entry
-
-
-class Held(NamedTuple):
-    """The content of a run or a model directory, under our names. Teacher and queue may be empty."""
-
-    config: ModelConfig
-    heads: tuple[str, ...]
-    student: dict[str, Tensor]
-    teacher: dict[str, Tensor]
-    queue: dict[str, Tensor]
-    tokenizer: Path
 
 
 def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
@@ -74,7 +55,7 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     """
     check_new(file)
     held = held_by(source)
-    refuse_others(source, held.config.system, OFFICIAL)
+    refuse_others(source, held.config.system, "--official FILE.pth")
     if held.config.system in WRITERS:
         return WRITERS[held.config.system](file, held.student, held.heads)
     structure = structure_of(held.heads)
@@ -107,17 +88,24 @@ def export_official(source: str, file: Path) -> tuple[Structure, list[Row]]:
     return structure, rows
 
 
-def export_clip(source: str, form: str, place: Path) -> list[Row]:
-    """Writes a CLIP in one of `CLIP_FORMS`, with its published names and in fp32. Returns what was written.
+def export_to(source: str, form: str, place: Path) -> tuple[str, list[Row]]:
+    """Writes a model in one of `EXPORTS`, with its published names. Returns what it is, and what was written.
 
     `place` is a file for openai and a folder for the others. Raises `UserError` for a model of another system, for a
     file that exists, and for a folder that holds something else.
     """
-    check_new(place) if form == "openai" else check_folder(place, FORMS[form].files)
+    check_new(place) if form == "openai" else check_folder(place, FOLDERS[form])
     held = held_by(source)
-    config = held.config
-    refuse_others(source, config.system, TO)
-    own = config.vocabulary == "trained"
+    system = held.config.system
+    refuse_others(source, system, f"--to {form}")
+    if system == "oscar":
+        return write_oscar(place, held)
+    return f"CLIP, {form}", export_clip(place, held, form)
+
+
+def export_clip(place: Path, held: Held, form: str) -> list[Row]:
+    """Writes a CLIP in fp32. Returns what was written."""
+    config, own = held.config, held.config.vocabulary == "trained"
     if form == "openai":
         rows = [Row("written", "model", write_openai(place, held.student), "in fp32")]
         why = f"{config.activation}: no such file says it, so say it where you load it"
@@ -135,55 +123,12 @@ def export_clip(source: str, form: str, place: Path) -> list[Row]:
 
 def refuse_others(source: str, system: SystemName, option: str) -> None:
     """Raises `UserError` for a model of a system that is written with another option."""
-    own = OPTIONS.get(system)
-    if own != option:
-        fitting = " and ".join(name for name, one in OPTIONS.items() if one == option)
-        remedy = f"write it with {own}" if own else "its published form is not written yet"
+    if system not in OPTIONS[option]:
+        remedy = " or ".join(name for name, systems in OPTIONS.items() if system in systems)
         raise UserError(
-            f"{source}: is a model of system {system}, but {option} is for models of system {fitting}; {remedy}."
+            f"{source}: is a model of system {system}, but {option} is for models of system "
+            f"{' and '.join(OPTIONS[option])}; write it with {remedy}."
         )
-
-
-def held_by(source: str) -> Held:
-    """What a run's newest checkpoint or a model directory holds."""
-    return held_by_run(Path(os.path.expanduser(source))) or held_by_model(source)
-
-
-def held_by_run(folder: Path) -> Held | None:
-    """The newest undamaged checkpoint of a run. None for a folder without checkpoints."""
-    recipe = folder / "config.yaml"
-    newest = newest_checkpoint(folder / "checkpoints", say) if recipe.is_file() else None
-    if newest is None:
-        return None
-    config = load_recipe(recipe)
-    file = newest[0] / TASK_FILE
-    tensors = mapped(file)
-    with torch.device("meta"):
-        task = build_task(config)
-    check_weights(file, tensors, task.state_dict())
-
-    def below(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-    student, teacher, queue = below("student."), below("teacher.module."), below("queue.")
-    return Held(config.model, task.student.heads, student, teacher, queue, folder / TOKENIZER_FILE)
-
-
-def held_by_model(source: str) -> Held:
-    """The content of a model directory."""
-    folder, _ = find_model(source)
-    if (folder / MANIFEST_FILE).is_file():
-        there = [name for name in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE) if (folder / name).is_file()]
-        verify(folder, there)
-    config, heads = read_config(folder / CONFIG_FILE)
-    student, teacher, queue = (
-        mapped(folder / file) if file == WEIGHTS_FILE or (folder / file).is_file() else {}
-        for file in (WEIGHTS_FILE, TEACHER_FILE, QUEUE_FILE)
-    )
-    with torch.device("meta"):
-        own = SYSTEMS[config.system].model(config, heads).state_dict()
-    check_weights(folder / WEIGHTS_FILE, student, own)
-    return Held(config, heads, student, teacher, queue, folder / TOKENIZER_FILE)
 
 
 def filled(queue: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

@@ -35,6 +35,17 @@ def check_fit(
     check_tied(state, {second: first for second, first in tied.items() if second in expected}, file, model)
 
 
+def check_foundation(state: Mapping[str, Tensor], names: Sequence[str], file: Path, model: str) -> None:
+    """Raises `UserError` unless a state dict has these matrices, from which the sizes of such a model are read."""
+    for name in names:
+        if name not in state or state[name].dim() != 2:
+            first = ", ".join(list(state)[:3]) or "no tensors at all"
+            raise UserError(
+                f"{file}: is not one of the published {model} models: it has no matrix {name} (but {first}, …). Give a "
+                f"whole checkpoint of {model}."
+            )
+
+
 def no_floats(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Expected tensors of a state dict that hold no numbers with a point, each with what it holds."""
     return [

@@ -21,6 +21,7 @@ from albef.exchange.clip_importing import import_clip
 from albef.exchange.fitting import check_tied, check_vocabulary, no_floats, refuse_misfits
 from albef.exchange.lxmert_files import import_lxmert
 from albef.exchange.opening import open_published
+from albef.exchange.oscar_files import import_oscar
 from albef.exchange.pth import Published
 from albef.exchange.stream import Place, write_tensors
 from albef.exchange.structure import QUEUES, TEACHER, Structure, model_config, recognise
@@ -77,8 +78,8 @@ def import_checkpoint(
             return system.convert(opened, folder, choices or Choices())
     first = ", ".join(list(opened.state)[:3]) or "no tensors at all"
     raise UserError(
-        f"{opened.file}: not one of the published models of ALBEF, CLIP, LXMERT and UNITER: nothing in it is named as "
-        f"theirs (but {first}, …); give a whole checkpoint of one of them."
+        f"{opened.file}: not one of the published models of ALBEF, CLIP, LXMERT, OSCAR and UNITER: nothing in it is "
+        f"named as theirs (but {first}, …); give a whole checkpoint of one of them."
     )
 
 
@@ -127,6 +128,7 @@ RECOGNISED = (
     Recognised(("visual_encoder.", "text_encoder."), import_albef),
     Recognised(("uniter.",), import_uniter),
     Recognised(("bert.encoder.visn_fc.", "lxrt_encoder.model.", "lxmert.encoder.visn_fc."), import_lxmert),
+    Recognised(("bert.img_embedding.",), import_oscar),
     Recognised(("visual.", "text.", "token_embedding.", "vision_model.", "text_model."), import_clip),
 )
 

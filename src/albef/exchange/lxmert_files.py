@@ -15,13 +15,24 @@ from albef.data.text import Tokenizer
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.converted import account_of_parts, write_converted
-from albef.exchange.fitting import check_fit, check_tied, check_vocabulary, listed_answers
+from albef.exchange.fitting import check_fit, check_foundation, check_tied, check_vocabulary, listed_answers
 from albef.exchange.pth import Published, write_pth
 from albef.exchange.structure import Structure, attention_heads, numbers, rows
 from albef.model_directory import Trained
 from albef.peers.lxmert import LXMERT
-from albef.peers.lxmert_names import NAMINGS, TIED, WORDS, Naming, bare, joined, published_parts, to_published
+from albef.peers.lxmert_names import (
+    NAMINGS,
+    PRETRAINING,
+    TIED,
+    WORDS,
+    Naming,
+    bare,
+    joined,
+    published_parts,
+    to_published,
+)
 
+REGIONS = "image_encoder.features.weight"
 PARTS = {"text_encoder": "text encoder", "image_encoder": "region encoder", "fusion_encoder": "cross layers"}
 KINDS: dict[tuple[str, ...], tuple[str, TaskName]] = {
     ("itm", "mlm", "regions", "answers"): ("pre-trained", "pretrain"),
@@ -94,19 +105,22 @@ def write_lxmert(
 def lxmert_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path) -> LxmertFile:
     """The model in a state dict: its sizes from its shapes, its heads from its names."""
     state = {bare(name): tensor for name, tensor in published.items()}
-    (words,) = published_parts(WORDS, Naming("", ""))
-    naming = next((one for one in NAMINGS.values() if one.encoders + words in state), None)
-    if naming is None or state[naming.encoders + words].dim() != 2:
-        raise UserError(
-            f"{file}: has regions as LXMERT does, but no word embeddings; give a whole checkpoint."
-        )
+    naming = naming_of(state)
+    words, regions = (published_parts(name, naming)[0] for name in (WORDS, REGIONS))
+    check_foundation(state, (words, regions), file, "LXMERT")
     config, own_heads = described(state, naming, heads, file)
     with torch.device("meta"):
         own = LXMERT(config, own_heads).state_dict()
-    tied = {TIED: naming.encoders + words}
+    tied = {TIED: words}
     check_fit(state, to_published(own, naming), tied, file, "LXMERT")
     check_tied(state, tied, file, "LXMERT")  # also where no head of ours reads it
     return LxmertFile(config, own_heads, naming, state)
+
+
+def naming_of(state: Mapping[str, Tensor]) -> Naming:
+    """How a state dict names its encoders."""
+    named = (one for one in NAMINGS.values() if any(n.startswith(f"{one.encoders}encoder.") for n in state))
+    return next(named, PRETRAINING)
 
 
 def described(
@@ -131,9 +145,8 @@ def described(
         raise UserError(
             f"{file}: has no head of LXMERT's published models, only encoders. Give a whole checkpoint."
         )
-    regions = state.get(named("image_encoder.features.weight"))
     sizes: dict[str, Any] = {
-        "region_width": 1 if regions is None or regions.dim() != 2 else max(regions.shape[1], 1),
+        "region_width": max(state[named(REGIONS)].shape[1], 1),
         "num_objects": rows(state, named("region_head.objects.weight")),
         "num_attributes": rows(state, named("region_head.attributes.weight")),
         "num_answers": rows(state, named("classifier.out.weight")) if "answers" in own_heads else 1,

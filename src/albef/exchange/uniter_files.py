@@ -13,7 +13,7 @@ from albef.config import ModelConfig, TaskName, UserError
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.converted import account_of_parts, write_converted
-from albef.exchange.fitting import check_fit, listed_answers
+from albef.exchange.fitting import check_fit, check_foundation, listed_answers
 from albef.exchange.pth import Published, write_pth
 from albef.exchange.structure import Structure, attention_heads, numbers, rows
 from albef.model_config import SIZES
@@ -25,6 +25,7 @@ from albef.peers.uniter_names import from_published, to_published
 from albef.peers.uniter_text import CasedTokenizer
 
 WORDS, POSITIONS = "uniter.embeddings.word_embeddings.weight", "uniter.embeddings.position_embeddings.weight"
+REGIONS = "uniter.img_embeddings.img_linear.weight"
 PARTS = {
     "text_encoder": "text embeddings",
     "region_embedding": "region embeddings",
@@ -118,11 +119,9 @@ def tokenizer_of(choices: Choices, found: UniterFile, file: Path) -> CasedTokeni
 def uniter_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path) -> UniterFile:
     """The model in a state dict: its sizes from its shapes, its heads from its names."""
     state = {modern(name): tensor for name, tensor in published.items()}
-    if WORDS not in state or state[WORDS].dim() != 2:
-        raise UserError(f"{file}: is named as UNITER's, but has no word embeddings; give a whole checkpoint.")
+    check_foundation(state, (WORDS, REGIONS), file, "UNITER")
     own_heads = heads_of(state, file)
     width, positions = max(state[WORDS].shape[1], 1), rows(state, POSITIONS)
-    regions = state.get("uniter.img_embeddings.img_linear.weight")
     sizes: dict[str, Any] = {}
     if "objects" in own_heads:
         sizes["num_objects"] = rows(state, "region_classifier.net.3.bias")
@@ -138,7 +137,7 @@ def uniter_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path)
         vocab_size=len(state[WORDS]),
         max_positions=positions,
         max_tokens=min(62, positions),
-        region_width=1 if regions is None or regions.dim() != 2 else max(regions.shape[1], 1),
+        region_width=max(state[REGIONS].shape[1], 1),
         **sizes,
     )
     with torch.device("meta"):
