@@ -131,6 +131,9 @@ class TaskConfig:
     mask_same_pairs: bool = True
     # vqa: score answers with their first token counted twice; published: true
     count_first_token_twice: bool = False
+    # retrieval of uniter: number of negative images and texts of each pair, the hardest of the batch as the model itself
+    # scores them; published: 31. 0: one image and one text, at random
+    hard_negatives: int = 0
     # ITC compares with the pairs of all processes and the queue. Published: false (the pairs of its own process and
     # the queue)
     gather_batch: bool = True
@@ -144,7 +147,7 @@ class TaskConfig:
         ranges = {
             shares: (0, 1),
             ("alpha_ramp_steps",): (-1, math.inf),
-            ("queue_size", "hardness_ramp"): (0, math.inf),
+            ("queue_size", "hardness_ramp", "hard_negatives"): (0, math.inf),
         }
         check_ranges("task", self, ranges)
         if not self.losses:

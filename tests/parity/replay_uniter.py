@@ -241,7 +241,7 @@ def replay_retrieval(golden: Golden) -> Iterator[Comparison]:
     text, memory = inputs.text(model), inputs.memory(model)
     scores = model.match(text, inputs.mask, memory)[:, 1]
     matched, negatives = scores.view(-1, case["sample_size"]).split([1, case["sample_size"] - 1], 1)
-    loss = region_objectives.ranking_loss(matched[:, 0], negatives, case["margin"], count(negatives.numel()))
+    loss = ranked(matched[:, 0], negatives, case["margin"])
     loss.backward()
     gallery, expected = Inputs(golden.group("input.gallery.")), golden.group("expect.")
     image_of_text = golden.tensors["input.gallery.image_of_text"]
@@ -266,10 +266,16 @@ def replay_retrieval(golden: Golden) -> Iterator[Comparison]:
             yield f"{name}.{key}", torch.tensor(recalls[key]), torch.tensor(value), TIGHT
 
 
+def ranked(matched: Tensor, negatives: Tensor, margin: float) -> Tensor:
+    """The mean ranking loss."""
+    every = torch.ones_like(negatives)
+    return region_objectives.ranking_loss(matched, negatives, every, margin, every.sum())
+
+
 def losses_of(matched: Tensor, negatives: Tensor, margin: float) -> Tensor:
     """The ranking loss of each negative."""
     every = [
-        region_objectives.ranking_loss(score[None], other[None, None], margin, count(1))
+        ranked(score[None], other[None, None], margin)
         for score, others in zip(matched[:, 0], negatives, strict=True)
         for other in others
     ]
@@ -307,7 +313,7 @@ def replay_hard(golden: Golden) -> Iterator[Comparison]:
         hard = region_objectives.hardest(scores[None, 1:], case["hard_size"])[0] + 1
         again = score(model, inputs, tensors, torch.cat([torch.tensor([0]), hard]))
         matched, negatives = again[None].split([1, case["hard_size"]], 1)
-        loss = region_objectives.ranking_loss(matched[:, 0], negatives, case["margin"], count(len(hard)))
+        loss = ranked(matched[:, 0], negatives, case["margin"])
         loss.backward()
         losses = losses_of(matched, negatives, case["margin"]).sort(1).values
         got = {"rank_logits": scores, "hard": hard, "loss": loss, "rank_loss_sorted": losses}

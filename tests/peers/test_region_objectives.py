@@ -86,8 +86,10 @@ def test_the_divergence_is_divided_by_the_number_of_classes() -> None:
 def test_a_pair_is_to_score_higher_than_its_negatives_by_the_margin() -> None:
     matched = torch.tensor([0.0])
     scores = torch.logit(torch.tensor([[0.2, 0.4, 0.9]]))
-    loss = equations.ranking_loss(matched, scores, 0.2, torch.tensor(3.0))
+    loss = equations.ranking_loss(matched, scores, torch.ones(1, 3), 0.2, torch.tensor(3.0))
     assert loss.item() == pytest.approx((0 + 0.1 + 0.6) / 3)
+    loss = equations.ranking_loss(matched, scores, torch.tensor([[1.0, 1.0, 0.0]]), 0.2, torch.tensor(2.0))
+    assert loss.item() == pytest.approx((0 + 0.1) / 2)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=8, unique=True))

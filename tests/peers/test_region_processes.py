@@ -18,7 +18,7 @@ import toy_lxmert
 import toy_oscar
 import toy_uniter
 from albef import distributed
-from albef.config import Config, TrainConfig
+from albef.config import Config, TaskConfig, TrainConfig
 from albef.data.records import Batch
 from albef.objectives import LOSSES
 from albef.peers.lxmert_task import LxmertNLVR, LxmertPretrain, LxmertRetrieval, LxmertVQA
@@ -29,8 +29,18 @@ from albef.train.optim import build_optimizer
 from albef.train.steps import Loop
 
 STEPS, PAIRS = 4, 4  # with this seed, four steps of UNITER train all of its objectives
+
+
+class HardRetrieval(UniterRetrieval):
+    """UNITER's retrieval with hard negatives."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(dataclasses.replace(config, task=TaskConfig(hard_negatives=2)))
+
+
+OF_UNITER = (UniterPretrain, UniterRetrieval, HardRetrieval, UniterVQA, UniterEntailment, UniterNLVR)
 TASKS: dict[type[RegionTask], ModuleType] = {
-    **dict.fromkeys((UniterPretrain, UniterRetrieval, UniterVQA, UniterEntailment, UniterNLVR), toy_uniter),
+    **dict.fromkeys(OF_UNITER, toy_uniter),
     **dict.fromkeys((OscarPretrain, OscarRetrieval, OscarVQA, OscarNLVR), toy_oscar),
     **dict.fromkeys((LxmertPretrain, LxmertRetrieval, LxmertVQA, LxmertNLVR), toy_lxmert),
 }

@@ -1,5 +1,6 @@
 """UNITER's training: objectives are drawn as published, parts add up, and every loss falls."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -9,25 +10,29 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import toy_uniter
-from albef.config import Config, TrainConfig
+from albef.config import Config, TaskConfig, TrainConfig
 from albef.peers.region_draws import Matching, sample_matching, sample_other
 from albef.peers.uniter_task import (
     MIX,
+    Rivals,
     UniterEntailment,
     UniterNLVR,
     UniterPretrain,
     UniterRetrieval,
     UniterTask,
     UniterVQA,
+    hardest_rivals,
     sample_objective,
 )
-from albef.tasks.base import Negatives, Stage, joined
+from albef.tasks.base import Stage, joined
 
 CONFIG = Config(model=toy_uniter.CONFIG, train=TrainConfig(batch_size=4))
 TASKS = (UniterRetrieval, UniterVQA, UniterEntailment, UniterNLVR)
 # Drawn for rows 0, 1 and 2, 3 alike, so that parts of two rows can have it too.
 MATCHING = Matching(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 0, 1, 0]))
-NEGATIVES = Negatives(torch.tensor([1, 0, 3, 2]), torch.tensor([1, 0, 3, 2]))
+RIVALS = Rivals(
+    *torch.tensor([1, 0, 3, 2]).view(1, 4, 1).expand(2, -1, -1), torch.ones(4, 2, dtype=torch.bool)
+)
 
 
 def stage_of(objective: str) -> Stage:
@@ -45,15 +50,9 @@ def stepped(task: UniterTask, stage: Stage, rows: int, drawn: tuple[Tensor, ...]
     for number, (part, one) in enumerate(zip(parts, targets, strict=True)):
         own = None
         if drawn is not None:
-            some = slice(rows * number, rows * number + rows)
-            kind = type(drawn)
-            tensors = [tensor[some] for tensor in drawn]
-            first = rows * number
-            own = (
-                kind(tensors[0] - first, tensors[1])
-                if kind is Matching
-                else kind(*(tensor - first for tensor in tensors))
-            )
+            some, first = slice(rows * number, rows * number + rows), rows * number
+            *indices, flags = (tensor[some] for tensor in drawn)
+            own = type(drawn)(*(index - first for index in indices), flags)
         total = total + sum(task(part, one, stage, own).losses.values())
     total.backward()
     found = [p.grad.clone() for p in task.student.parameters() if p.grad is not None]
@@ -75,7 +74,7 @@ def test_parts_of_pre_training_add_up(objective: str) -> None:
 def test_parts_of_fine_tuning_add_up(kind: type[UniterTask]) -> None:
     task = kind(CONFIG)
     task.student.load_state_dict(toy_uniter.model(kind.heads).state_dict())
-    drawn = NEGATIVES if kind is UniterRetrieval else None
+    drawn = RIVALS if kind is UniterRetrieval else None
     whole, parts = (stepped(task, Stage(alpha=0.0), rows, drawn) for rows in (4, 2))
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -85,7 +84,7 @@ def losses_over(task: UniterTask, stage: Stage, steps: int = 15) -> list[float]:
     """The losses of so many steps on one batch."""
     optimizer, found, given = torch.optim.Adam(task.parameters(), 3e-3), [], toy_uniter.batch()
     for _ in range(steps):
-        drawn = {UniterPretrain: MATCHING, UniterRetrieval: NEGATIVES}.get(type(task))
+        drawn = {UniterPretrain: MATCHING, UniterRetrieval: RIVALS}.get(type(task))
         loss = sum(task(given, task.prepare(given, stage), stage, drawn).losses.values())
         assert isinstance(loss, Tensor)
         loss.backward()
@@ -149,6 +148,60 @@ def test_another_row_has_another_image(images: list[int], seed: int) -> None:
             assert images[found] != images[row]
     image, matched = sample_matching(image_id, generator)
     assert matched.tolist() == [int(images[found] == images[row]) for row, found in enumerate(image.tolist())]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(1, 9), st.integers(0, 99))
+def test_the_hardest_are_those_with_the_highest_scores(images: list[int], chosen: int, seed: int) -> None:
+    image_id = torch.tensor(images)
+    scores = torch.randn(len(images), len(images), generator=torch.Generator().manual_seed(seed))
+    found = hardest_rivals(scores, image_id, chosen)
+    width = found.image.shape[1]
+    assert width == max(min(chosen, len(images) - 1), 1)
+    for row, image in enumerate(images):
+        for side, by_score in enumerate((scores[row], scores[:, row])):
+            others = [other for other in by_score.argsort(descending=True).tolist() if images[other] != image]
+            index, usable = found[side][row], found.usable[row, side * width : side * width + width]
+            assert sorted(index[usable].tolist()) == sorted(others[:chosen])
+
+
+def test_hard_negatives_are_what_the_model_scores_highest() -> None:
+    given = toy_uniter.batch()
+    config = dataclasses.replace(
+        CONFIG,
+        model=dataclasses.replace(toy_uniter.CONFIG, dropout=0.4),
+        task=TaskConfig(name="retrieval", hard_negatives=2),
+    )
+    task = UniterRetrieval(config)
+    task.student.load_state_dict(toy_uniter.model(UniterRetrieval.heads).state_dict())
+    task.train()
+    found = task.prepare(given, Stage(alpha=0.0))
+    assert task.student.training
+    assert all(module.training for module in task.student.modules())
+    task.eval()
+    text, memory = task.encoded(given)
+    scores = torch.stack(
+        [task.student.match(text[[row] * 4], given.mask[[row] * 4], memory)[:, 1] for row in range(4)]
+    )
+    expected = hardest_rivals(scores, given.image_id, 2)
+    for got, wanted in zip(found.drawn, expected, strict=True):
+        assert got.tolist() == wanted.tolist()
+    # As published: over the batch, the mean of the mean loss of its texts plus that of its images.
+    own, losses = scores.diag().sigmoid()[:, None], []
+    for index, rows in zip(expected[:2], (scores, scores.T), strict=True):
+        losses.append((0.2 + rows.gather(1, index).sigmoid() - own).relu().mean(1))
+    (loss,) = task(given, found, Stage(alpha=0.0)).losses.values()
+    torch.testing.assert_close(loss, (losses[0] + losses[1]).mean())
+
+
+@pytest.mark.parametrize("hard_negatives", [0, 3])
+def test_a_batch_of_one_image_has_no_negatives(hard_negatives: int) -> None:
+    given = dataclasses.replace(toy_uniter.batch(), image_id=torch.zeros(4, dtype=torch.long))
+    config = dataclasses.replace(CONFIG, task=TaskConfig(name="retrieval", hard_negatives=hard_negatives))
+    task = UniterRetrieval(config)
+    output = task(given, task.prepare(given, Stage(alpha=0.0)), Stage(alpha=0.0))
+    assert output.losses["ranking"].item() == 0
+    assert output.measures["ranking_accuracy"].item() == 0
 
 
 def test_half_of_the_texts_keep_their_image() -> None:

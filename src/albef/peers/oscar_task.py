@@ -13,7 +13,7 @@ from albef import objectives
 from albef.data.records import Batch
 from albef.data.regions import Tags
 from albef.peers.oscar import OSCAR
-from albef.peers.region_draws import sample_other
+from albef.peers.region_draws import has_other, sample_other
 from albef.peers.region_tasks import RegionTask, learn_answers, learn_classes
 from albef.tasks.base import Output, Stage, Targets
 
@@ -156,11 +156,6 @@ class OscarNLVR(OscarTask):
         """The loss and the accuracy."""
         text, memory = self.encoded_pairs(batch)
         return learn_classes(self.student.classify(text, batch.mask, memory), batch, targets)
-
-
-def has_other(image_id: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
-    """For which rows the batch has another image."""
-    return (image_id[:, None] != image_id).any(1)
 
 
 def sample_pollution(

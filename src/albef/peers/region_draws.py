@@ -40,6 +40,11 @@ def sample_other(
     return objectives.sample_negatives(allowed.float(), generator)
 
 
+def has_other(image_id: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+    """For which rows the batch has another image."""
+    return (image_id[:, None] != image_id).any(1)
+
+
 @torch.no_grad()
 def sample_shown_features(
     features: Float[Tensor, "batch regions width"],

@@ -154,15 +154,17 @@ def alignment_loss(
 def ranking_loss(
     matched: Float[Tensor, " texts"],
     negatives: Float[Tensor, "texts negatives"],
+    weight: Float[Tensor, "texts negatives"],
     margin: float,
     count: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """Σ max(0, margin + σ(s_neg) − σ(s_pos)) / count, of the scores s of pairs (UNITER).
+    """Σ w·max(0, margin + σ(s_neg) − σ(s_pos)) / count, of the scores s of pairs (UNITER).
 
-    `count` is the number of negatives in the whole batch.
+    `count` is the number of negatives of weight 1 in the whole batch. Weight 0 leaves out those that could not be
+    drawn.
     """
     probabilities = at_least_fp32(negatives).sigmoid() - at_least_fp32(matched).sigmoid()[:, None]
-    return F.relu(margin + probabilities).sum() / count
+    return (F.relu(margin + probabilities) * weight).sum() / or_one(count)
 
 
 def hardest(scores: Float[Tensor, "texts negatives"], chosen: int) -> Int[Tensor, "texts chosen"]:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from albef import objectives
 from albef.config import Config
 from albef.data.records import Batch
 from albef.peers import region_objectives
-from albef.peers.region_draws import Matching, sample_matching, sample_other
+from albef.peers.region_draws import Matching, has_other, sample_matching, sample_other
 from albef.peers.region_tasks import RegionTask, learn_answers, learn_classes
 from albef.peers.uniter import PRETRAINING, UNITER
-from albef.tasks.base import Negatives, Output, Stage, Targets
+from albef.tasks.base import Output, Stage, Targets
 
 # How often each objective is drawn, of 11 times: as published for all four data sets.
 MIX = {"itm": 3, "mlm": 4, "features": 2, "objects": 2}
 ALIGNMENT_WEIGHT = 0.1  # of word–region alignment beside ITM, as published
 MARGIN = 0.2  # of the ranking loss, as published
+
+
+class Rivals(NamedTuple):
+    """Images that do not belong to each text of a batch, texts that do not belong to each image, and which to count."""
+
+    image: Int[Tensor, "batch negatives"]
+    text: Int[Tensor, "batch negatives"]
+    usable: Bool[Tensor, "batch both"]  # of images, then of texts; False: the batch has no other
 
 
 class UniterTask(RegionTask[UNITER]):
@@ -109,26 +119,58 @@ class UniterPretrain(UniterTask):
 
 
 class UniterRetrieval(UniterTask):
-    """A pair is to score higher than its text with another image, and than another text with its image.
+    """A pair is to score higher than its text with other images, and than other texts with its image.
 
-    Both are drawn from the batch. The published code draws them from all data.
+    Others are drawn from the batch: one of each, or the hardest as the model itself scores them. The published code
+    draws them from all data: one of each, or the 31 hardest of 399.
     """
 
     heads = ("itm", "rank")
 
-    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Negatives | None = None) -> Output:
-        """The ranking loss. Negatives are drawn unless given."""
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.hard = config.task.hard_negatives
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, stage: Stage) -> Targets:
+        """The negatives, and their number."""
+        if self.hard:
+            drawn = hardest_rivals(self.scores(batch), batch.image_id, self.hard)
+        else:
+            drawn = sample_rivals(batch.image_id)
+        count = drawn.usable.sum().float()
+        # Published: one mean over the random ones, but for hard ones that of images plus that of texts.
+        return Targets({"ranking": count / 2 if self.hard else count}, drawn=drawn)
+
+    def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Rivals | None = None) -> Output:
+        """The ranking loss. Negatives are those of `prepare` unless given."""
         text, memory = self.encoded(batch)
+        rivals: Rivals = drawn or targets.drawn
         own = torch.arange(len(batch), device=batch.ids.device)
-        drawn = drawn or Negatives(sample_other(batch.image_id), sample_other(batch.image_id))
-        texts, images = torch.cat([own, own, drawn.text]), torch.cat([own, drawn.image, own])
+        each = own.repeat_interleave(rivals.image.shape[1])
+        texts, images = (
+            torch.cat([own, each, rivals.text.flatten()]),
+            torch.cat([own, rivals.image.flatten(), each]),
+        )
         scores = self.student.match(text.index_select(0, texts), batch.mask[texts], memory, images)[:, 1]
-        matched, *others = scores.chunk(3)
-        negatives = torch.stack(others, 1)
-        count = 2 * targets.counts["pairs"]
-        loss = region_objectives.ranking_loss(matched, negatives, MARGIN, count)
-        accuracy = (matched.detach()[:, None] > negatives.detach()).float().mean()
-        return Output({"ranking": loss}, None, {"ranking_accuracy": accuracy})
+        matched, *others = scores.split([len(own), len(each), len(each)])
+        negatives = torch.cat([other.view(rivals.image.shape) for other in others], 1)
+        usable = rivals.usable.to(negatives.dtype)
+        loss = region_objectives.ranking_loss(matched, negatives, usable, MARGIN, targets.counts["ranking"])
+        won = (matched.detach()[:, None] > negatives.detach()) * usable
+        return Output(
+            {"ranking": loss}, None, {"ranking_accuracy": won.sum() / objectives.or_one(usable.sum())}
+        )
+
+    def scores(self, batch: Batch) -> Float[Tensor, "texts images"]:
+        """The scores of all texts of a batch with all its images, without dropout."""
+        student, training = self.student, self.student.training
+        student.eval()
+        text, memory = self.encoded(batch)
+        every = torch.arange(len(batch), device=batch.ids.device).split(1)
+        found = [student.match(text, batch.mask, memory.select(image))[:, 1] for image in every]
+        student.train(training)
+        return torch.stack(found, 1)
 
     @staticmethod
     def adapt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -184,6 +226,27 @@ class UniterNLVR(UniterTask):
         if name not in state or len(state[name]) > 2:
             return dict(state)
         return {**state, name: torch.cat([state[name], state[name][1:]])}
+
+
+def sample_rivals(image_id: Int[Tensor, " batch"], generator: torch.Generator | None = None) -> Rivals:
+    """Another image for each text and another text for each image, drawn uniformly from the batch."""
+    image, text = (sample_other(image_id, generator)[:, None] for _ in range(2))
+    return Rivals(image, text, has_other(image_id)[:, None].expand(-1, 2))
+
+
+def hardest_rivals(
+    scores: Float[Tensor, "texts images"], image_id: Int[Tensor, " batch"], chosen: int
+) -> Rivals:
+    """The images that score highest with each text, and the texts that score highest with each image.
+
+    So many of each, or all others of the batch if there are fewer. Those of the same image are no negatives.
+    """
+    allowed = image_id[:, None] != image_id
+    masked = scores.masked_fill(~allowed, -torch.inf)
+    chosen = min(chosen, max(len(scores) - 1, 1))
+    image, text = (region_objectives.hardest(rows, chosen) for rows in (masked, masked.T))
+    usable = torch.cat([allowed.gather(1, image), allowed.gather(1, text)], 1)
+    return Rivals(image, text, usable)
 
 
 def sample_objective(seed: int, step: int, with_classes: bool) -> str:
