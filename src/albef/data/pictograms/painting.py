@@ -1,6 +1,8 @@
 """Draws the image of a scene on a textured background that has a name."""
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -37,7 +39,10 @@ class Painter:
         y, x = bits[3] * side >> 8, bits[4] * side >> 8
         gain = 0.9 + 0.15 * bits[5] / 255
         noise = self._noise[y : y + side, x : x + side]
-        return cv2.addWeighted(image, gain, noise, 1.0, -_NOISE_OFFSET)
+        painted = cv2.addWeighted(image, gain, noise, 1.0, -_NOISE_OFFSET)
+        for see in _watchers:
+            see(scene, painted)
+        return painted
 
     def _put(self, image: np.ndarray, thing: Thing) -> None:
         side = round(thing.side * self.image_size)
@@ -64,6 +69,19 @@ class Painter:
             self._scaled[key] = colour, behind
             self._kept_bytes += colour.nbytes + behind.nbytes
         return self._scaled[key]
+
+
+_watchers: list[Callable[[Scene, np.ndarray], None]] = []
+
+
+@contextlib.contextmanager
+def watching(see: Callable[[Scene, np.ndarray], None]) -> Iterator[None]:
+    """Calls `see` with each scene that is drawn meanwhile, by any painter of this process, and with its image."""
+    _watchers.append(see)
+    try:
+        yield
+    finally:
+        _watchers.remove(see)
 
 
 _NOISE_OFFSET = 16
