@@ -61,11 +61,22 @@ def test_what_was_written_is_read_in_any_order(
 
 def test_a_folder_is_all_its_files_and_workers_open_them_again(tmp_path: Path) -> None:
     written(tmp_path / "a.parquet", ["a", "b", "c"], [1, 2, 3])
-    written(tmp_path / "b.parquet", ["d", "a"], [2, 2], seed=10)
+    written(tmp_path / "b.parquet", ["d", "e"], [2, 2], seed=10)
     store = RegionTable(tmp_path, WIDTH)
     assert [len(store.of(Path(name))) for name in ("d", "c", "b", "a")] == [2, 3, 2, 1]
     again = pickle.loads(pickle.dumps(store))
     np.testing.assert_array_equal(again.of(Path("d")).features, regions(2, 10)["features"].astype(np.float32))
+
+
+def test_an_image_has_one_set_of_regions(tmp_path: Path) -> None:
+    written(tmp_path / "a.parquet", ["a", "b"], [1, 2])
+    written(tmp_path / "b.parquet", ["a", "b"], [1, 2])
+    assert len(RegionTable(tmp_path, WIDTH).of(Path("b"))) == 2
+    written(tmp_path / "c.parquet", ["b"], [2], seed=7)
+    store = RegionTable(tmp_path, WIDTH)
+    assert len(store.of(Path("a"))) == 1
+    with pytest.raises(BadImage, match=r"b: has different regions in two rows of .*; keep one"):
+        store.of(Path("b"))
 
 
 def test_a_drawn_image_is_found_by_its_pixels(tmp_path: Path) -> None:

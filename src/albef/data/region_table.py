@@ -51,8 +51,8 @@ def pixels_id(image: np.ndarray) -> str:
 class RegionTable:
     """Regions from a Parquet file, or from all Parquet files of a folder.
 
-    Only the images' names are held in memory. The rest is read a row group at a time. Raises `UserError` for a file
-    that holds no regions, and for files made with different detectors.
+    Only the images' names are held in memory. The rest is read a row group at a time. An image may have several rows if
+    their boxes are equal. Raises `UserError` for a file that holds no regions, and for files of different detectors.
     """
 
     def __init__(self, place: Path, width: int) -> None:
@@ -78,11 +78,18 @@ class RegionTable:
     def of(self, image: Path | np.ndarray) -> ImageRegions:
         """The regions of an image. Raises `BadImage` if there are none or if they are broken."""
         name = pixels_id(image) if isinstance(image, np.ndarray) else image.stem
-        wanted = hashed(name)
-        at = int(np.searchsorted(self._names, wanted))
-        if at == len(self._names) or self._names[at] != wanted:
+        start, end = (int(np.searchsorted(self._names, hashed(name), side)) for side in ("left", "right"))
+        if start == end:
             raise missing(image, name, self.place)
-        row = int(self._rows[at])
+        found, *others = (self._at(int(row), name) for row in self._rows[start:end])
+        for other in others:
+            if sorted(other.boxes.tolist()) != sorted(found.boxes.tolist()):
+                raise BadImage(
+                    f"{name}: has different regions in two rows of {self.place}; keep one of them."
+                )
+        return found
+
+    def _at(self, row: int, name: str) -> ImageRegions:
         group = int(np.searchsorted(self._starts, row, "right")) - 1
         place = f"{self._groups[group][0].path}, image {name}"
         found = regions_of(self._group(group).arrays(row - int(self._starts[group])), place)
