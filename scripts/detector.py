@@ -160,7 +160,7 @@ IMAGES_PER_STEP = 64
 PEAK_RATE = 4e-3
 
 
-def trained(num_nouns: int, image_size: int, steps: int, say: Callable[[str], None] = print) -> Trained:
+def trained(num_nouns: int, image_size: int, steps: int, say: Callable[[str], None]) -> Trained:
     """A classifier trained on scenes of the split train. Prints how it goes."""
     began = time.perf_counter()
     source, painter = Scenes("train", DETECTOR_SEED, num_nouns), Painter(image_size)

@@ -165,18 +165,20 @@ def write_part(part: Part, folder: Path, detector: Detector, facts: dict[str, An
                 if len(waiting) >= ROWS:
                     write()
             if len(written) >= said:
-                print(
-                    f"{part.name}: {len(written):,} images, {time.perf_counter() - began:.0f} s", flush=True
-                )
+                say(f"{part.name}: {len(written):,} images, {time.perf_counter() - began:.0f} s")
                 said += SAY_EVERY
         if waiting:
             write()
     seconds = time.perf_counter() - began
-    print(
+    say(
         f"{path}: {len(written):,} images, {size(path.stat().st_size)}, {seconds:.0f} s "
-        f"({1e4 * seconds / len(written):.1f} s for 10,000 images)",
-        flush=True,
+        f"({1e4 * seconds / len(written):.1f} s for 10,000 images)"
     )
+
+
+def say(line: str) -> None:
+    """Prints a line at once, into a log too."""
+    print(line, flush=True)
 
 
 def classifier_in(
@@ -189,7 +191,7 @@ def classifier_in(
     name = f"classifier-{xxhash.xxh3_64_hexdigest(settings.encode())[:8]}"
     path = folder / f"{name}.safetensors"
     if not path.is_file():
-        save(path, trained(num_nouns, image_size, steps), settings)
+        save(path, trained(num_nouns, image_size, steps, say), settings)
     classifier = Classifier(num_nouns)
     try:
         with safe_open(path, "pt") as file:
@@ -200,10 +202,7 @@ def classifier_in(
             f"{path}: cannot be read as a classifier; remove it, and it is trained again."
         ) from error
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
-    print(
-        f"{path}: {parameters:,} parameters, {noted['seconds']} s of training; right: {noted['accuracy']}",
-        flush=True,
-    )
+    say(f"{path}: {parameters:,} parameters, {noted['seconds']} s of training; right: {noted['accuracy']}")
     return classifier.eval(), {"classifier": name, "parameters": parameters, **noted}
 
 
@@ -253,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         detector = Detector(given.detector, given.seed, classifier, nouns)
         for part in parts:
             write_part(part, folder, detector, facts)
-        print(
+        say(
             f"Train with: --data.regions={folder} --model.region_width={WIDTH} --model.num_objects={len(nouns)} "
             f"(uniter: {len(nouns) + 1}) --model.num_attributes={len(BACKGROUNDS)}"
         )
