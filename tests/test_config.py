@@ -36,6 +36,7 @@ WRONG = [
     ("task.losses", (), "name at least one"),
     ("task.momentum", 1.01, "from 0 to 1"),
     ("task.queue_size", -1, "at least 0"),
+    ("task.hardness", -0.1, "at least 0"),
     ("train.steps", 0, "at least 1"),
     ("train.batch_size", 0, "at least 1"),
     ("train.processes", 0, "at least 1"),
@@ -120,6 +121,8 @@ def test_numbers_that_are_none_are_refused(setting: str, number: float) -> None:
         ("data.mix", [0.5], "numbers by name"),
         ("task.losses", ("itc", "itn"), "a list of itc, itm, mlm"),
         ("task.losses", "itc", "a list of itc, itm, mlm"),
+        ("task.distill", False, "a list of itc, mlm, answer, classification"),
+        ("task.distill", ("itm",), "a list of itc, mlm, answer, classification"),
         ("task.name", "search", "one of pretrain, "),
         ("train.steps", True, "a whole number"),
         ("train.lr", "1e-3", "a finite number"),
@@ -140,12 +143,18 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     for task, said in (
         (TaskConfig(losses=("itm",), align_first=0.4), r"task\.align_first .* task\.losses"),
         (TaskConfig(losses=("mlm",), align_first=0.1), r"task\.align_first .* task\.losses"),
+        (
+            TaskConfig(name="retrieval", losses=("itm",), align_first=0.4),
+            r"task\.align_first .* task\.losses",
+        ),
     ):
         with pytest.raises(UserError, match=said):
             Config(task=task)
-    assert Config(
-        task=TaskConfig(name="retrieval", losses=("itm",), align_first=0.4)
-    )  # has losses of its own
+    assert Config(task=TaskConfig(name="vqa", losses=("itm",), align_first=0.4))  # has a loss of its own
+    with pytest.raises(UserError, match=r"task\.losses is mlm, but retrieval has other losses: .* itc, itm"):
+        Config(task=TaskConfig(name="retrieval", losses=("mlm",)))
+    with pytest.raises(UserError, match=r"task\.losses lacks itm, .*grounding"):
+        Config(task=TaskConfig(name="grounding", losses=("itc",)))
     with pytest.raises(UserError, match=r"data\.mlm_probability is 0.* task\.losses"):
         Config(data=DataConfig(mlm_probability=0.0))
     assert Config(data=DataConfig(mlm_probability=0.0, mlm_content_only=True))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albef.cli import main
-from albef.config import SIZES, UserError
+from albef.config import DISTILLED, SIZES, UserError
 from albef.recipe import dump_config, load_recipe
 
 
@@ -32,6 +32,29 @@ def test_size_then_recipe_then_override(recipe: Path) -> None:
     assert config.data.crop_scale == (0.5, 1.0)
     assert config.task.losses == ("itc", "itm")
     assert load_recipe(recipe, ["--model.size=small"]).model.image_width == SIZES["small"].image_width
+
+
+@pytest.mark.parametrize(
+    ("written", "losses"),
+    [
+        ("true", DISTILLED),
+        ("on", DISTILLED),
+        ("False", ()),
+        ("[]", ()),
+        ("[mlm]", ("mlm",)),
+        ("[itc, mlm]", ("itc", "mlm")),
+    ],
+)
+def test_distilled_losses_may_be_all_or_none(recipe: Path, written: str, losses: tuple[str, ...]) -> None:
+    assert load_recipe(recipe, [f"--task.distill={written}"]).task.distill == losses
+    recipe.write_text(f"task:\n  distill: {written}\n")
+    assert load_recipe(recipe).task.distill == losses
+
+
+@pytest.mark.parametrize("written", ["itc", "[true]", "1", "", "maybe"])
+def test_other_words_are_no_list_of_losses(recipe: Path, written: str) -> None:
+    with pytest.raises(UserError, match=r"task\.distill is .* must be a list of itc, mlm, answer, "):
+        load_recipe(recipe, [f"--task.distill={written}"])
 
 
 def test_a_dumped_configuration_comes_back(recipe: Path, tmp_path: Path) -> None:

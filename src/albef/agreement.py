@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from albef.errors import UserError
@@ -21,11 +22,29 @@ OFFICIAL: dict[str, object] = {
 }
 
 
+# The losses that a task of albef adds up, as far as `task.losses` names them. Other tasks have one loss of their own.
+ADDED: dict[str, tuple[str, ...]] = {
+    "pretrain": ("itc", "itm", "mlm"),
+    "retrieval": ("itc", "itm"),
+    "grounding": ("itc", "itm"),
+}
+
+
+def losses_of(task: str, named: Collection[str]) -> tuple[str, ...]:
+    """The losses that a task adds up, of those that `task.losses` names. Empty for a task with a loss of its own."""
+    return tuple(loss for loss in ADDED.get(task, ()) if loss in named)
+
+
 def check_agreement(config: Any) -> None:
     """Raises `UserError` for settings of a `Config` that contradict each other."""
     model, data, task, layer = config.model, config.data, config.task, config.evaluate.layer
-    contrast_alone = task.name == "pretrain" and task.losses == ("itc",)
-    if model.system == "albef" and model.fusion_depth == 0 and not contrast_alone:
+    losses = losses_of(task.name, task.losses)
+    if task.name in ADDED and not losses:
+        raise UserError(
+            f"task.losses is {', '.join(task.losses)}, but {task.name} has other losses: name at least one of "
+            f"{', '.join(ADDED[task.name])}."
+        )
+    if model.system == "albef" and model.fusion_depth == 0 and losses != ("itc",):
         raise UserError(
             "model.fusion_depth is 0, which only works with the loss itc alone: set it to at least 1."
         )
@@ -38,14 +57,16 @@ def check_agreement(config: Any) -> None:
             f"evaluate.layer is {layer}, but model.fusion_depth is {model.fusion_depth} and layers count from 0: "
             f"choose a lower layer, or leave it out."
         )
-    if task.name == "pretrain" and task.align_first and "itc" not in task.losses:
+    if task.align_first and losses and "itc" not in losses:
         raise UserError(
             f"task.align_first is {task.align_first}, so training starts with the loss itc alone, but task.losses "
             f"lacks it: add itc there, or set task.align_first to 0."
         )
     masks_nothing = not data.mlm_probability and not data.mlm_content_only
-    if task.name == "pretrain" and "mlm" in task.losses and masks_nothing:
+    if "mlm" in losses and masks_nothing:
         raise UserError("data.mlm_probability is 0, so no token is masked: remove mlm from task.losses.")
+    if task.name == "grounding" and "itm" not in losses:
+        raise UserError("task.losses lacks itm, which grounding takes its maps from: add it.")
     check_training(config.train)
     if task.compat and (key := deviating(config)):
         raise UserError(

@@ -13,6 +13,7 @@ from typing import Literal
 
 from albef.agreement import OFFICIAL as OFFICIAL
 from albef.agreement import check_agreement
+from albef.agreement import losses_of as losses_of
 from albef.errors import UserError as UserError
 from albef.model_config import LATER as LATER
 from albef.model_config import SIZES as SIZES
@@ -21,6 +22,8 @@ from albef.model_config import ModelConfig as ModelConfig
 from albef.setting_checks import ABOVE_0, BELOW_1, check_ranges, check_types
 
 TaskName = Literal["pretrain", "retrieval", "vqa", "entailment", "text_assignment", "nlvr", "grounding"]
+Distilled = Literal["itc", "mlm", "answer", "classification"]
+DISTILLED: tuple[Distilled, ...] = ("itc", "mlm", "answer", "classification")
 LARGEST_SEED = 2**63 - 1  # the largest that torch's generator takes
 LONGEST_TIMEOUT_SECONDS = 10**9
 MOST_AT_ONCE = 1_024  # threads and processes
@@ -109,20 +112,25 @@ class TaskConfig:
     """What is learned: the losses, the teacher and the queue."""
 
     name: TaskName = "pretrain"  # what the model is trained for
-    # pretrain of albef: the losses that are added up. Search needs itc. Other tasks and systems have their own losses
+    # pretrain, retrieval and grounding of albef: the losses that are added up. Retrieval and grounding have no mlm.
+    # Without itc the model has no features to search by. Other tasks and systems have their own losses
     losses: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
     alpha: float = 0.4  # weight of the teacher's soft targets against the true ones, from 0 to 1
     # number of steps over which alpha grows from 0 to its value; -1: the first epoch, as published
     alpha_ramp_steps: int = -1
-    # learn from the teacher's soft targets; if false, ITC still uses the teacher's features
-    distill: bool = True
+    # the losses that learn from the teacher's soft targets too, of those that the task has; []: none. ITC compares with
+    # the teacher's features in any case. vqa has the loss answer, entailment and nlvr have classification. Earlier
+    # releases wrote true for all of them and false for none
+    distill: tuple[Distilled, ...] = DISTILLED
     # share of its weights that the teacher keeps at each step; the rest comes from the student
     momentum: float = 0.995
     queue_size: int = 65_536  # number of past pairs whose teacher features ITC uses as further negatives
     # pretrain, retrieval, grounding: share of the steps at the start that train ITC alone
     align_first: float = 0.0
-    # pretrain, retrieval, grounding: share of the remaining steps over which the negatives of ITM change from random
-    # ones to hard ones
+    # pretrain, retrieval, grounding: how hard the negatives of ITM are. 1: drawn by their similarity, as published.
+    # 0: all alike, at random. Without the loss itc they are always random
+    hardness: float = 1.0
+    # pretrain, retrieval, grounding: share of the remaining steps over which the hardness grows from 0 to its value
     hardness_ramp: float = 0.0
     teacher_dropout: bool = False  # use dropout in the teacher; published: true
     # start with a queue full of random features, which count as negatives; published: true
@@ -147,7 +155,7 @@ class TaskConfig:
         ranges = {
             shares: (0, 1),
             ("alpha_ramp_steps",): (-1, math.inf),
-            ("queue_size", "hardness_ramp", "hard_negatives"): (0, math.inf),
+            ("queue_size", "hardness", "hardness_ramp", "hard_negatives"): (0, math.inf),
         }
         check_ranges("task", self, ranges)
         if not self.losses:

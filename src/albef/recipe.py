@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from albef.agreement import OFFICIAL, deviating
-from albef.config import LATER, Config, ModelConfig, UserError
+from albef.config import DISTILLED, LATER, Config, ModelConfig, UserError
 from albef.errors import reading
 from albef.setting_checks import hints
-from albef.setting_values import check_tags, is_null, typed_value, value_of
+from albef.setting_values import BOOLEANS, check_tags, is_null, typed_value, value_of
 
 KINDS = {name: hints(section) for name, section in hints(Config).items()}  # types by section and setting
 SECTIONS = ", ".join(KINDS)
@@ -35,6 +35,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Config:
         section, name, value = split_override(override)
         settings.setdefault(section, {})[name] = value
     later(settings.get("model", {}))
+    if "distill" in (task := settings.get("task", {})):
+        task["distill"] = distilled(task["distill"])
     if settings.get("task", {}).get("compat") == "official":
         for key, value in OFFICIAL.items():
             section, name = key.split(".")
@@ -100,6 +102,12 @@ def later(model: dict[str, Any]) -> None:
     others = {field.name for field in dataclasses.fields(ModelConfig)} - LATER.keys()
     if others <= model.keys():
         model |= {name: value for name, value in LATER.items() if name not in model}
+
+
+def distilled(value: Any) -> Any:
+    """The value of `task.distill`: all losses or none for the true or false of earlier releases. Others stay."""
+    switch = BOOLEANS.get(str(value).lower())
+    return value if switch is None else DISTILLED if switch else ()
 
 
 def split_override(override: str) -> tuple[str, str, Any]:

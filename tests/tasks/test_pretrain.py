@@ -8,10 +8,9 @@ import torch
 import toy
 from albef.config import TaskConfig
 from albef.data.records import Batch
-from albef.momentum import Keys
 from albef.systems import build_task
 from albef.tasks.base import Output, Stage
-from albef.tasks.contrast import counts_of, draw_negatives
+from albef.tasks.contrast import counts_of, draw_negatives, same_pairs
 from albef.tasks.pretrain import Pretrain
 
 STAGE = Stage(alpha=0.4)
@@ -171,6 +170,6 @@ def test_the_encoders_that_the_recipe_names_are_checkpointed(encoders: tuple[str
 def test_pairs_without_a_negative_count_once_for_matching(
     image_id: list[int], caption_id: list[int], same_image: bool, same_caption: bool, count: int
 ) -> None:
-    keys = Keys(torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor(image_id), torch.tensor(caption_id))
-    counts = counts_of(keys, same_image, same_caption)
+    batch = with_ids(toy.batch(2), image_id, caption_id)
+    counts = counts_of(same_pairs(batch, same_image, same_caption))
     assert (counts["itc"].item(), counts["itm"].item()) == (2, count)

@@ -63,9 +63,20 @@ def test_stages_follow_the_step() -> None:
     assert [stage_at(step, config, 50).fuse for step in (0, 24, 25)] == [False, False, True]
     hardness = [stage_at(step, config, 50).hardness for step in (0, 25, 44, 63, 99)]
     assert hardness == pytest.approx([0, 0, 0.5, 1, 1])
+    half = dataclasses.replace(config, task=dataclasses.replace(task, hardness=0.5))
+    assert [stage_at(step, half, 50).hardness for step in (25, 44, 99)] == pytest.approx([0, 0.25, 0.5])
     plain = dataclasses.replace(config, task=TaskConfig())
     assert stage_at(0, plain, 50).hardness == 1
     assert stage_at(0, plain, 50).fuse
+    assert stage_at(99, dataclasses.replace(config, task=TaskConfig(hardness=0.0)), 50).hardness == 0
+
+
+def test_alpha_is_that_of_the_distilled_losses() -> None:
+    config = dataclasses.replace(toy.config(), task=TaskConfig(alpha_ramp_steps=0, distill=("itc",)))
+    stage = stage_at(5, config, 50)
+    assert (stage.alpha, stage.alpha_of("itc"), stage.alpha_of("mlm")) == (0.4, 0.4, 0.0)
+    none = stage_at(5, dataclasses.replace(config, task=TaskConfig(alpha_ramp_steps=0, distill=())), 50)
+    assert (none.alpha, none.alpha_of("itc")) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "bertadam"])

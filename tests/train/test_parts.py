@@ -89,7 +89,7 @@ def test_a_batch_in_parts_has_the_losses_and_gradients_of_the_whole(
 ) -> None:
     if settings.name == "retrieval":  # whose matching is over the pairs of a part
         monkeypatch.setattr(
-            "albef.tasks.retrieval.match", lambda student, *_: (0 * student.temperature[0],) * 2
+            "albef.tasks.pretrain.match", lambda student, *_: (0 * student.temperature[0],) * 2
         )
     whole, expected, task = computed(settings, 0)
     parts, got, _ = computed(settings, size)

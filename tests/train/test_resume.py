@@ -8,15 +8,16 @@ import pytest
 import torch
 
 import toy
-from albef.config import DataConfig, TrainConfig, UserError
+from albef.config import DISTILLED, DataConfig, Distilled, TaskConfig, TrainConfig, UserError
 from albef.data.text import Tokenizer
+from albef.manifest import Manifest
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 from albef.recipe import load_recipe
 from albef.run import prepare
 from albef.train.checkpoint import CheckpointWriter
 from albef.train.loop import train
-from albef.train.resume import DATA, HARMLESS, identity, settings
+from albef.train.resume import DATA, HARMLESS, changes, identity, settings
 
 
 def test_the_harmless_settings_exist() -> None:
@@ -38,6 +39,21 @@ def test_what_changes_what_is_learnt_is_refused_and_named(tmp_path: Path) -> Non
             prepare(dataclasses.replace(config, **{section: changed}), tmp_path)
     assert prepare(config, tmp_path) == config
     assert not (tmp_path / "changes.jsonl").exists()
+
+
+@pytest.mark.parametrize(("switch", "losses"), [(True, DISTILLED), (False, ())])
+def test_a_run_of_an_earlier_release_goes_on_with_the_losses_that_its_switch_meant(
+    tmp_path: Path, switch: bool, losses: tuple[Distilled, ...]
+) -> None:
+    config = toy.config(task=TaskConfig(queue_size=10, distill=losses))
+    identified = identity(config)
+    identified["config"]["task.distill"] = switch  # as 0.1.0 wrote it
+    manifest = Manifest({}, {**identified, "step": 3}, "")
+    assert list(changes(tmp_path, config, manifest)) == []
+    other = toy.config(task=TaskConfig(queue_size=10, distill=("itc",)))
+    assert [str(change) for change in changes(tmp_path, other, manifest)] == [
+        f"task.distill: {list(losses)} → ['itc']"
+    ]
 
 
 def test_harmless_changes_are_let_through_and_noted(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from albef.config import DISTILLED
 from albef.data.records import Batch
 from albef.distributed import all_gather, all_mean, rank
 from albef.model.verbs import VisionLanguageModel
@@ -25,6 +26,11 @@ class Stage:
     hardness: float = 1.0  # of ITM negatives: 0 = drawn uniformly, 1 = the paper's hard negatives
     fuse: bool = True  # False while only ITC is trained
     step: int = 0  # its number, for tasks that train one objective per step
+    distill: Collection[str] = DISTILLED  # the losses with soft targets
+
+    def alpha_of(self, loss: str) -> float:
+        """The weight of a loss's soft targets. With 0 it has none."""
+        return self.alpha if loss in self.distill else 0.0
 
 
 class Negatives(NamedTuple):
@@ -41,7 +47,7 @@ class Targets(NamedTuple):
     logits: Float[Tensor, "predictions classes"] | None = None  # of labels; None: not used
     # What the teacher's head turns into logits of words or answers, part by part: all of them at once would be large.
     states: Float[Tensor, "predictions width"] | None = None  # None: not used
-    keys: Keys | None = None  # None: a task without ITC
+    keys: Keys | None = None  # None: no ITC
     first_row: int = 0  # where this batch begins in `keys`
     bank: slice = slice(None)  # the rows of `keys` that are candidates
     drawn: Any = None  # what a task draws before it can count; None: nothing

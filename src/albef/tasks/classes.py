@@ -33,9 +33,9 @@ class Classes(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's logits, unless alpha is 0."""
-        teacher = self.teacher.module
-        logits = classify(teacher, batch) if stage.alpha > 0 else None
+        """The teacher's logits, if they are used."""
+        taught = stage.alpha_of("classification") > 0
+        logits = classify(self.teacher.module, batch) if taught else None
         return Targets({"classification": torch.full((), float(len(batch)), device=batch.ids.device)}, logits)
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:

@@ -13,7 +13,7 @@ from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.model.text_encoder import KeyValues
 from albef.model.verbs import Encoding
-from albef.momentum import FeatureQueue, Keys
+from albef.momentum import FeatureQueue
 from albef.tasks.base import Negatives, Stage, Targets
 
 
@@ -29,22 +29,28 @@ class Aligned(NamedTuple):
     measures: dict[str, Float[Tensor, ""]]
 
 
-def keys_of(teacher: ALBEF, batch: Batch) -> tuple[Encoding, Keys]:
-    """The teacher's encoded images, and its features of images and texts."""
-    image, text = teacher.encode_image(batch.visual), teacher.encode_text(batch.ids, batch.mask)
-    return image, Keys(image.feature, text.feature, batch.image_id, batch.caption_id)
-
-
-def counts_of(keys: Keys, same_image: bool, same_caption: bool) -> dict[str, Float[Tensor, ""]]:
-    """The counts of ITC and ITM: all pairs, and all pairs with their usable negatives."""
-    pairs = len(keys.image_id)
-    same = torch.eye(pairs, dtype=torch.bool, device=keys.image_id.device)
+def same_pairs(batch: Batch, same_image: bool, same_caption: bool) -> Bool[Tensor, "batch batch"]:
+    """Which pairs are no negatives of each other: each of itself, and as asked those of one image or one caption."""
+    same = torch.eye(len(batch), dtype=torch.bool, device=batch.ids.device)
     if same_image:
-        same = same | (keys.image_id[:, None] == keys.image_id)
+        same = same | (batch.image_id[:, None] == batch.image_id)
     if same_caption:
-        same = same | (keys.caption_id[:, None] == keys.caption_id)
-    usable = (~same).any(1).sum()
-    return {"itc": keys.image.new_full((), pairs), "itm": (pairs + 2 * usable).to(keys.image.dtype)}
+        same = same | (batch.caption_id[:, None] == batch.caption_id)
+    return same
+
+
+def counts_of(same: Bool[Tensor, "batch batch"]) -> dict[str, Float[Tensor, ""]]:
+    """The counts of ITC and ITM: all pairs, and all pairs with their usable negatives."""
+    pairs = torch.full((), float(len(same)), device=same.device)
+    return {"itc": pairs, "itm": pairs + 2 * (~same).any(1).sum()}
+
+
+def unaligned(student: ALBEF, batch: Batch, same: Bool[Tensor, "batch batch"]) -> Aligned:
+    """Images and texts encoded without ITC. All pairs count as equally similar, so negatives are random."""
+    image = student.encode_image(batch.visual)
+    text = student.encode_text(batch.ids, batch.mask)
+    alike = image.feature.new_zeros(same.shape)
+    return Aligned(alike.sum(), image, text, alike, alike, same, {})
 
 
 def align(
@@ -95,11 +101,12 @@ def align(
                 0
             ],  # a copy: the parameter may be sharded again
         }
+    alpha = stage.alpha_of("itc")
     loss = objectives.itc_loss(
         i2t,
         t2i,
-        objectives.soft_targets(teacher_i2t, hard, stage.alpha),
-        objectives.soft_targets(teacher_t2i, hard, stage.alpha),
+        objectives.soft_targets(teacher_i2t, hard, alpha),
+        objectives.soft_targets(teacher_t2i, hard, alpha),
         targets.counts["itc"],
     )
     return Aligned(loss, image, text, i2t, t2i, same, measures)

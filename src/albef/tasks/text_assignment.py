@@ -15,6 +15,7 @@ from albef.data.records import Batch
 from albef.model.albef import ALBEF
 from albef.tasks.base import Output, Stage, Targets, Task
 from albef.tasks.classes import paired
+from albef.tasks.contrast import same_pairs
 
 TEMPERATURE = 0.07  # of the similarities that negatives are drawn by; fixed, as published
 
@@ -63,11 +64,7 @@ class TextAssignment(Task):
 
     def allowed(self, batch: Batch) -> Bool[Tensor, "texts images"]:
         """Which images of the batch may be a text's negatives: neither the same image nor one with the same caption."""
-        same = torch.eye(len(batch), dtype=torch.bool, device=batch.ids.device)
-        if self.mask_same_pairs:
-            same = same | (batch.image_id[:, None] == batch.image_id)
-            same = same | (batch.caption_id[:, None] == batch.caption_id)
-        return ~same
+        return ~same_pairs(batch, self.mask_same_pairs, self.mask_same_pairs)
 
     def update(self, output: Output) -> None:
         """Only the optimizer changes anything."""

@@ -30,8 +30,8 @@ class VQA(Task):
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:
-        """The teacher's states at all tokens of the answers."""
-        states = answer_states(self.teacher.module, batch) if stage.alpha > 0 else None
+        """The teacher's states at all tokens of the answers, if they are used."""
+        states = answer_states(self.teacher.module, batch) if stage.alpha_of("answer") > 0 else None
         return Targets({"answer": torch.full((), float(len(batch)), device=batch.ids.device)}, states=states)
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:

@@ -121,5 +121,5 @@ def stage_at(step: int, config: Config, steps_per_epoch: int) -> Stage:
     alpha = task.alpha * (min(1.0, step / ramp) if ramp else 1.0) if task.distill else 0.0
     first = round(task.align_first * config.train.steps)
     ramped = round(task.hardness_ramp * (config.train.steps - first))
-    hardness = min(1.0, (step - first) / ramped) if ramped else 1.0
-    return Stage(alpha=alpha, hardness=max(hardness, 0.0), fuse=step >= first, step=step)
+    hardness = task.hardness * (max(0.0, min(1.0, (step - first) / ramped)) if ramped else 1.0)
+    return Stage(alpha, hardness, fuse=step >= first, step=step, distill=task.distill)

@@ -14,7 +14,7 @@ from albef.config import LATER, Config, UserError
 from albef.data.fingerprint import data_fingerprint
 from albef.disk import told
 from albef.manifest import Damaged, Manifest, read_manifest, verify
-from albef.recipe import load_recipe
+from albef.recipe import distilled, load_recipe
 from albef.train.checkpoint import Facts, checkpoints_in
 from albef.writing import append_whole
 
@@ -82,6 +82,7 @@ def last_manifest(folder: Path) -> Manifest | None:
 def changes(folder: Path, config: Config, last: Manifest | None) -> Iterator[Change]:
     """What has changed since the run in a folder: since its newest checkpoint, else since its `config.yaml`."""
     old = settings(load_recipe(folder / CONFIG_FILE)) if last is None else last.facts["config"]
+    old = old | {"task.distill": list(distilled(old["task.distill"]))}
     defaults = settings(Config())
     for setting, new in settings(config).items():
         # A setting that did not exist when the run began:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from albef import distributed
-from albef.config import Config, UserError
+from albef.config import Config, UserError, losses_of
 from albef.data.records import Batch
 from albef.progress import discard_what_is_gone
 from albef.tasks.base import Output, Stage, Task, joined
@@ -33,18 +33,18 @@ MAX_SKIPPED_IN_A_ROW = 20
 TEACHER, STUDENT = 0, 1  # last words of the random keys of a step's parts
 
 
-def synchronised(task: Task, losses: Collection[str], fuse: bool) -> nn.Module:
+def synchronised(task: Task, losses: Sequence[str], fuse: bool) -> nn.Module:
     """The task itself, or with several processes a DDP wrapper that averages its gradients.
 
-    The wrapper looks for parameters without gradient: projections in tasks without ITC, fusion layers in steps that
-    train ITC alone, and whatever a task leaves alone in some steps.
+    The wrapper looks for parameters without gradient: fusion layers in steps that train ITC alone, and whatever a task
+    leaves alone in some steps.
     """
     if not distributed.in_group() or isinstance(task, FSDPModule):
         return task
     with warnings.catch_warnings():
         # `broadcast_buffers` has a successor, but not in all supported versions of torch.
         warnings.simplefilter("ignore", FutureWarning)
-        every = task.trains_all and fuse and "itc" in losses and not {"itm", "mlm"}.isdisjoint(losses)
+        every = task.trains_all and fuse and losses != ("itc",)
         return DistributedDataParallel(task, broadcast_buffers=False, find_unused_parameters=not every)
 
 
@@ -89,13 +89,14 @@ class Loop:
         started, skipped_in_a_row = time.perf_counter(), 0
         window_started, window_step = started, first_step
         fuse: bool | None = None
+        losses = losses_of(self.config.task.name, self.config.task.losses)
         with self.asked:
             for step in range(first_step, config.steps):
                 batch = next(stream)
                 set_lr(self.optimizer, lr_at(step, config, self.steps_per_epoch))
                 stage = stage_at(step, self.config, self.steps_per_epoch)
                 if stage.fuse != fuse:
-                    forward = synchronised(self.task, self.config.task.losses, stage.fuse)
+                    forward = synchronised(self.task, losses, stage.fuse)
                     fuse = stage.fuse
                 output = self.backward(forward, batch, step, stage)
                 grad_norm = plain(clip_grad_norm_(student.parameters(), clip_norm))
