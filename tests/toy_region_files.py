@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -77,3 +78,31 @@ def uniter_database(folder: Path, records: dict[str, bytes]) -> Path:
         for key, record in records.items():
             writing.put(key.encode(), record)
     return folder
+
+
+def oscar_numbers(count: int = 3, width: int = 5, seed: int = 0) -> np.ndarray:
+    """Features and boxes as rows of OSCAR's features.tsv have them."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.random((2, count, 2), np.float32), axis=0)
+    return np.concatenate([rng.random((count, width), np.float32), *corners, corners[1] - corners[0]], 1)
+
+
+def oscar_row(name: str, numbers: np.ndarray) -> str:
+    """A row of OSCAR's features.tsv."""
+    return f"{name}\t{len(numbers)}\t{encoded(numbers)}\n"
+
+
+def labels_row(name: str, objects: list[dict[str, object]], **others: object) -> str:
+    """A row of OSCAR's predictions.tsv."""
+    return f"{name}\t{json.dumps({'image_h': 30, 'image_w': 40, 'objects': objects} | others)}\n"
+
+
+def indexed(file: Path, rows: list[str], ids: bool = False) -> Path:
+    """A TSV with these rows, its .lineidx and, if asked for, imageid2idx.json."""
+    offsets = np.cumsum([0, *(len(row.encode()) for row in rows)])[:-1]
+    file.write_text("".join(rows), "utf-8")
+    file.with_suffix(".lineidx").write_text("".join(f"{offset}\n" for offset in offsets))
+    if ids:
+        names = {row.split("\t")[0]: number for number, row in enumerate(rows)}
+        (file.parent / "imageid2idx.json").write_text(json.dumps(names))
+    return file

@@ -1,6 +1,7 @@
 """Regions of images: read from files, checked, padded, batched."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ from albef.data.region_files import open_regions
 from albef.data.regions import ImageRegions, Regions, batch_of_regions, read_npz, sample_hidden
 from albef.data.text import Tokenizer
 from albef.data.words import BertWords
+from toy_region_files import (
+    encoded,
+    indexed,
+    labels_row,
+    lxmert_row,
+    oscar_numbers,
+    oscar_row,
+    uniter_arrays,
+    uniter_database,
+    uniter_record,
+)
 
 WIDTH = 4
 
@@ -136,11 +148,11 @@ class Named:
         return Record(image, ("a fox on grass",), None, None, f"row {index}")
 
 
-def example_set(folder: Path, names: list[str]) -> ExampleSet:
+def example_set(folder: Path, names: list[str], place: str = "", width: int = WIDTH) -> ExampleSet:
     model = dataclasses.replace(toy.MODEL, vocab_size=200)
     words = BertWords(Tokenizer.train(toy.CAPTIONS, 200), model)
     data = DataConfig(max_bad_fraction=0.4)
-    return ExampleSet(Named(folder, names), words, data, model, 0, open_regions("", WIDTH))  # type: ignore[arg-type]
+    return ExampleSet(Named(folder, names), words, data, model, 0, open_regions(place, width))  # type: ignore[arg-type]
 
 
 def test_a_batch_has_regions_and_tags_instead_of_pixels(tmp_path: Path) -> None:
@@ -184,3 +196,43 @@ def test_some_region_is_always_hidden(count: int, seed: int) -> None:
 
 def test_regions_are_hidden_as_often_as_asked() -> None:
     assert sample_hidden(20_000, np.random.default_rng(0)).mean() == pytest.approx(0.15, abs=0.01)
+
+
+def lxmert_files(folder: Path) -> None:
+    (folder / "a_obj36.tsv").write_bytes(lxmert_row(3, img_id="a"))
+    (folder / "b_obj36.tsv").write_bytes(lxmert_row(2, img_id="b"))
+
+
+def uniter_files(folder: Path) -> None:
+    records = {f"{name}.npz": uniter_record(uniter_arrays(count)) for name, count in (("a", 3), ("b", 2))}
+    uniter_database(folder / "feat_th0.2_max100_min10", records)
+
+
+def oscar_files(folder: Path) -> None:
+    indexed(folder / "features.tsv", [oscar_row("a", oscar_numbers(3)), oscar_row("b", oscar_numbers(2))])
+    indexed(folder / "predictions.tsv", [labels_row(name, [{"class": "fox"}]) for name in "ab"])
+
+
+def vinvl_files(folder: Path) -> None:
+    rows = []
+    for name, count in (("a", 3), ("b", 2)):
+        one = {"class": "fox", "rect": [0, 0, 4, 3], "conf": 1, "feature": encoded(np.ones(5, np.float32))}
+        rows.append(labels_row(name, [one] * count))
+    indexed(folder / "predictions.tsv", rows)
+
+
+@pytest.mark.parametrize("write", [lxmert_files, uniter_files, oscar_files, vinvl_files])
+def test_every_kind_of_file_makes_batches(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path)
+    examples = example_set(tmp_path / "images", ["a.jpg", "b.jpg"], str(tmp_path), width=5)
+    batch = collate([examples.example(index, 0) for index in range(2)], 0)
+    assert batch.region_features is not None
+    assert batch.region_features.shape == (2, 3, 5)
+    assert batch.region_mask is not None
+    assert batch.region_mask.sum(1).tolist() == [3, 2]
+    assert batch.tag_mask is not None
+    assert batch.tag_mask.any(1).all() == (write in (oscar_files, vinvl_files))
+    assert (batch.region_classes is not None) == (write is uniter_files)
+    assert (batch.attribute_ids is not None) == (write is lxmert_files)
+    with pytest.raises(TooManyBadSamples):
+        example_set(tmp_path, ["c.jpg", "d.jpg"], str(tmp_path), width=5).example(0, 0)

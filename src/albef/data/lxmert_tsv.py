@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from jaxtyping import Float32
 
 from albef.data.images import BadImage
 from albef.data.regions import SLACK, ImageRegions
-from albef.data.tsv_rows import LONGEST_ROW, row_at, row_offsets, text_of
+from albef.data.tsv_rows import LONGEST_ROW, base64_numbers, row_at, row_offsets, text_of
 from albef.errors import UserError
 
 COLUMNS = (
@@ -108,13 +106,7 @@ def positive(row: dict[str, bytes], name: str, place: str) -> int:
 
 def array(row: dict[str, bytes], name: str, kind: str, place: str) -> np.ndarray:
     """The numbers of a base64 field."""
-    try:
-        content = base64.b64decode(row[name], validate=True)
-        return np.frombuffer(content, kind)
-    except (binascii.Error, ValueError):
-        raise BadImage(
-            f"{place}: {name} is not an array in base64; the file is damaged, get it again."
-        ) from None
+    return base64_numbers(row[name], kind, name, place)
 
 
 def decoded(row: dict[str, bytes], name: str, kind: str, count: int, place: str) -> np.ndarray:

@@ -11,9 +11,10 @@ import numpy as np
 
 from albef.data.images import BadImage
 from albef.data.lxmert_tsv import COLUMNS, LxmertTsv
+from albef.data.oscar_tsv import opened_tsv
 from albef.data.region_table import RegionTable
 from albef.data.regions import ImageRegions, RegionFolder, RegionStore, check_width, path_of
-from albef.data.tsv_rows import num_columns
+from albef.data.tsv_rows import first_rows
 from albef.data.uniter_lmdb import UniterLmdb
 from albef.errors import UserError
 
@@ -82,9 +83,15 @@ def open_parquet(place: Path, files: Sequence[Path], width: int) -> RegionStore 
 
 
 def open_tables(place: Path, files: Sequence[Path], width: int) -> RegionStore | None:
-    """TSV files, whose kind follows from the number of their columns."""
-    known = [TABLES[columns](file) for file in files if (columns := num_columns(file)) in TABLES]
+    """TSV files with regions. Others, such as those of labels, are passed over."""
+    known = [found for file in files if (found := opened_table(file))]
     return RegionFiles(place, known, width) if known else None
+
+
+def opened_table(file: Path) -> RegionFile | None:
+    """A TSV file with regions, of the kind that its columns show. None if it has none."""
+    first = next(first_rows(file))
+    return LxmertTsv(file) if len(first) == len(COLUMNS) else opened_tsv(file)
 
 
 def open_databases(place: Path, files: Sequence[Path], width: int) -> RegionStore:
@@ -92,12 +99,11 @@ def open_databases(place: Path, files: Sequence[Path], width: int) -> RegionStor
     return RegionFiles(place, [UniterLmdb(file) for file in files], width)
 
 
-TABLES: dict[int, Callable[[Path], RegionFile]] = {len(COLUMNS): LxmertTsv}
 KINDS = (
     Kind("a folder with an .npz for each image", "*.npz", open_folder),
     Kind("a Parquet file or a folder of them", "*.parquet", open_parquet),
     Kind("UNITER's folders with data.mdb", "data.mdb", open_databases),
-    Kind("LXMERT's .tsv files", "*.tsv", open_tables),
+    Kind("TSV files of LXMERT, OSCAR or VinVL", "*.tsv", open_tables),
 )
 
 
