@@ -201,6 +201,9 @@ class TrainConfig:
     # apply weight decay to embeddings and the temperature too; published: true
     decay_embeddings: bool = False
     temperature_lr_scale: float = 1.0  # learning rate of the temperature, as a multiple of lr
+    # learning rate of the head of answers from a list or of classes, as a multiple of lr; published for UNITER's
+    # questions: 10
+    head_lr_scale: float = 1.0
     # largest norm of the gradient, which is scaled down to it; 0: no clipping, as published
     clip_norm: float = 1.0
     # device to train on, as torch names it: cpu, cuda, cuda:1; auto: a GPU if there is one
@@ -239,10 +242,11 @@ class TrainConfig:
         from_1 = ("steps", "batch_size", "processes", "log_every_steps")
         from_0 = ("seed", "micro_batch_size", "warmup_steps", "threads", "keep_every_steps")
         layers = ("init_image_layers", "init_text_layers")
-        factors = ("lr", "min_lr", "warmup_lr", "weight_decay", "clip_norm", "temperature_lr_scale")
+        factors = ("lr", "min_lr", "warmup_lr", "weight_decay", "clip_norm")
+        scales = ("temperature_lr_scale", "head_lr_scale")
         ranges = {
             (*from_1, "checkpoint_every_steps", "keep_checkpoints"): (1, math.inf),
-            (*from_0, *factors, *layers): (0, math.inf),
+            (*from_0, *factors, *scales, *layers): (0, math.inf),
             ("betas",): (0, BELOW_1),
             ("eps",): (ABOVE_0, 1),
             ("seed",): (0, LARGEST_SEED),

@@ -7,8 +7,12 @@ from typing import Literal
 import pytest
 
 import toy
+import toy_lxmert
+import toy_oscar
+import toy_uniter
 from albef.config import TaskConfig, TrainConfig
 from albef.model.albef import ALBEF
+from albef.model.verbs import VisionLanguageModel
 from albef.tasks.pretrain import Pretrain
 from albef.train.optim import build_optimizer, is_decayed, lr_at, set_lr, stage_at
 
@@ -44,8 +48,27 @@ def test_the_temperature_has_a_rate_of_its_own() -> None:
     student = Pretrain(toy.config()).student
     optimizer = build_optimizer(student, TrainConfig(temperature_lr_scale=0.1))
     set_lr(optimizer, 2.0)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2.0, 2.0, 0.2])
+    assert sorted(group["lr"] for group in optimizer.param_groups) == pytest.approx([0.2, 2.0, 2.0])
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(student.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        (toy_uniter.model(("answers",)), "answer_head"),
+        (toy_uniter.model(("entailment",)), "entailment_head"),
+        (toy_oscar.model("answers"), "answer_head"),
+        (toy_oscar.model("nlvr"), "pair_head"),
+        (toy_lxmert.model("answers"), "classifier"),
+        (ALBEF(toy.MODEL, ("entailment",)), "classifier"),
+    ],
+)
+def test_a_new_head_has_a_rate_of_its_own(model: VisionLanguageModel, head: str) -> None:
+    optimizer = build_optimizer(model, TrainConfig(head_lr_scale=10.0))
+    set_lr(optimizer, 2.0)
+    rates = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+    assert rates == {name: 20.0 if name.startswith(head) else 2.0 for name, _ in model.named_parameters()}
+    assert 20.0 in rates.values()
 
 
 @pytest.mark.parametrize("published", [False, True])

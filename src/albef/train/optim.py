@@ -19,6 +19,9 @@ OPTIMIZERS: dict[str, type[torch.optim.AdamW]] = {
     "bertadam": BertAdam,
 }
 
+# Heads that a pre-trained model does not have, in all systems: of answers from a list, of classes, of two images.
+NEW_HEADS = ("classifier.", "answer_head.", "entailment_head.", "pair_head.", "pair_attention.")
+
 
 def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
     """Whether weight decay applies: to matrices. Published: also to embeddings (docs/published.md, Q11)."""
@@ -29,35 +32,26 @@ def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bo
 
 
 def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the student. Its groups: with weight decay, without, and the temperature with its own learning rate.
+    """AdamW over the student. Parameters of one group share their weight decay and their learning rate.
 
-    With `optimizer: muon`, weight matrices of layers are another group, with weight decay. With `optimizer: bertadam`
-    everything decays. Groups hold the names of their parameters.
+    The temperature and heads of answers and classes have learning rates of their own. With `optimizer: muon`, weight
+    matrices of layers are another group, with weight decay. With `optimizer: bertadam` everything decays. Groups hold
+    the names of their parameters.
     """
     decays_all = config.optimizer == "bertadam"
-    decayed, plain, temperature, matrices = [], [], [], []
+    alike: dict[tuple[float, float, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in student.named_parameters():
+        muon = config.optimizer == "muon" and is_layer_matrix(name, parameter)
+        decays = decays_all or muon or is_decayed(name, parameter, config.decay_embeddings)
+        scale = config.head_lr_scale if name.startswith(NEW_HEADS) else 1.0
         if name.endswith("temperature"):
-            temperature.append((name, parameter))
-        elif config.optimizer == "muon" and is_layer_matrix(name, parameter):
-            matrices.append((name, parameter))
-        elif decays_all or is_decayed(name, parameter, config.decay_embeddings):
-            decayed.append((name, parameter))
-        else:
-            plain.append((name, parameter))
-    decay = config.weight_decay
+            decays, scale = decays_all or config.decay_embeddings, config.temperature_lr_scale
+        decay = config.weight_decay if decays else 0.0
+        alike.setdefault((decay, scale, muon), []).append((name, parameter))
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": decay, "lr_scale": 1.0},
-        {"params": plain, "weight_decay": 0.0, "lr_scale": 1.0},
-        {
-            "params": temperature,
-            "weight_decay": decay if decays_all or config.decay_embeddings else 0.0,
-            "lr_scale": config.temperature_lr_scale,
-        },
+        {"params": named, "weight_decay": decay, "lr_scale": scale, "muon": muon}
+        for (decay, scale, muon), named in alike.items()
     ]
-    if matrices:
-        groups.append({"params": matrices, "weight_decay": decay, "lr_scale": 1.0, "muon": True})
-    groups = [group for group in groups if group["params"]]  # an empty group would have no names
     return OPTIMIZERS[config.optimizer](groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
