@@ -83,8 +83,9 @@ class ModelConfig:
     vocab_size: int = 30522  # number of word pieces in the vocabulary
     # number of position embeddings of the text encoder; no text can have more tokens
     max_positions: int = 512
-    # dropout rate in the text encoder and the fusion encoder, of hidden states and attention
-    dropout: float = 0.1
+    dropout: float = 0.1  # dropout rate in the text encoder and the fusion encoder
+    # dropout rate of attention there (default: dropout). Published for OSCAR's questions and NLVR2: 0.1, and dropout 0.3
+    attention_dropout: float | None = None
     # clip: the activation function of its MLPs. OpenAI's models have quick_gelu, most models of open_clip have gelu
     activation: Activation = "gelu"
     # temperature that similarities are divided by at the start; training learns it
@@ -136,7 +137,7 @@ class ModelConfig:
                 ("pair_head_scale",): (1, 100),
                 ("initial_std", "std"): (ABOVE_0, math.inf),
                 ("initial_temperature",): TEMPERATURE_RANGE,
-                ("dropout",): (0, BELOW_1),
+                ("dropout", "attention_dropout"): (0, BELOW_1),
                 ("max_tokens",): (2 + self.append_sep, self.max_positions),
                 # Far above any real model: a mistyped number would use up the memory of the machine.
                 ("image_size", "patch_size"): (-math.inf, 100_000),
@@ -167,6 +168,11 @@ class ModelConfig:
         return self.system in ON_REGIONS
 
     @property
+    def dropout_of_attention(self) -> float:
+        """The dropout rate of attention in the text encoder and the fusion encoder."""
+        return self.dropout if self.attention_dropout is None else self.attention_dropout
+
+    @property
     def grid(self) -> int:
         """Number of patches along one side of the image."""
         return self.image_size // self.patch_size
@@ -191,4 +197,5 @@ LATER: dict[str, object] = {
     "region_norm": False,
     "pollution_classes": 2,
     "pair_head_scale": 3,
+    "attention_dropout": None,
 }

@@ -1,11 +1,22 @@
 """Regions and the transformer over text and regions."""
 
 import dataclasses
+from collections.abc import Callable
 
+import pytest
 import torch
+from torch import nn
 
 import toy
+import toy_oscar
+from albef.config import Config, ModelConfig
+from albef.model.albef import ALBEF
+from albef.model.layers import CrossAttention, SelfAttention
+from albef.peers.lxmert import LXMERT
+from albef.peers.oscar import OSCAR
 from albef.peers.regions import JointEncoder, RegionMemory, joined
+from albef.peers.uniter import UNITER
+from albef.train.start import initial_model
 
 CONFIG = dataclasses.replace(toy.MODEL, dropout=0.0)
 
@@ -45,3 +56,31 @@ def test_a_last_layer_of_cls_alone_changes_nothing() -> None:
     tokens = torch.randn(2, 3, CONFIG.text_width)
     first = encoder(tokens, mask, first_only=True)
     torch.testing.assert_close(first, encoder(tokens, mask)[:, :1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda config: ALBEF(config, ("itm",)).fusion_encoder,
+        lambda config: UNITER(config, ("paired_attention",)),
+        OSCAR,
+        LXMERT,
+    ],
+)
+@pytest.mark.parametrize("rate", [None, 0.1])
+def test_attention_may_have_a_dropout_of_its_own(
+    kind: Callable[[ModelConfig], nn.Module], rate: float | None
+) -> None:
+    config = dataclasses.replace(CONFIG, dropout=0.3, attention_dropout=rate)
+    modules = list(kind(config).modules())
+    assert {part.p for part in modules if isinstance(part, nn.Dropout)} == {0.3}
+    attention = [part for part in modules if isinstance(part, SelfAttention | CrossAttention)]
+    assert {part.dropout for part in attention} == {0.3 if rate is None else rate}
+
+
+def test_a_model_to_start_from_gets_the_recipes_dropout_and_new_head() -> None:
+    known = toy_oscar.CONFIG
+    own = dataclasses.replace(known, text_width=24, dropout=0.3, attention_dropout=0.1, pair_head_scale=2)
+    found = initial_model(Config(model=own), known)
+    assert (found.dropout, found.attention_dropout, found.pair_head_scale) == (0.3, 0.1, 2)
+    assert found.text_width == known.text_width

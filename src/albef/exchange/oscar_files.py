@@ -131,7 +131,7 @@ def published_config(config: ModelConfig, heads: tuple[str, ...]) -> dict[str, A
     """The config.json that the published scripts read: BERT's settings, and OSCAR's beside them."""
     pairs = "nlvr" in heads
     return {
-        "attention_probs_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout_of_attention,
         "hidden_act": "gelu",
         "hidden_dropout_prob": config.dropout,
         "hidden_size": config.text_width,

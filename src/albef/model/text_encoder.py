@@ -80,7 +80,7 @@ class TextLayer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.text_width
-        self.attention = SelfAttention(width, config.text_heads, config.dropout)
+        self.attention = SelfAttention(width, config.text_heads, config.dropout_of_attention)
         self.attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = FeedForward(width, config.text_mlp_width)
         self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
@@ -110,7 +110,7 @@ class FusionLayer(TextLayer):
     def __init__(self, config: ModelConfig, memory_width: int | None) -> None:
         super().__init__(config)
         self.cross_attention = CrossAttention(
-            config.text_width, memory_width, config.text_heads, config.dropout
+            config.text_width, memory_width, config.text_heads, config.dropout_of_attention
         )
         self.cross_attention_norm = nn.LayerNorm(config.text_width, eps=NORM_EPS)
 

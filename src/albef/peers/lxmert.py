@@ -215,7 +215,7 @@ class CrossLayer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.text_width
-        self.attention = MutualAttention(width, config.text_heads, config.dropout)
+        self.attention = MutualAttention(width, config.text_heads, config.dropout_of_attention)
         self.attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.text_layer = TextLayer(config)
         self.region_layer = TextLayer(config)

@@ -215,8 +215,8 @@ class PairAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.text_width
-        self.first = OtherAttention(width, config.text_heads, config.dropout)
-        self.second = OtherAttention(width, config.text_heads, config.dropout)
+        self.first = OtherAttention(width, config.text_heads, config.dropout_of_attention)
+        self.second = OtherAttention(width, config.text_heads, config.dropout_of_attention)
         self.merge = Linear(2 * width, width)
         self.weigh = Linear(width, 1)
         self.dropout = nn.Dropout(config.dropout)

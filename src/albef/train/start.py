@@ -19,7 +19,7 @@ VOCABULARY_FILE = "vocab.txt"  # BERT's format: a token per line
 
 
 def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
-    """The configuration of the model to start from, with this recipe's image size, text length and dropout.
+    """The configuration of the model to start from, with this recipe's image size, text length, dropout and new head.
 
     `known`: its configuration as noted by the run. Then the model itself need not exist any more.
     """
@@ -30,6 +30,8 @@ def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConf
         max_tokens=own.max_tokens,
         max_words=own.max_words,
         dropout=own.dropout,
+        attention_dropout=own.attention_dropout,
+        pair_head_scale=own.pair_head_scale,
     )
 
 
