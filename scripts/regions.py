@@ -29,7 +29,7 @@ from albef.data.pictograms.chance import generator
 from albef.data.pictograms.gallery import gallery
 from albef.data.pictograms.painting import watching
 from albef.data.pictograms.scenes import BACKGROUNDS, Scene, Scenes
-from albef.data.region_table import pixels_id, written_table
+from albef.data.region_table import check_same, opened, parquet_files, pixels_id, written_table
 from albef.data.sources import check_pictograms, open_source
 from albef.disk import size
 from albef.evaluation.by_task import MEASURED
@@ -249,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nouns = Scenes("train", 0, num_nouns).nouns
         facts |= {"detector": given.detector, "detector_seed": given.seed, "source": config.data.source}
         facts |= {"nouns": nouns, "attributes": BACKGROUNDS}
+        names = [part.name for part in parts]
+        check_same([opened(file) for file in parquet_files(folder) if file.stem not in names], facts)
         detector = Detector(given.detector, given.seed, classifier, nouns)
         for part in parts:
             write_part(part, folder, detector, facts)

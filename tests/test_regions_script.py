@@ -87,7 +87,7 @@ def test_every_image_of_a_run_has_regions(
     assert "for 10,000 images" in capsys.readouterr().out
 
 
-def test_what_the_poor_detector_writes(classified: Path) -> None:
+def test_what_the_poor_detector_writes(classified: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = made(classified, "pretrain", "--splits", "test")
     drawn = gallery("test", config.evaluate.seed, 6, 24, config.model.image_size)
     store = RegionTable(classified / "poor", WIDTH)
@@ -116,6 +116,9 @@ def test_what_the_poor_detector_writes(classified: Path) -> None:
     before = file.read_bytes()
     made(classified, "pretrain", "--splits", "test")
     assert file.read_bytes() == before
+    with pytest.raises(SystemExit):
+        made(classified, "pretrain", "--splits", "--seed=1")  # the file of the split test is of seed 0
+    assert "-test-seed-1-images-6.parquet: was made with another detector" in capsys.readouterr().err
     made(classified, "pretrain", "--splits", "test", "--seed=1")
     other = RegionTable(file, WIDTH)
     assert not any(np.array_equal(store.of(image).boxes, other.of(image).boxes) for image in drawn.images)

@@ -203,12 +203,20 @@ def test_damage_never_gives_other_numbers(tmp_path_factory: pytest.TempPathFacto
                 np.testing.assert_array_equal(getattr(image, name), array.astype(np.float32))
 
 
-def test_detectors_are_not_mixed(tmp_path: Path) -> None:
-    written(tmp_path / "a.parquet", ["a"], [1], detector="oracle", seed_of_run=3)
-    assert facts_of(pq.read_metadata(tmp_path / "a.parquet")) == {"detector": "oracle", "seed_of_run": 3}
-    written(tmp_path / "b.parquet", ["b"], [1], detector="poor")
-    with pytest.raises(UserError, match=r"b\.parquet: was made with another detector than a\.parquet"):
+@pytest.mark.parametrize("fact", ["detector", "detector_seed", "classifier"])
+def test_detectors_are_not_mixed(tmp_path: Path, fact: str) -> None:
+    written(tmp_path / "a.parquet", ["a"], [1], **{fact: "one", "split": "train"})
+    written(tmp_path / "b.parquet", ["b"], [1], **{fact: "one", "split": "test"})
+    assert facts_of(pq.read_metadata(tmp_path / "a.parquet")) == {fact: "one", "split": "train"}
+    assert len(RegionTable(tmp_path, WIDTH)) == 2
+    written(tmp_path / "b.parquet", ["b"], [1], **{fact: "other", "split": "test"})
+    with pytest.raises(UserError, match=r"b\.parquet: was made with another detector"):
         RegionTable(tmp_path, WIDTH)
-    with pytest.raises(ZeroDivisionError), written_table(tmp_path / "b.parquet", {}):
+
+
+def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    before = written(tmp_path / "a.parquet", ["a"], [1]).read_bytes()
+    with pytest.raises(ZeroDivisionError), written_table(tmp_path / "a.parquet", {}):
         raise ZeroDivisionError
-    assert facts_of(pq.read_metadata(tmp_path / "b.parquet")) == {"detector": "poor"}
+    assert [file.name for file in tmp_path.glob("*")] == ["a.parquet"]
+    assert (tmp_path / "a.parquet").read_bytes() == before

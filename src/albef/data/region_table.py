@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
 )
 ARRAYS = tuple(name for name in SCHEMA.names if name not in ("image", "tags"))
 FACTS = b"albef"  # key of the file's metadata
+MADE_WITH = ("detector", "detector_seed", "classifier")  # facts that files of one folder share
 KEPT_GROUPS = 4  # decoded parts of files; training goes through them in order
 FOREIGN = (pa.ArrowException, OSError, ValueError)
 
@@ -58,7 +59,7 @@ class RegionTable:
     def __init__(self, place: Path, width: int) -> None:
         self.place, self.width = place, width  # width of features
         self._files = [opened(file) for file in parquet_files(place)]
-        check_kinds(self._files)
+        check_same(self._files[1:], self._files[0].facts)
         names = np.concatenate([names_in(file) for file in self._files])
         self._rows = np.argsort(names, kind="stable")
         self._names = names[self._rows]
@@ -210,12 +211,12 @@ def facts_of(metadata: pq.FileMetaData) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check_kinds(files: Sequence[OpenedFile]) -> None:
-    """Raises `UserError` for files that were made with different detectors."""
+def check_same(files: Sequence[OpenedFile], facts: Mapping[str, Any]) -> None:
+    """Raises `UserError` for a file that was made with another detector than these facts say."""
     for file in files:
-        if file.facts.get("detector") != files[0].facts.get("detector"):
+        if any(file.facts.get(name) != facts.get(name) for name in MADE_WITH):
             raise UserError(
-                f"{file.path}: was made with another detector than {files[0].path.name} beside it; keep them in "
+                f"{file.path}: was made with another detector than the other regions in its folder; keep them in "
                 f"different folders."
             )
 
@@ -272,7 +273,7 @@ def written_table(path: Path, facts: Mapping[str, Any]) -> Iterator[Add]:
     """A function that adds images to a new Parquet file. The file is there when the block ends without error.
 
     Each call writes one row group: names of the images, how many regions each has, the arrays of all their regions (one
-    after the other) and the tags of each image. `facts` say how the regions were made; "detector" names the detector.
+    after the other) and the tags of each image. `facts` say how the regions were made; see `MADE_WITH`.
     """
     schema = SCHEMA.with_metadata({FACTS: json.dumps(facts).encode()})
     with (
