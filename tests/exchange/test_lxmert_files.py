@@ -16,9 +16,9 @@ from albef.config import SIZES, UserError
 from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.exchange.choices import Choices
-from albef.exchange.exporting import export_official
+from albef.exchange.exporting import export_official, export_to
 from albef.exchange.importing import import_checkpoint
-from albef.exchange.lxmert_files import lxmert_of
+from albef.exchange.lxmert_files import KINDS, lxmert_of
 from albef.model_directory import read_config, read_tensors, save_model
 from albef.peers import lxmert_names
 from albef.peers.lxmert import LXMERT
@@ -96,7 +96,7 @@ def test_the_published_sizes_are_recognised(published: str, heads: tuple[str, ..
     with torch.device("meta"):
         state = {name: torch.empty(shape) for name, shape in names[published].items()}
     state.pop(lxmert_names.TIED, None)  # which could not be compared
-    found = lxmert_of(state, (), Path("file.pth"))
+    found = lxmert_of(state, (), Path("file.pth"), {})
     assert found.heads == heads
     sizes = {"num_answers": num_answers}
     if heads != PRETRAINED:
@@ -189,3 +189,69 @@ def test_damaged_files_are_refused(change: object, sentence: str, tmp_path: Path
 def test_choices_that_do_not_fit_are_refused(more: dict[str, object], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         imported(tmp_path, lxmert_names.to_published(model().state_dict()), **more)
+
+
+@pytest.mark.parametrize("heads", [PRETRAINED, ("answers",)])
+def test_hugging_face_s_folder_goes_out_and_in_again(heads: tuple[str, ...], tmp_path: Path) -> None:
+    own = model(*heads).state_dict()
+    first = imported(tmp_path, lxmert_names.to_published(own))
+    what, rows = export_to(str(first), "hugging-face", tmp_path / "hf")
+    assert what == f"LXMERT, {KINDS[heads][0]}"
+    stored = read_tensors(tmp_path / "hf" / "model.safetensors")
+    expected = lxmert_names.to_published(own, lxmert_names.HUGGING_FACE)
+    expected.pop(lxmert_names.TIED, None)  # which Hugging Face's classes tie themselves
+    assert rows[0].tensors == len(stored)
+    assert set(stored) == set(expected)
+    assert all(torch.equal(stored[name], tensor) for name, tensor in expected.items())
+    assert {row.part for row in rows} == {one.name for one in (tmp_path / "hf").iterdir()}
+    import_checkpoint(tmp_path / "hf", tmp_path / "again")  # nothing has to be told
+    again = tmp_path / "again"
+    assert read_config(again / "config.json") == read_config(first / "config.json")
+    assert all(torch.equal(t, own[name]) for name, t in read_tensors(again / "model.safetensors").items())
+
+
+def test_the_configuration_says_what_hugging_face_s_classes_read(tmp_path: Path) -> None:
+    export_to(
+        str(imported(tmp_path, lxmert_names.to_published(model().state_dict()))),
+        "hugging-face",
+        tmp_path / "hf",
+    )
+    told = json.loads((tmp_path / "hf" / "config.json").read_text())
+    expected = {
+        "architectures": ["LxmertForPreTraining"],
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "l_layers": 1,
+        "r_layers": 1,
+        "x_layers": 2,
+        "num_qa_labels": 4,
+        "num_object_labels": 7,
+        "num_attr_labels": 5,
+        "visual_feat_dim": 6,
+        "visual_pos_dim": 4,
+    }
+    assert {name: told[name] for name in expected} == expected
+
+
+def test_hugging_face_has_no_class_for_two_images(tmp_path: Path) -> None:
+    folder = imported(tmp_path, lxmert_names.to_published(model("nlvr").state_dict()))
+    with pytest.raises(UserError, match=r"trained for nlvr, .*write it with --official"):
+        export_to(str(folder), "hugging-face", tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act: relu, which LXMERT as published does not have"),
+        ({"num_attention_heads": 5}, "is 16 wide, which 5 attention heads do not divide"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(
+    told: dict[str, object], sentence: str, tmp_path: Path
+) -> None:
+    state = lxmert_names.to_published(model().state_dict(), lxmert_names.HUGGING_FACE)
+    save_file({name: tensor.clone() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"x_layers": 2} | told))
+    with pytest.raises(UserError, match=sentence):
+        import_checkpoint(tmp_path, tmp_path / "out")

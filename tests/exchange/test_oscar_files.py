@@ -290,7 +290,9 @@ def test_only_its_own_form_is_written(tmp_path: Path) -> None:
     model = str(imported(tmp_path, published()))
     with pytest.raises(UserError, match=r"system oscar, but --official .* write it with --to pytorch-trans"):
         export_official(model, tmp_path / "out.pth")
-    with pytest.raises(UserError, match=r"system oscar, but --to hugging-face is for models of system clip"):
+    with pytest.raises(
+        UserError, match=r"system oscar, but --to hugging-face is for models of system clip and lxmert"
+    ):
         export_to(model, "hugging-face", tmp_path / "out")
 
 

@@ -15,7 +15,7 @@ EXPORTS: dict[str, tuple[SystemName, ...]] = {
     "openai": ("clip",),
     "open-clip": ("clip",),
     "open-clip-custom-text": ("clip",),
-    "hugging-face": ("clip",),
+    "hugging-face": ("clip", "lxmert"),
     "pytorch-transformers": ("oscar",),
 }
 

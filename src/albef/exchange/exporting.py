@@ -13,7 +13,8 @@ from albef.exchange.account import Row
 from albef.exchange.choices import EXPORTS
 from albef.exchange.clip_files import FORMS, write_clip, write_openai
 from albef.exchange.held import Held, held_by
-from albef.exchange.lxmert_files import write_lxmert
+from albef.exchange.lxmert_files import FILES as LXMERT_FILES
+from albef.exchange.lxmert_files import write_hugging_face, write_lxmert
 from albef.exchange.oscar_files import FILES as OSCAR_FILES
 from albef.exchange.oscar_files import write_oscar
 from albef.exchange.pth import check_new, write_pth
@@ -38,6 +39,7 @@ OPTIONS: dict[str, tuple[SystemName, ...]] = {
 # The files of each form that is a folder.
 FOLDERS = {
     **{name: form.files for name, form in FORMS.items()},
+    "hugging-face": (*FORMS["hugging-face"].files, *LXMERT_FILES),
     "pytorch-transformers": OSCAR_FILES,
 }
 NO_IMAGE = -100  # the published retrieval queue's mark of an empty entry
@@ -100,6 +102,8 @@ def export_to(source: str, form: str, place: Path) -> tuple[str, list[Row]]:
     refuse_others(source, system, f"--to {form}")
     if system == "oscar":
         return write_oscar(place, held)
+    if system == "lxmert":
+        return write_hugging_face(place, held)
     return f"CLIP, {form}", export_clip(place, held, form)
 
 

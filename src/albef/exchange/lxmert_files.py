@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +13,22 @@ import torch
 from torch import Tensor
 
 from albef.config import ModelConfig, TaskName, UserError
-from albef.data.text import Tokenizer
+from albef.data.text import CLS, MASK, PAD, SEP, UNK
+from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
+from albef.exchange.clip_configs import TOKENIZER_CONFIG
+from albef.exchange.configs import bert_config, bert_tokenizer, heads_of_bert, is_bert_s
 from albef.exchange.converted import account_of_parts, write_converted
-from albef.exchange.fitting import check_fit, check_foundation, check_tied, check_vocabulary, listed_answers
+from albef.exchange.fitting import check_fit, check_foundation, check_tied, listed_answers
+from albef.exchange.held import Held
 from albef.exchange.pth import Published, write_pth
+from albef.exchange.stream import Place, write_tensors
 from albef.exchange.structure import Structure, attention_heads, numbers, rows
-from albef.model_directory import Trained
+from albef.model_directory import CONFIG_FILE, TOKENIZER_FILE, Trained
 from albef.peers.lxmert import LXMERT
 from albef.peers.lxmert_names import (
+    HUGGING_FACE,
     NAMINGS,
     PRETRAINING,
     TIED,
@@ -31,6 +39,7 @@ from albef.peers.lxmert_names import (
     published_parts,
     to_published,
 )
+from albef.writing import check_folder, whole_folder, write_json
 
 REGIONS = "image_encoder.features.weight"
 PARTS = {"text_encoder": "text encoder", "image_encoder": "region encoder", "fusion_encoder": "cross layers"}
@@ -38,6 +47,21 @@ KINDS: dict[tuple[str, ...], tuple[str, TaskName]] = {
     ("itm", "mlm", "regions", "answers"): ("pre-trained", "pretrain"),
     ("answers",): ("answers from a list", "vqa"),
     ("nlvr",): ("texts about two images", "nlvr"),
+}
+
+# Hugging Face's classes, by the heads that they have.
+CLASSES: dict[tuple[str, ...], str] = {
+    ("itm", "mlm", "regions", "answers"): "LxmertForPreTraining",
+    ("answers",): "LxmertForQuestionAnswering",
+}
+FILES = ("model.safetensors", CONFIG_FILE, TOKENIZER_CONFIG, TOKENIZER_FILE)
+TOKENIZER = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "unk_token": UNK,
+    "sep_token": SEP,
+    "pad_token": PAD,
+    "cls_token": CLS,
+    "mask_token": MASK,
 }
 
 
@@ -58,9 +82,11 @@ def import_lxmert(opened: Published, folder: Path, choices: Choices) -> tuple[St
     """
     file = opened.file
     choices.refuse(("image_size", "append_sep", "activation"), file, "an LXMERT")
-    found = lxmert_of(opened.state, choices.heads, file)
-    tokenizer = Tokenizer.load(choices.tokenizer) if choices.tokenizer else Tokenizer.bert()
-    check_vocabulary(found.config.vocab_size, tokenizer.vocab_size, file)
+    told = bert_config(file, "x_layers", "LXMERT")
+    found = lxmert_of(opened.state, choices.heads, file, told)
+    tokenizer, whose = bert_tokenizer(choices, file.parent if told else None, found.config.vocab_size, file)
+    if not is_bert_s(tokenizer):
+        found = found._replace(config=dataclasses.replace(found.config, vocabulary="trained"))
     answers = listed_answers(choices, found.config.num_answers if "answers" in found.heads else 0, file)
     what, task = KINDS[found.heads]
     with torch.device("meta"):
@@ -75,7 +101,7 @@ def import_lxmert(opened: Published, folder: Path, choices: Choices) -> tuple[St
         answers,
     )
     structure = Structure(f"LXMERT, {what}", task, found.heads, has_teacher=False)
-    return structure, account(opened, found, choices)
+    return structure, account(opened, found, whose, bool(told))
 
 
 def write_lxmert(
@@ -102,13 +128,66 @@ def write_lxmert(
     ]
 
 
-def lxmert_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path) -> LxmertFile:
-    """The model in a state dict: its sizes from its shapes, its heads from its names."""
+def write_hugging_face(folder: Path, held: Held) -> tuple[str, list[Row]]:
+    """Writes a folder that Hugging Face's classes read. Returns which published model it is, and what was written.
+
+    Raises `UserError` for a model that has no class there, and for a folder that holds something else.
+    """
+    check_folder(folder, FILES)
+    if held.heads not in CLASSES:
+        raise UserError(
+            f"{folder}: the model was trained for {', '.join(held.heads)}, but Hugging Face has classes for "
+            f"{' and for '.join(' + '.join(known) for known in CLASSES)} alone; write it with --official FILE.pth."
+        )
+    state = to_published(held.student, HUGGING_FACE)
+    state.pop(TIED, None)  # these classes tie it themselves
+    places = {name: Place(torch.float32, tensor.shape) for name, tensor in state.items()}
+    check_room(folder, sum(4 * tensor.numel() for tensor in state.values()))
+    with whole_folder(folder, FILES, hash_name=None) as temporary:
+        write_tensors(temporary / FILES[0], places, (tensor.float() for tensor in state.values()))
+        write_json(temporary / CONFIG_FILE, hugging_face_config(held.config, held.heads))
+        write_json(temporary / TOKENIZER_CONFIG, TOKENIZER)
+        shutil.copyfile(held.tokenizer, temporary / TOKENIZER_FILE)
+    told = [Row("written", FILES[0], len(state), "in fp32")]
+    return f"LXMERT, {KINDS[held.heads][0]}", told + [Row("written", name, None, "") for name in FILES[1:]]
+
+
+def hugging_face_config(config: ModelConfig, heads: tuple[str, ...]) -> dict[str, Any]:
+    """The config.json that Hugging Face's classes read."""
+    return {
+        "architectures": [CLASSES[heads]],
+        "model_type": "lxmert",
+        "hidden_act": "gelu",
+        "hidden_size": config.text_width,
+        "intermediate_size": config.text_mlp_width,
+        "num_attention_heads": config.text_heads,
+        "l_layers": config.text_depth,
+        "r_layers": config.image_depth,
+        "x_layers": config.fusion_depth,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_positions,
+        "type_vocab_size": 2,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "initializer_range": config.initial_std,
+        "visual_feat_dim": config.region_width,
+        "visual_pos_dim": 4,
+        "num_qa_labels": config.num_answers,
+        "num_object_labels": config.num_objects,
+        "num_attr_labels": config.num_attributes,
+        "visual_loss_normalizer": 1 / 0.15,  # as published; the classes' own default is 6.67
+    }
+
+
+def lxmert_of(
+    published: Mapping[str, Tensor], heads: Sequence[int], file: Path, told: Mapping[str, Any]
+) -> LxmertFile:
+    """The model in a state dict: its sizes from its shapes, its heads from its names, the rest from its config.json."""
     state = {bare(name): tensor for name, tensor in published.items()}
     naming = naming_of(state)
     words, regions = (published_parts(name, naming)[0] for name in (WORDS, REGIONS))
     check_foundation(state, (words, regions), file, "LXMERT")
-    config, own_heads = described(state, naming, heads, file)
+    config, own_heads = described(state, naming, heads, file, heads_of_bert(told))
     with torch.device("meta"):
         own = LXMERT(config, own_heads).state_dict()
     tied = {TIED: words}
@@ -124,9 +203,13 @@ def naming_of(state: Mapping[str, Tensor]) -> Naming:
 
 
 def described(
-    state: Mapping[str, Tensor], naming: Naming, heads: Sequence[int], file: Path
+    state: Mapping[str, Tensor],
+    naming: Naming,
+    heads: Sequence[int],
+    file: Path,
+    told: Mapping[str, int],
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The configuration and the heads of a state dict."""
+    """The configuration and the heads of a state dict. `told`: its attention heads, as its config.json says."""
 
     def named(ours: str) -> str:
         return published_parts(ours, naming)[0]
@@ -158,7 +241,7 @@ def described(
         text_depth=depth("layer"),
         image_depth=max(depth("r_layers"), 1),
         fusion_depth=max(depth("x_layers"), 1),
-        text_heads=attention_heads((width, width), heads, {}, file)["text_heads"],
+        text_heads=attention_heads((width, width), heads, told, file)["text_heads"],
         text_mlp_width=rows(state, named("text_encoder.layers.0.mlp.up.weight")),
         vocab_size=len(state[named(WORDS)]),
         max_positions=positions,
@@ -168,16 +251,15 @@ def described(
     return config, own_heads
 
 
-def account(opened: Published, found: LxmertFile, choices: Choices) -> list[Row]:
+def account(opened: Published, found: LxmertFile, whose: str, configured: bool) -> list[Row]:
     """A row for each part: loaded, ignored (with the reason), or assumed."""
     with torch.device("meta"):
         own = LXMERT(found.config, found.heads).state_dict()
     names = {name: published_parts(name, found.naming) for name in own}
-    told = account_of_parts(opened, found.state, names, (TIED,), PARTS)
-    told.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer"))
-    whose = str(choices.tokenizer) if choices.tokenizer else "that of bert-base-uncased"
-    told.append(Row("assumed", "tokenizer", None, whose))
-    return told
+    rows = account_of_parts(opened, found.state, names, (TIED,), PARTS)
+    by = f", as {CONFIG_FILE} says" if configured else ""
+    rows.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer{by}"))
+    return [*rows, Row("assumed", "tokenizer", None, whose)]
 
 
 def lxmert_card(file: Path, what: str) -> str:
