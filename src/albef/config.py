@@ -142,6 +142,9 @@ class TaskConfig:
     # retrieval of uniter: number of negative images and texts of each pair, the hardest of the batch as the model itself
     # scores them; published: 31. 0: one image and one text, at random
     hard_negatives: int = 0
+    # nlvr of uniter: how the model reads a text about two images. triplet: as one sequence with both. paired: as two
+    # sequences, one with each. With paired_attention, as in the published recipe, these two attend to each other
+    two_images: Literal["triplet", "paired", "paired_attention"] = "paired_attention"
     # ITC compares with the pairs of all processes and the queue. Published: false (the pairs of its own process and
     # the queue)
     gather_batch: bool = True

@@ -38,7 +38,22 @@ class HardRetrieval(UniterRetrieval):
         super().__init__(dataclasses.replace(config, task=TaskConfig(hard_negatives=2)))
 
 
-OF_UNITER = (UniterPretrain, UniterRetrieval, HardRetrieval, UniterVQA, UniterEntailment, UniterNLVR)
+class TripletNLVR(UniterNLVR):
+    """UNITER reads a text with both images."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(dataclasses.replace(config, task=TaskConfig(two_images="triplet")))
+
+
+class PairedNLVR(UniterNLVR):
+    """UNITER reads a text with each image."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(dataclasses.replace(config, task=TaskConfig(two_images="paired")))
+
+
+OF_PAIRS = (UniterNLVR, TripletNLVR, PairedNLVR)
+OF_UNITER = (UniterPretrain, UniterRetrieval, HardRetrieval, UniterVQA, UniterEntailment, *OF_PAIRS)
 TASKS: dict[type[RegionTask], ModuleType] = {
     **dict.fromkeys(OF_UNITER, toy_uniter),
     **dict.fromkeys((OscarPretrain, OscarRetrieval, OscarVQA, OscarNLVR), toy_oscar),

@@ -12,6 +12,7 @@ from torch import Tensor
 import toy_uniter
 from albef.config import Config, TaskConfig, TrainConfig
 from albef.peers.region_draws import Matching, sample_matching, sample_other
+from albef.peers.uniter import PAIRS
 from albef.peers.uniter_task import (
     MIX,
     Rivals,
@@ -78,6 +79,19 @@ def test_parts_of_fine_tuning_add_up(kind: type[UniterTask]) -> None:
     whole, parts = (stepped(task, Stage(alpha=0.0), rows, drawn) for rows in (4, 2))
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", PAIRS)
+def test_a_text_about_two_images_is_read_in_any_of_three_ways(way: str) -> None:
+    config = dataclasses.replace(CONFIG, task=TaskConfig(name="nlvr", two_images=way))
+    task = UniterNLVR(config)
+    assert task.student.heads == (way,)
+    task.student.load_state_dict(toy_uniter.model((way,)).state_dict())
+    whole, parts = (stepped(task, Stage(alpha=0.0), rows, None) for rows in (4, 2))
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    found = losses_over(task, Stage(alpha=0.0))
+    assert found[-1] < found[0]
 
 
 def losses_over(task: UniterTask, stage: Stage, steps: int = 15) -> list[float]:

@@ -28,9 +28,9 @@ class RegionTask(Task, Generic[Model]):
     # Pre-training may choose one objective per step, and where [CLS] alone is read, a last layer may be read in part.
     trains_all = False
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, heads: tuple[str, ...] | None = None) -> None:
         super().__init__()
-        self.student = cast(Model, self.model(config.model, self.heads))
+        self.student = cast(Model, self.model(config.model, heads or self.heads))
 
     @torch.no_grad()
     def prepare(self, batch: Batch, stage: Stage) -> Targets:

@@ -210,9 +210,12 @@ class UniterEntailment(UniterTask):
 
 
 class UniterNLVR(UniterTask):
-    """Whether a sentence about two images is true, by attention between two sequences (the published recipe)."""
+    """Whether a sentence about two images is true, read in one sequence or in two."""
 
-    heads = ("paired_attention",)
+    heads = ("paired_attention",)  # or "paired" or "triplet", if the recipe says so
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, (config.task.two_images,))
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The cross-entropy, and the accuracy."""
