@@ -53,6 +53,12 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--from", dest="source", type=Path, required=True, metavar="DIR", help="folder of the download"
     )
+    command.add_argument(
+        "--regions",
+        default="",
+        metavar="PATH",
+        help="files of regions, for UNITER, OSCAR and LXMERT; the images themselves need not be in DIR then",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     command.set_defaults(command=prepare)
 
@@ -74,16 +80,18 @@ def prepare(given: argparse.Namespace) -> None:
     from albef.data.prepare.sets import prepare as write
     from albef.data.prepare.writing import MISSING_FILE
 
-    prepared = write(given.name, given.source, given.out)
+    prepared = write(given.name, given.source, given.out, given.regions)
     table = Table("file", "rows", "rows left out", title=f"{given.name} in {given.out}")
     for file in prepared.files:
         table.add_row(file.name, f"{file.rows:,}", f"{file.left_out:,}")
     console().print(table)
     if prepared.missing:
+        lack = "have no regions" if given.regions else "are missing or empty"
         print(
-            f"{prepared.missing:,} images are missing or empty. Their rows were left out. "
-            f"{given.out / MISSING_FILE} lists them."
+            f"{prepared.missing:,} images {lack}. Their rows were left out. {given.out / MISSING_FILE} lists them."
         )
     for note in prepared.notes:
         print(note)
+    if given.regions:
+        print("RECIPE below stands for a recipe of UNITER, OSCAR or LXMERT.")
     print(f"The images stay in {given.source}. To train on them:\n{prepared.command}")

@@ -41,6 +41,10 @@ class RegionFiles:
         self.files = files
         self.width = width  # of features
 
+    def has(self, image: Path) -> bool:
+        """Whether a file has the image's name."""
+        return any(file.key(image) is not None for file in self.files)
+
     def of(self, image: Path | np.ndarray) -> ImageRegions:
         """The regions of an image. Raises `BadImage` if no file has its name, or several have."""
         path = path_of(image)

@@ -76,6 +76,12 @@ class RegionTable:
     def __len__(self) -> int:
         return len(self._names)
 
+    def has(self, image: Path) -> bool:
+        """Whether a row has the image's name."""
+        wanted = hashed(image.stem)
+        at = int(np.searchsorted(self._names, wanted))
+        return at < len(self._names) and bool(self._names[at] == wanted)
+
     def of(self, image: Path | np.ndarray) -> ImageRegions:
         """The regions of an image. Raises `BadImage` if there are none or if they are broken."""
         name = pixels_id(image) if isinstance(image, np.ndarray) else image.stem

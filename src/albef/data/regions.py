@@ -85,6 +85,9 @@ class ImageRegions:
 class RegionStore(Protocol):
     """Where the regions of images are."""
 
+    def has(self, image: Path) -> bool:
+        """Whether there are regions of an image. They may still be broken."""
+
     def of(self, image: Path | np.ndarray) -> ImageRegions:
         """The regions of an image. Raises `BadImage`, which names the image, if there are none or if they are broken."""
 
@@ -101,10 +104,18 @@ class RegionFolder:
         self.width = width  # of features
         self.folder = folder  # None: beside the images
 
+    def has(self, image: Path) -> bool:
+        """Whether there is a file with the image's name."""
+        return self.file_of(image).is_file()
+
+    def file_of(self, image: Path) -> Path:
+        """Where the regions of an image are."""
+        return (self.folder or image.parent) / f"{image.stem}.npz"
+
     def of(self, image: Path | np.ndarray) -> ImageRegions:
         """The regions of an image, from the file with its name."""
         image = path_of(image)
-        file = (self.folder or image.parent) / f"{image.stem}.npz"
+        file = self.file_of(image)
         if not file.is_file():
             raise BadImage(
                 f"{image}: has no regions: there is no {file}. Make one with the arrays features and boxes "

@@ -20,7 +20,7 @@ def coco_captions(source: Path, files: Files) -> Training:
         origin="COCO, annotations_trainval2014.zip or annotations_trainval2017.zip",
     )
     images = annotations.stem.removeprefix("captions_")
-    folder = find(source, images, origin=f"COCO, {images}.zip").relative_to(source)
+    folder = files.images(images, origin=f"COCO, {images}.zip")
     files.rows("coco_captions.json", "pretrain", caption_rows(annotations, folder))
     return Training("own-data", {"source": "coco_captions.json"})
 

@@ -27,8 +27,7 @@ def coco(source: Path, files: Files) -> Training:
     def image(row: dict[str, Any], where: str) -> Image:
         folder = text_at(row, "filepath", where)
         if folder not in folders:
-            found = find(source, folder, origin=f"COCO 2014, {folder}.zip")
-            folders[folder] = found.relative_to(source)
+            folders[folder] = files.images(folder, origin=f"COCO 2014, {folder}.zip")
         return str(
             folders[folder] / text_at(row, "filename", where)
         ), f"coco_{number_at(row, 'cocoid', where)}"
@@ -39,7 +38,7 @@ def coco(source: Path, files: Files) -> Training:
 def flickr30k(source: Path, files: Files) -> Training:
     """Writes flickr30k_train.json, flickr30k_val.json and flickr30k_test.json."""
     annotations = find(source, "dataset_flickr30k.json", origin=ORIGIN)
-    folder = flickr30k_folder(source)
+    folder = flickr30k_folder(files)
 
     def image(row: dict[str, Any], where: str) -> Image:
         name = text_at(row, "filename", where)
@@ -48,10 +47,10 @@ def flickr30k(source: Path, files: Files) -> Training:
     return write_splits("flickr30k", annotations, files, image)
 
 
-def flickr30k_folder(source: Path) -> Path:
-    """The path of Flickr30k's images, relative to `source`. SNLI-VE uses the same images."""
+def flickr30k_folder(files: Files) -> Path:
+    """The path of Flickr30k's images. SNLI-VE uses the same images."""
     names = ("flickr30k-images", "flickr30k_images/flickr30k_images", "flickr30k_images")
-    return find(source, *names, origin="Flickr30k, flickr30k-images.tar.gz").relative_to(source)
+    return files.images(*names, origin="Flickr30k, flickr30k-images.tar.gz")
 
 
 def write_splits(

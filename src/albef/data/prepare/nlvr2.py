@@ -20,8 +20,8 @@ def nlvr2(source: Path, files: Files) -> Training:
     """Writes nlvr_train.json, nlvr_dev.json and nlvr_test.json; nlvr_test2.json if its images are there."""
     for split, name in SPLITS.items():
         annotations = find(source, f"{name}.json", origin="the repository lil-lab/nlvr, folder nlvr2/data")
-        folder = find(source, f"images/{name}", name, origin=f"NLVR2's images, the folder of {name}")
-        files.rows(f"nlvr_{split}.json", "nlvr", statement_rows(annotations, folder.relative_to(source)))
+        folder = files.images(f"images/{name}", name, origin=f"NLVR2's images, the folder of {name}")
+        files.rows(f"nlvr_{split}.json", "nlvr", statement_rows(annotations, folder))
     second = search(source, f"{SECOND_TEST}.json"), search(source, f"images/{SECOND_TEST}", SECOND_TEST)
     if second[0] and second[1]:
         files.rows("nlvr_test2.json", "nlvr", statement_rows(second[0], second[1].relative_to(source)))

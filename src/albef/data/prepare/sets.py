@@ -18,6 +18,7 @@ from albef.data.prepare.snli_ve import snli_ve
 from albef.data.prepare.visual_genome import visual_genome
 from albef.data.prepare.vqa import vqa
 from albef.data.prepare.writing import Files, Training, Written
+from albef.data.region_files import open_regions
 from albef.writing import whole_folder
 
 SETS: dict[str, Callable[[Path, Files], Training]] = {
@@ -48,18 +49,21 @@ class Prepared:
     command: str
 
 
-def prepare(name: str, source: Path, out: Path) -> Prepared:
+def prepare(name: str, source: Path, out: Path, regions: str = "") -> Prepared:
     """Writes the set's rows into `out`, whole or not at all. The images stay below `source`.
+
+    With `regions`, a file or a folder as `data.regions` names it, images need not be there, but their regions must.
 
     Raises `UserError` for a file or folder that is missing (and names its download) or cannot be read, for a bad row,
     if no image is found, and if the disk is full.
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder. Correct --from.")
+    store = open_regions(regions, width=0) if regions else None  # which is only asked what images it has
     try:
         with whole_folder(out, hash_name=None) as partial:
-            files = Files(source, partial)
+            files = Files(source, partial, store)
             training = SETS[name](source, files)
     except OSError as error:
         raise UserError(f"{error.filename or out}: {error.strerror}. Nothing was written.") from None
-    return Prepared(files.written, files.missing, files.notes, training.command(out, source))
+    return Prepared(files.written, files.missing, files.notes, training.command(out, source, regions))

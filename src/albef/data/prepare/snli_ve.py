@@ -15,7 +15,7 @@ OLD_KEY = "Flikr30kID"  # the spelling in the first files
 
 def snli_ve(source: Path, files: Files) -> Training:
     """Writes ve_train.json, ve_dev.json and ve_test.json."""
-    folder = flickr30k_folder(source)
+    folder = flickr30k_folder(files)
     for split in ("train", "dev", "test"):
         annotations = find(source, f"snli_ve_{split}.jsonl", origin="SNLI-VE")
         files.rows(f"ve_{split}.json", "entailment", sentence_rows(annotations, folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from albef.config import UserError
-from albef.data.prepare.reading import Row, find, number_at, objects, objects_at, search
+from albef.data.prepare.reading import Row, number_at, objects, objects_at, search
 from albef.data.prepare.writing import Files, Training
 from albef.data.rows import text_at
 
@@ -24,7 +24,7 @@ def visual_genome(source: Path, files: Files) -> Training:
         )
     folders = [folder for folder in (search(source, name) for name in FOLDERS) if folder]
     if not folders:
-        find(source, *FOLDERS, origin="Visual Genome, images.zip and images2.zip")
+        folders = [source / files.images(*FOLDERS, origin="Visual Genome, images.zip and images2.zip")]
     if questions:
         files.rows("vg_qa.json", "vqa", question_rows(questions, folders, source))
     if not regions:

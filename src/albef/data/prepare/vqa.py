@@ -35,11 +35,11 @@ def vqa(source: Path, files: Files) -> Training:
             origin=f"VQA v2, v2_Annotations_{split.capitalize()}_mscoco.zip",
         )
         answers = read_answers(annotations, listed)
-        files.rows(f"vqa_{split}.json", "vqa", question_rows(questions, f"{split}2014", source, answers))
+        files.rows(f"vqa_{split}.json", "vqa", question_rows(questions, f"{split}2014", files, answers))
     for split, name in TESTS.items():
         tests = search(source, f"v2_OpenEnded_mscoco_{name}_questions.json")
         if tests:
-            files.rows(f"vqa_{split}.json", "vqa", question_rows(tests, "test2015", source, None))
+            files.rows(f"vqa_{split}.json", "vqa", question_rows(tests, "test2015", files, None))
     frequent = [answer for answer, count in listed.most_common() if count >= OFTEN]
     if not frequent:
         raise UserError(
@@ -63,10 +63,10 @@ def read_answers(annotations: Path, listed: Counter[str]) -> dict[int, list[str]
 
 
 def question_rows(
-    questions: Path, images: str, source: Path, answers: dict[int, list[str]] | None
+    questions: Path, images: str, files: Files, answers: dict[int, list[str]] | None
 ) -> Iterator[Row]:
     """A row per question, with people's answers unless it is a test question."""
-    folder = find(source, images, origin=f"COCO, {images}.zip").relative_to(source)
+    folder = files.images(images, origin=f"COCO, {images}.zip")
     for where, row in objects(questions, "questions"):
         number = number_at(row, "question_id", where)
         question = {

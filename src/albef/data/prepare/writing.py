@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from albef.config import TaskName, UserError
-from albef.data.prepare.reading import Row
+from albef.data.prepare.reading import Row, find, search
+from albef.data.regions import RegionStore
 from albef.data.rows import columns
 
 MISSING_FILE = "missing.txt"
@@ -38,29 +39,41 @@ class Training:
     recipe: str
     files: dict[str, str]
 
-    def command(self, out: Path, image_root: Path) -> str:
-        """The next command to type."""
+    def command(self, out: Path, image_root: Path, regions: str = "") -> str:
+        """The next command to type. With `regions`, the recipe is one of a system that sees them."""
         paths = {name: str(out / file) if file else "" for name, file in self.files.items()}
         start = [] if self.recipe in FROM_RANDOM_WEIGHTS else ["--train.init=MODEL"]
         return shlex.join(
-            ["albef", "train", f"recipes/{self.recipe}.yaml", *start]
+            ["albef", "train", "RECIPE" if regions else f"recipes/{self.recipe}.yaml", *start]
             + [f"--data.{name}={path}" for name, path in paths.items()]
             + [f"--data.image_root={image_root}"]
+            + [f"--data.regions={regions}"] * bool(regions)
         )
 
 
 @dataclass
 class Files:
-    """Writes the files of a set into a folder. Images are below `image_root`."""
+    """Writes the files of a set into a folder. Images are below `image_root`, or only their regions are there."""
 
     image_root: Path
     folder: Path
+    regions: RegionStore | None = None  # what is there instead of images
     written: list[Written] = field(default_factory=list)
     missing: int = 0  # different images
     notes: list[str] = field(default_factory=list)  # further notes for the user
 
     def __post_init__(self) -> None:
         self.is_there = lru_cache(REMEMBERED)(self._look_for)
+
+    def images(self, *names: str, origin: str) -> Path:
+        """The folder of images with one of these names, from `image_root`. Where regions are there, it need not be.
+
+        Raises `UserError` otherwise; it names the download (`origin`).
+        """
+        found = search(self.image_root, *names)
+        if found is None and self.regions is not None:
+            return Path(names[0])
+        return (found or find(self.image_root, *names, origin=origin)).relative_to(self.image_root)
 
     def rows(self, name: str, task: TaskName, rows: Iterable[Row]) -> None:
         """Writes rows as a JSON list, or as an object per line if the name ends in .jsonl.
@@ -84,13 +97,22 @@ class Files:
             if not lines:
                 file.write("\n]\n")
         if not kept:
-            raise UserError(
-                f"{self.image_root / looked_for}: is not there, nor any other image of the {left_out} rows of "
-                f"{name}; unpack the images there, or correct --from."
-                if left_out
-                else f"{name} would have no rows: the annotations of this split are empty."
-            )
+            raise UserError(self._nothing(name, left_out, looked_for))
         self.written.append(Written(name, kept, left_out))
+
+    def _nothing(self, name: str, left_out: int, looked_for: str) -> str:
+        """Why a file would have no rows."""
+        if not left_out:
+            return f"{name} would have no rows: the annotations of this split are empty."
+        if self.regions is not None:
+            return (
+                f"--regions has no regions of {looked_for}, nor of any other image of the {left_out} rows of {name}; "
+                f"name the files of these images."
+            )
+        return (
+            f"{self.image_root / looked_for}: is not there, nor any other image of the {left_out} rows of {name}; "
+            f"unpack the images there, or correct --from."
+        )
 
     def document(self, name: str, value: object) -> None:
         """Writes any other value as JSON."""
@@ -99,7 +121,10 @@ class Files:
     def _look_for(self, image: str) -> bool:
         path = self.image_root / image
         try:
-            there = path.is_file() and path.stat().st_size > 0
+            if self.regions is not None:
+                there = self.regions.has(path)
+            else:
+                there = path.is_file() and path.stat().st_size > 0
         except OSError:  # a folder without permission
             there = False
         if not there:
