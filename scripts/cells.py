@@ -7,17 +7,22 @@ whose row is there is not run again. A cell that was stopped goes on where it wa
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -32,6 +37,7 @@ PACKAGE = Path(albef.__file__).parent
 # What these do changes no figure of a training or an evaluation.
 NOT_COMPUTING = ("cli/", "report/", "search/", "exchange/")
 CODE = ("src", "recipes", "scripts")
+WITHOUT_REPORT = "scripts/without_report.py"
 
 # The same cells with next to nothing in them, to see that all of them run.
 QUICK = (
@@ -39,6 +45,7 @@ QUICK = (
     "--train.batch_size=8",
     "--train.warmup_steps=1",
     "--train.processes=1",
+    "--data.count=24",
     "--evaluate.count=8",
     "--evaluate.top_k=4",
 )
@@ -48,8 +55,16 @@ Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
+class Training:
+    """A training that starts from a cell's model."""
+
+    recipe: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Cell:
-    """A training, and the measurements of its model.
+    """A training, the trainings that start from its model, and the measurements of it.
 
     In `settings` and `measures`, {runs} stands for the folder of all runs and {run} for the run of this cell. A
     measurement is a command that writes its figures to the file after `--json`, which is added.
@@ -61,15 +76,23 @@ class Cell:
     settings: tuple[str, ...] = ()
     measures: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()  # files and folders that must be there
+    then: Mapping[str, Training] = dataclasses.field(default_factory=dict)
+    report: bool = True  # whether its trainings end with a report
 
     def key(self, quick: bool = False) -> str:
         """A hash of everything that the cell's figures depend on, the CPU and the libraries aside."""
-        recipe = (ROOT / self.recipe).read_text("utf-8")
-        lines = [line.split("#")[0].rstrip() for line in recipe.splitlines()]
-        what = [[line for line in lines if line], self.settings, sorted(self.measures.items()), quick]
+        then = [[name, content(one.recipe), one.settings] for name, one in sorted(self.then.items())]
+        what = [content(self.recipe), self.settings, sorted(self.measures.items()), quick, then]
         return hashlib.sha256((json.dumps(what) + code_hash()).encode()).hexdigest()[:16]
 
 
+def content(recipe: str) -> list[str]:
+    """The lines of a recipe without comments."""
+    lines = (line.split("#")[0].rstrip() for line in (ROOT / recipe).read_text("utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+@functools.cache
 def code_hash() -> str:
     """A hash of the code that trains and evaluates; comments and docstrings don't count."""
     digest = hashlib.sha256()
@@ -143,18 +166,23 @@ def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
     stamp = runs / f"{cell.name}.json"  # whose run the folder holds, and how long it took so far
     begun: Row = json.loads(stamp.read_text("utf-8")) if stamp.is_file() else {}
     if begun.get("key") != key:
-        shutil.rmtree(run, ignore_errors=True)
+        remove(run)
         begun = {"key": key, "seconds": 0.0}
         write_json(stamp, begun)
     for command, result in commands_of(cell, runs, quick):
         if not result.exists():
             started = time.monotonic()
-            call(command, runs / f"{cell.name}.log", cell.name)
+            calling = call_here if quick else call
+            calling(command, runs / f"{cell.name}.log", cell.name)
             begun["seconds"] += time.monotonic() - started
             write_json(stamp, begun)
     figures = {"training": run / "metrics.json"} | {name: measured(run, name) for name in cell.measures}
+    figures |= {name: beside(run, name) / "metrics.json" for name in cell.then}
     return {
         "cell": cell.name,
+        "recipe": cell.recipe,
+        "settings": cell.settings,
+        "then": {name: dataclasses.asdict(one) for name, one in cell.then.items()},
         "key": key,
         "code": code_hash(),
         "cpu": cpu(),
@@ -168,14 +196,23 @@ def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
 def commands_of(cell: Cell, runs: Path, quick: bool) -> Iterable[tuple[list[str], Path]]:
     """The cell's commands in their order, each with the file that is there once it is done."""
     run = runs / cell.name
-    if (run / "checkpoints").is_dir():
-        train = ["albef", "train", "--resume", str(run)]
-    else:
-        train = ["albef", "train", cell.recipe, "--out", str(run), *cell.settings, *(QUICK if quick else ())]
-    yield filled(train, runs, run), run / "report.html"
+    last = "report.html" if cell.report else "metrics.json"
+    yield filled(training(cell, Training(cell.recipe, cell.settings), run, quick), runs, run), run / last
     for name, command in cell.measures.items():
         small = [re.sub(r"^--count=\d+$", QUICK_COUNT, word) if quick else word for word in command]
         yield [*filled(small, runs, run), "--json", str(measured(run, name))], measured(run, name)
+    for name, one in cell.then.items():
+        of = beside(run, name)
+        from_it = dataclasses.replace(one, settings=("--train.init={run}", *one.settings))
+        yield filled(training(cell, from_it, of, quick), runs, run), of / last
+
+
+def training(cell: Cell, one: Training, run: Path, quick: bool) -> list[str]:
+    """The command that begins a training of a cell, or goes on with it."""
+    program = ["albef", "train"] if cell.report else [WITHOUT_REPORT]
+    if (run / "checkpoints").is_dir():
+        return [*program, "--resume", str(run)]
+    return [*program, one.recipe, "--out", str(run), *one.settings, *(QUICK if quick else ())]
 
 
 def filled(words: Sequence[str], runs: Path, run: Path) -> list[str]:
@@ -189,6 +226,20 @@ def measured(run: Path, name: str) -> Path:
     return run.parent / f"{run.name}.{name}.json"
 
 
+def beside(run: Path, name: str) -> Path:
+    """The run of a training that starts from a run's model."""
+    return run.parent / f"{run.name}.{name}"
+
+
+def remove(run: Path) -> None:
+    """Removes a cell's run and all that was made of it, but for its log."""
+    for path in (run, *run.parent.glob(f"{run.name}.*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix == ".json":
+            path.unlink()
+
+
 def call(command: list[str], log: Path, name: str) -> None:
     """Runs a command and appends what it prints to a log; raises `UserError` where it fails."""
     with log.open("a", encoding="utf-8") as handle:
@@ -196,6 +247,34 @@ def call(command: list[str], log: Path, name: str) -> None:
         status = subprocess.run(
             command, cwd=ROOT, stdout=handle, stderr=subprocess.STDOUT, check=False
         ).returncode
+    check(status, log, name)
+
+
+def call_here(command: list[str], log: Path, name: str) -> None:
+    """The same within this process, which need not start Python and torch again."""
+    arguments = command[2:] if command[1] == "-m" else command[1:]
+    begin = runpy.run_module if command[1] == "-m" else runpy.run_path
+    with (
+        log.open("a", encoding="utf-8") as handle,
+        contextlib.redirect_stdout(handle),
+        contextlib.redirect_stderr(handle),
+        contextlib.chdir(ROOT),
+        mock.patch.object(sys, "argv", arguments),
+    ):
+        print("$", *command)
+        status: object = 0
+        try:
+            begin(arguments[0], run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        except Exception:
+            traceback.print_exc()
+            status = 1
+    check(status, log, name)
+
+
+def check(status: object, log: Path, name: str) -> None:
+    """Raises `UserError` with the last line of the log if a command failed."""
     if status:
         last = log.read_text("utf-8").rstrip().splitlines()[-1]
         raise UserError(f"The cell {name} failed with exit status {status}; the log {log} ends with:\n{last}")

@@ -59,5 +59,9 @@ def test_the_model_is_evaluated_where_it_was_trained(tmp_path: Path, monkeypatch
     for step in ("train", "export", "conclude"):
         monkeypatch.setattr(run_module, step, lambda *_: None)
     train = TrainConfig(steps=1, batch_size=4, device="cpu")
-    run(dataclasses.replace(toy.config(train=train), evaluate=EvaluateConfig()), tmp_path / "run")
+    run(
+        dataclasses.replace(toy.config(train=train), evaluate=EvaluateConfig()),
+        tmp_path / "run",
+        report=False,
+    )
     assert asked == ["cpu"]

@@ -25,7 +25,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def fake(command: list[str], log: Path, name: str) -> None:
         commands.append(command)
-        if "train" in command:
+        if "train" in command or cells.WITHOUT_REPORT in command:
             run = Path(command[-1] if "--resume" in command else command[command.index("--out") + 1])
             run.mkdir(parents=True, exist_ok=True)
             (run / "metrics.json").write_text('{"test/itc/t2i_r1": 0.5}')
@@ -99,6 +99,56 @@ def test_a_run_of_other_settings_in_the_place_is_not_taken(called: list[list[str
     run([Cell("one", CELL.recipe, 1, ("--train.seed=7",))], tmp_path)
     assert [command[3] for command in called] == ["train"]
     assert "--resume" not in called[0]
+
+
+def test_trainings_that_start_from_a_cell_are_part_of_its_row(
+    called: list[list[str]], tmp_path: Path
+) -> None:
+    then = {"vqa": cells.Training("recipes/pictograms/vqa.yaml", ("--train.steps=5",))}
+    (row,) = run([Cell("one", CELL.recipe, 1, then=then, report=False)], tmp_path)
+    assert set(row["figures"]) == {"training", "vqa"}
+    assert row["then"] == {"vqa": {"recipe": "recipes/pictograms/vqa.yaml", "settings": ["--train.steps=5"]}}
+    first, second = called
+    assert first[1:3] == [cells.WITHOUT_REPORT, CELL.recipe]
+    runs = tmp_path / "runs"
+    assert second[1:] == [
+        *(cells.WITHOUT_REPORT, "recipes/pictograms/vqa.yaml", "--out", str(runs / "one.vqa")),
+        *(f"--train.init={runs / 'one'}", "--train.steps=5"),
+    ]
+
+
+def test_nothing_that_was_made_of_another_run_is_taken(called: list[list[str]], tmp_path: Path) -> None:
+    then = {"vqa": cells.Training("recipes/pictograms/vqa.yaml")}
+    run([Cell("one", CELL.recipe, 1, measures=CELL.measures, then=then)], tmp_path)
+    called.clear()
+    run([Cell("one", CELL.recipe, 1, ("--train.seed=7",), CELL.measures, then=then)], tmp_path)
+    assert [command[3] for command in called] == ["train", "evaluate", "train"]
+
+
+def test_a_stopped_training_from_a_cell_is_resumed(called: list[list[str]], tmp_path: Path) -> None:
+    cell = Cell("one", CELL.recipe, 1, then={"vqa": cells.Training("recipes/pictograms/vqa.yaml")})
+    run([cell], tmp_path)
+    (tmp_path / "kept" / "rows.jsonl").unlink()
+    (tmp_path / "runs" / "one.vqa" / "report.html").unlink()
+    (tmp_path / "runs" / "one.vqa" / "checkpoints").mkdir()
+    called.clear()
+    run([cell], tmp_path)
+    assert [command[3:] for command in called] == [["train", "--resume", str(tmp_path / "runs" / "one.vqa")]]
+
+
+def test_commands_within_this_process_fail_and_succeed_as_they_would_outside(tmp_path: Path) -> None:
+    log, script = tmp_path / "one.log", tmp_path / "a.py"
+    script.write_text("import sys; print(sys.argv[1:]); sys.exit(int(sys.argv[1]))")
+    cells.call_here(["python", str(script), "0"], log, "one")
+    assert log.read_text().endswith("['0']\n")
+    with pytest.raises(UserError, match=r"The cell one failed with exit status 3; .*\n\['3'\]"):
+        cells.call_here(["python", str(script), "3"], log, "one")
+    script.write_text("raise ValueError('no such thing')")
+    with pytest.raises(UserError, match=r"exit status 1; .*\nValueError: no such thing"):
+        cells.call_here(["python", str(script)], log, "one")
+    cells.call_here(["python", "-m", "albef", "--version"], log, "one")
+    with pytest.raises(UserError, match="exit status 2"):
+        cells.call_here(["python", "-m", "albef", "train"], log, "one")
 
 
 def test_a_cell_without_what_it_needs_is_left_out_and_named(called: list[list[str]], tmp_path: Path) -> None:

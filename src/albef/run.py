@@ -24,6 +24,7 @@ from albef.model_directory import Trained, check_name, read_answers, save_model
 from albef.progress import show
 from albef.recipe import dump_config, load_recipe
 from albef.systems import SYSTEMS
+from albef.tasks.base import Task
 from albef.train.checkpoint import checkpoints_in, load_task
 from albef.train.device import check_device
 from albef.train.initial_encoders import initial_encoders
@@ -34,8 +35,8 @@ from albef.train.stopping import check_main_thread
 from albef.writing import write_whole
 
 
-def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
-    """Trains a configuration in a run folder, then evaluates the model and writes the report.
+def run(config: Config, folder: Path, allow_changes: bool = False, report: bool = True) -> None:
+    """Trains a configuration in a run folder, then evaluates the model, and writes the report unless told otherwise.
 
     Continues a run that was interrupted. Under torchrun all its processes work together. Raises `UserError` if another
     training uses the folder, and if the folder holds a run with other settings, unless `allow_changes`.
@@ -60,7 +61,13 @@ def run(config: Config, folder: Path, allow_changes: bool = False) -> None:
             metrics = evaluate(engine, config)
             if distributed.rank() > 0:
                 return
-        conclude(engine, config, folder, metrics)
+        task = conclude(engine, config, folder, metrics)
+        if report:
+            # Only needed here: without this import a training restarts faster after a fault.
+            from albef.report.report import write_report
+
+            teacher = task.teacher.module if task.teacher is not None else None
+            show(f"Report: {write_report(folder, engine, teacher, config)}")
 
 
 def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
@@ -72,11 +79,8 @@ def export(config: Config, folder: Path, answers: Sequence[str]) -> None:
     save_model(folder / "model", task.student, tokenizer, model_card(config), answers, trained)
 
 
-def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, float]) -> None:
-    """Writes and shows the figures, and writes the report. In one process only."""
-    # Only needed here: without this import a training restarts faster after a fault.
-    from albef.report.report import write_report
-
+def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, float]) -> Task:
+    """Writes and shows the figures, and returns the trained task. In one process only."""
     task, facts = load_task(checkpoints_in(folder / "checkpoints")[-1], config)
     seconds, steps = float(facts["seconds"]), config.train.steps
     metrics |= {
@@ -93,8 +97,7 @@ def conclude(engine: Engine, config: Config, folder: Path, metrics: dict[str, fl
         show(table)
     if not shown:
         show(why_unmeasured(config, folder))
-    teacher = task.teacher.module if task.teacher is not None else None
-    show(f"Report: {write_report(folder, engine, teacher, config)}")
+    return task
 
 
 def why_unmeasured(config: Config, folder: Path) -> str:
