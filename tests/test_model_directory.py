@@ -15,7 +15,7 @@ from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.exchange.importing import import_checkpoint
 from albef.model.albef import ALBEF
-from albef.model_directory import read_config, save_model
+from albef.model_directory import read_answers, read_config, save_model
 
 NAN, INFINITE = float("nan"), float("inf")
 ODD: list[tuple[str, Any]] = [
@@ -119,3 +119,36 @@ def test_a_published_folder_is_told_from_a_model_directory(tmp_path: Path) -> No
         (tmp_path / "model" / "config.json").write_text(content)
         with pytest.raises(UserError, match=r"has no format_version.* albef import .*model --out DIR"):
             Engine.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["yes", "no"],
+        [{"ans": "yes", "dsets": ["vqa"]}, {"ans": "no", "dsets": []}],  # LXMERT's all_ans.json
+        {"no": 1, "yes": 0},  # UNITER's ans2label.json
+    ],
+)
+def test_lists_of_answers_come_in_three_forms(content: object, tmp_path: Path) -> None:
+    (tmp_path / "answers.json").write_text(json.dumps(content))
+    assert read_answers(tmp_path / "answers.json") == ["yes", "no"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {},
+        3,
+        ["yes", 1],
+        [{"answer": "yes"}],
+        {"yes": 1},
+        {"yes": 0, "no": 0},
+        {"yes": True},
+        {"yes": 0, "a": "b"},
+    ],
+)
+def test_other_contents_are_no_list_of_answers(content: object, tmp_path: Path) -> None:
+    (tmp_path / "answers.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"answers\.json: not a list of answers"):
+        read_answers(tmp_path / "answers.json")

@@ -192,12 +192,21 @@ def read_trained(file: Path) -> Trained | None:
 
 
 def read_answers(file: Path) -> list[str]:
-    """The answers in a JSON list. Raises `UserError` for anything else."""
+    """The answers in a JSON list, each a text or, as in LXMERT's all_ans.json, an object that has it under "ans".
+
+    An object of answers with their numbers, as UNITER's ans2label.json, is such a list too. Raises `UserError` for
+    anything else.
+    """
     try:
-        answers = json.loads(file.read_text("utf-8-sig"))
+        found = json.loads(file.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read as a JSON list of answers ({error}).") from None
-    if not (isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers)):
+    if isinstance(found, dict):
+        by_number = {number: answer for answer, number in found.items() if type(number) is int}
+        found = [by_number.get(number) for number in range(len(found))]
+    listed = found if isinstance(found, list) else []
+    answers: list[Any] = [one.get("ans") if isinstance(one, dict) else one for one in listed]
+    if not (answers and all(isinstance(answer, str) for answer in answers)):
         raise UserError(f'{file}: not a list of answers. Write ["yes", "no", …].')
     return answers
 

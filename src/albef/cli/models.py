@@ -57,6 +57,12 @@ def add_import(commands: Commands) -> None:
         help="published checkpoint, or the folder with it: .pth, .pt, .bin or .safetensors",
     )
     command.add_argument("--out", type=Path, required=True, metavar="MODEL", help="model directory to write")
+    add_choices(command)
+    command.set_defaults(command=import_published)
+
+
+def add_choices(command: argparse.ArgumentParser) -> None:
+    """Adds what a published file does not say about itself."""
     command.add_argument(
         "--image-size",
         type=whole(1, 100_000),
@@ -88,8 +94,8 @@ def add_import(commands: Commands) -> None:
         "--answers",
         type=Path,
         metavar="FILE",
-        help="JSON list of answers. ALBEF, task vqa: those to choose from (default: none; the model writes its "
-        "answers). LXMERT, OSCAR and UNITER: those that they score",
+        help="JSON list of answers, LXMERT's all_ans.json or UNITER's ans2label.json. ALBEF, task vqa: those to choose "
+        "from (default: none; the model writes its answers). LXMERT, OSCAR and UNITER: those that they score",
     )
     command.add_argument(
         "--activation",
@@ -98,7 +104,6 @@ def add_import(commands: Commands) -> None:
         help=f"CLIP: activation of its MLPs: {', '.join(ACTIVATIONS)} (default: what the file or its configuration "
         "says; if they do not say it, you must)",
     )
-    command.set_defaults(command=import_published)
 
 
 def add_export(commands: Commands) -> None:

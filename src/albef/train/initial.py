@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +12,19 @@ from torch import Tensor
 from albef.config import ModelConfig, UserError
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model_directory import (
+    ANSWERS_FILE,
     CONFIG_FILE,
     QUEUE_FILE,
     TEACHER_FILE,
     WEIGHTS_FILE,
     find_model,
+    read_answers,
     read_config,
     read_tensors,
 )
 from albef.momentum import NOBODY, FeatureQueue, Keys
 from albef.tasks.base import Task
+from albef.train.initial_answers import with_answers
 
 # What every task needs. Heads such as ITM may start at random, as they do when a task is trained for the first time.
 FOUNDATIONS = ("image_encoder", "text_encoder", "fusion_encoder", "image_projection", "text_projection")
@@ -35,8 +38,10 @@ class Started(NamedTuple):
     random: list[str]  # not in the model, so at their initial values
 
 
-def start_from(task: Task, source: str) -> Started:
+def start_from(task: Task, source: str, answers: Sequence[str] = ()) -> Started:
     """Loads a model's weights into the student, and copies them to the teacher (docs/published.md, Q16).
+
+    `answers` are those that the task scores. An answer that the model scored too keeps its row.
 
     If a teacher and a queue are stored with the model and the task has them, they continue. Position embeddings are
     resized to the task's images. Raises `UserError` for weights of other sizes, and for a model without parts that the
@@ -49,10 +54,8 @@ def start_from(task: Task, source: str) -> Started:
         )
     file, own = folder / WEIGHTS_FILE, task.student.state_dict()
     state = with_places(task, read_tensors(file))
-    last = "classifier.out.weight"
-    if last in state and last in own and len(state[last]) != len(own[last]):
-        # A classifier with other classes belongs to another task.
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    known = read_answers(folder / ANSWERS_FILE) if (folder / ANSWERS_FILE).is_file() else []
+    state = with_answers(state, own, known, answers)
     refuse_others(task, folder, {name: tensor for name, tensor in state.items() if name in own})
     started = give(task, state)
     if task.teacher is not None and (folder / TEACHER_FILE).is_file():

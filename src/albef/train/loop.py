@@ -35,6 +35,7 @@ from albef.train.allocator import keep_freed_memory
 from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint, room_needed
 from albef.train.device import compile_step, set_up
 from albef.train.initial import start_from
+from albef.train.initial_answers import listed_answers
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
 from albef.train.logging import RunLog
@@ -174,7 +175,7 @@ def begin(config: Config, run: Path, device: torch.device) -> Begun:
     torch.manual_seed(config.train.seed)
     task = build_task(config)
     if config.train.init and newest is None:
-        start_from(task, config.train.init)
+        start_from(task, config.train.init, listed_answers(config.data))
     if (config.train.init_image or config.train.init_text) and newest is None:
         start_from_encoders(task, config.train)
     if not in_slices(config):

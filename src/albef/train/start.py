@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from albef.config import Config, ModelConfig
+from albef.config import Config, ModelConfig, UserError
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.model_directory import CONFIG_FILE, TOKENIZER_FILE, find_model, read_config
@@ -21,9 +21,15 @@ VOCABULARY_FILE = "vocab.txt"  # BERT's format: a token per line
 def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
     """The configuration of the model to start from, with this recipe's image size, text length, dropout and new head.
 
-    `known`: its configuration as noted by the run. Then the model itself need not exist any more.
+    `known`: its configuration as noted by the run. Then the model itself need not exist any more. Raises `UserError`
+    for a model of another system than the recipe's.
     """
     start, own = known or read_config(find_model(config.train.init)[0] / CONFIG_FILE)[0], config.model
+    if own.system not in (ModelConfig.system, start.system):  # the default may be meant for any
+        raise UserError(
+            f"{config.train.init}: is a model of system {start.system}, but the recipe's model.system is {own.system}. "
+            f"Start from a model of {own.system}, or take a recipe for {start.system}."
+        )
     return dataclasses.replace(
         start,
         image_size=own.image_size,
