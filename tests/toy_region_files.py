@@ -9,8 +9,10 @@ import zipfile
 from pathlib import Path
 
 import lmdb
+import lz4.frame
 import msgpack
 import numpy as np
+from hypothesis import strategies as st
 
 from albef.data.lxmert_tsv import COLUMNS
 
@@ -61,15 +63,16 @@ def packed_array(array: np.ndarray) -> dict[bytes, object]:
     }
 
 
-def uniter_record(arrays: dict[str, np.ndarray], compressed: bool = False) -> bytes:
-    """A record of UNITER's database, or of its compressed variant as an older numpy wrote it."""
-    if compressed:
+def uniter_record(arrays: dict[str, np.ndarray], compressed: str = "") -> bytes:
+    """A record of UNITER's database, in an LZ4 frame, or as the .npz that an older numpy wrote."""
+    if compressed == "npz":
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         with zipfile.ZipFile(content, "a") as archive, archive.open("allow_pickle.npy", "w") as entry:
             np.save(entry, np.array(True))
         return content.getvalue()
-    return msgpack.packb({name: packed_array(array) for name, array in arrays.items()}, use_bin_type=True)
+    record = msgpack.packb({name: packed_array(array) for name, array in arrays.items()}, use_bin_type=True)
+    return lz4.frame.compress(record) if compressed else record
 
 
 def uniter_database(folder: Path, records: dict[str, bytes]) -> Path:
@@ -106,3 +109,13 @@ def indexed(file: Path, rows: list[str], ids: bool = False) -> Path:
         names = {row.split("\t")[0]: number for number, row in enumerate(rows)}
         (file.parent / "imageid2idx.json").write_text(json.dumps(names))
     return file
+
+
+def mutated(content: bytes, data: st.DataObject) -> bytes:
+    """The content cut short, or with up to four other bytes, not both: a cut hides most changes."""
+    if data.draw(st.integers(0, 4)) == 0:
+        return content[: data.draw(st.integers(0, len(content) - 1))]
+    changed = bytearray(content)
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        changed[place] = data.draw(st.integers(0, 255))
+    return bytes(changed)

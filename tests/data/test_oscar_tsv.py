@@ -15,7 +15,7 @@ from albef.data.images import BadImage
 from albef.data.oscar_tsv import LABELS, LONGEST_TAGS, regions_in
 from albef.data.region_files import open_regions
 from albef.errors import UserError
-from toy_region_files import encoded, indexed, labels_row, oscar_numbers, oscar_row
+from toy_region_files import encoded, indexed, labels_row, mutated, oscar_numbers, oscar_row
 
 IMAGE = Path("val2014/COCO_val2014_000000057870.jpg")
 FOX = {"class": "red fox", "rect": [4, 3, 20, 15], "conf": 0.5}
@@ -251,10 +251,7 @@ def test_mutated_files_are_refused_or_read(
         file = indexed(folder / "predictions.tsv", [labels_row("57870", detected())])
     else:
         file = folder_of(folder) / name
-    content = bytearray(file.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    file.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    file.write_bytes(mutated(file.read_bytes(), data))
     with suppress(UserError):
         found = open_regions(str(folder), 5).of(IMAGE)
         assert np.isfinite(found.features).all()

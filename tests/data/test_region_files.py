@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from toy_region_files import (
     indexed,
     labels_row,
     lxmert_row,
+    mutated,
     oscar_numbers,
     oscar_row,
     uniter_arrays,
@@ -130,6 +132,19 @@ def test_padding_is_zero_and_masked(counts: list[int]) -> None:
         assert np.array_equal(batch.features[row, : len(image)], image.features)
         assert np.array_equal(batch.boxes[row, : len(image)], image.boxes)
     assert batch.object_ids is None
+
+
+@given(st.data())
+def test_mutated_files_are_refused_or_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    file = tmp_path_factory.mktemp("regions") / "a.npz"
+    np.savez_compressed(file, **arrays(tags=np.array(["fox", "car"])))  # type: ignore[arg-type]
+    file.write_bytes(mutated(file.read_bytes(), data))
+    with suppress(BadImage):
+        found = read_npz(file)
+        assert np.isfinite(found.features).all()
+        assert len(found.boxes) == len(found)
 
 
 class Named:

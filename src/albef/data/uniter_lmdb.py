@@ -23,6 +23,7 @@ from albef.manifest import plain
 ARRAYS = {"features": "features", "conf": "object_confidences", "soft_labels": "classes"}  # and norm_bb
 KINDS = ("<f2", "<f4")  # of numbers. An array of objects, which would be a pickle, is none
 NUMBERED = ("flickr30k", "vg", "gqa")  # sets whose images are numbers, of 12 digits in keys
+LZ4_FRAME = b"\x04\x22\x4d\x18"  # first bytes
 LONGEST_KEY = 511  # bytes, of LMDB
 MOST_ITEMS = 100  # of a list or a map in a record: a genuine one has 5
 LARGEST_JSON = 2**28  # bytes; COCO's takes 5 MB
@@ -88,11 +89,12 @@ def environment(folder: Path) -> Any:
 def opened(folder: Path) -> Any:
     """A database opened for reading, without a lock file. Raises `UserError` if it is none, or cut short."""
     try:
-        import lmdb  # of an extra
-        import msgpack  # noqa: F401 - so that it is missed before any record is read
+        import lmdb  # of an extra, as the others
+        import lz4.frame  # noqa: F401 - so that it is missed before any record is read
+        import msgpack  # noqa: F401
     except ImportError:
         raise UserError(
-            f"{folder}: UNITER's databases need the packages lmdb and msgpack; install them: pip install "
+            f"{folder}: UNITER's databases need the packages lmdb, lz4 and msgpack; install them: pip install "
             f"'albef[regions]'."
         ) from None
     try:
@@ -127,13 +129,15 @@ def region_counts(folder: Path) -> dict[str, int]:
 
 
 def unpacked(record: memoryview | None, place: str) -> dict[str, np.ndarray]:
-    """The arrays of a record: msgpack, or an .npz in a compressed database. Nothing in it is run."""
+    """The arrays of a record: msgpack, which may be compressed, or an .npz. Nothing in it is run."""
     import msgpack
 
     if record is None or not 0 < len(record) <= LARGEST_BYTES:
         raise BadImage(
             f"{place}: the record has {len(record or b''):,} bytes; regions take 1 to {LARGEST_BYTES:,}."
         )
+    if bytes(record[:4]) == LZ4_FRAME:
+        record = decompressed(record, place)
     if bytes(record[:2]) == b"PK":
         return read_arrays(io.BytesIO(record), place)
     try:
@@ -149,6 +153,24 @@ def unpacked(record: memoryview | None, place: str) -> dict[str, np.ndarray]:
             f"{place}: the record holds no map of arrays, but {type(found).__name__}; get it again."
         )
     return {name: array_of(found[name], name, place) for name in ("norm_bb", *ARRAYS) if name in found}
+
+
+def decompressed(record: memoryview, place: str) -> memoryview:
+    """The content of an LZ4 frame, as UNITER's class for texts writes records. It is bounded while it grows."""
+    import lz4.frame
+
+    frame = lz4.frame.LZ4FrameDecompressor()
+    try:
+        content = frame.decompress(record, max_length=LARGEST_BYTES)
+    except Exception as error:
+        raise BadImage(
+            f"{place}: the record cannot be decompressed ({plain(error)}); get it again."
+        ) from None
+    if not frame.eof:
+        raise BadImage(
+            f"{place}: the compressed record is cut short, or holds more than {LARGEST_BYTES:,} bytes; get it again."
+        )
+    return memoryview(content)
 
 
 def array_of(found: object, name: str, place: str) -> Shaped[np.ndarray, "regions numbers"]:
