@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albef.data.images import BadImage
-from albef.data.oscar_tsv import LABELS, LONGEST_TAGS, regions_in
+from albef.data.oscar_tsv import LABELS, regions_in
 from albef.data.region_files import open_regions
+from albef.data.regions import LONGEST_TAGS
 from albef.errors import UserError
 from toy_region_files import encoded, indexed, labels_row, mutated, oscar_numbers, oscar_row
 

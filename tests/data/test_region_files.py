@@ -1,6 +1,7 @@
 """Regions of images: read from files, checked, padded, batched."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -82,6 +83,9 @@ def test_a_file_gives_what_it_holds(tmp_path: Path) -> None:
         ({"object_ids": np.array([0.5, 1.0])}, "object_ids must hold numbers of classes"),
         ({"object_confidences": np.zeros(3)}, "object_confidences is"),
         ({"features": np.array([["a"] * WIDTH] * 2)}, "features is"),
+        ({"tags": np.array([b"fox", b"car"])}, "its tags must be texts"),
+        ({"tags": np.array([1, 2])}, "its tags must be texts"),
+        ({"tags": np.array(["x" * 5001] * 2)}, "its tags have 10,002 characters"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
@@ -116,7 +120,8 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_regions("", 8).of(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=r"data\.regions: .* does not exist; name a folder with an \.npz"):
         open_regions(str(tmp_path / "nowhere"), WIDTH)
-    for place in (tmp_path / "a.npz", tmp_path.parent / "empty"):
+    os.mkfifo(tmp_path / "pipe.tsv")
+    for place in (tmp_path / "a.npz", tmp_path / "pipe.tsv", tmp_path.parent / "empty"):
         (tmp_path.parent / "empty").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=r"data\.regions: .* holds no regions of a known kind"):
             open_regions(str(place), WIDTH)

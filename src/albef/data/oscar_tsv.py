@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from albef.data.images import BadImage
-from albef.data.regions import SLACK, ImageRegions, regions_of
+from albef.data.regions import SLACK, ImageRegions, checked_tags, regions_of
 from albef.data.tsv_rows import base64_numbers, first_rows, indexed_offsets, row_at, text_of
 from albef.errors import UserError
 from albef.manifest import plain
@@ -23,7 +23,6 @@ LABELS = (
     "predictions.tsv",
     "predictions_gt.tsv",
 )  # for retrieval, and with annotated objects for pre-training
-LONGEST_TAGS = 10_000  # characters of an image's tags; those of 100 objects take about 1,000
 COCO = re.compile(r"(?:COCO_\w+_)?0*([0-9]+)")  # its images are known by their numbers
 
 
@@ -201,14 +200,7 @@ def corners_of(objects: Sequence[Any], place: str) -> Float32[np.ndarray, "objec
 
 def tags_of(objects: Sequence[Any], place: str) -> tuple[str, ...]:
     """The names of objects, in the file's order. Names that are repeated stay."""
-    names = tuple(text(one, "class", place) for one in objects)
-    length = sum(map(len, names))
-    if length > LONGEST_TAGS:
-        raise BadImage(
-            f"{place}: its tags have {length:,} characters, more than the {LONGEST_TAGS:,} that are read; name fewer "
-            f"objects."
-        )
-    return names
+    return checked_tags([text(one, "class", place) for one in objects], place)
 
 
 def confidences_of(objects: Sequence[Any], place: str) -> Float32[np.ndarray, " objects"] | None:

@@ -135,7 +135,7 @@ def open_regions(place: str, width: int) -> RegionStore:
 def files_at(place: Path, names: str) -> list[Path]:
     """The files of these names at a place: itself, or what is in the folder, up to two folders below."""
     if not place.is_dir():
-        return [place] if place.match(names) else []
+        return [place] if place.is_file() and place.match(names) else []
     return sorted(file for depth in DEPTHS for file in place.glob(depth + names) if file.is_file())
 
 

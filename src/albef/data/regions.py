@@ -21,6 +21,7 @@ from albef.manifest import plain
 
 LARGEST_BYTES = 2**26  # of one image's regions: 100 regions of 2,048 numbers take 0.8 MB
 MOST_REGIONS = 100  # of an image, in all published files
+LONGEST_TAGS = 10_000  # characters of an image's tags; those of 100 objects take about 1,000
 HIDDEN_SHARE = 0.15  # of the regions, in training
 SLACK = 1e-5  # how far a box may reach out of its image, as a share of the image; published for LXMERT
 
@@ -180,8 +181,22 @@ def regions_of(arrays: dict[str, np.ndarray], place: str) -> ImageRegions:
                 raise BadImage(f"{place}: {name} must hold numbers of classes, counted from 0.")
             numbers[name] = classes.astype(np.int64)
     check_boxes(numbers["boxes"], place)
-    tags = tuple(str(tag) for tag in arrays["tags"].reshape(-1)) if "tags" in arrays else ()
+    tags = checked_tags(arrays["tags"].reshape(-1).tolist(), place) if "tags" in arrays else ()
     return ImageRegions(**numbers, tags=tags)
+
+
+def checked_tags(tags: Sequence[object], place: str) -> tuple[str, ...]:
+    """The names of an image's objects. Raises `BadImage` if they are no texts, or longer than any text is read."""
+    names = tuple(tag for tag in tags if isinstance(tag, str))
+    if len(names) != len(tags):
+        raise BadImage(f"{place}: its tags must be texts, the names of objects.")
+    length = sum(map(len, names))
+    if length > LONGEST_TAGS:
+        raise BadImage(
+            f"{place}: its tags have {length:,} characters, more than the {LONGEST_TAGS:,} that are read; name fewer "
+            f"objects."
+        )
+    return names
 
 
 def checked(array: np.ndarray, shape: tuple[int, ...], name: str, place: str) -> np.ndarray:
