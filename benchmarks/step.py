@@ -36,7 +36,7 @@ def batch_of(config: ModelConfig, size: int, length: int = LENGTH, seed: int = 0
     positions = (mask & (torch.arange(length) % 7 == 3)).flatten().nonzero().squeeze(1)
     pixels = torch.randn(size, 3, config.image_size, config.image_size, generator=generator)
     numbers = torch.arange(size) + seed * size
-    return Batch(pixels, ids, mask, ids, positions, ids.flatten()[positions], numbers, numbers)
+    return Batch(ids, mask, ids, positions, ids.flatten()[positions], numbers, numbers, pixels)
 
 
 def build(config: ModelConfig, queue_size: int = 65_536) -> Pretrain:

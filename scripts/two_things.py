@@ -108,7 +108,7 @@ def looks(engine: Engine, scenes: list[Scene], pictures: list[np.ndarray]) -> np
         ids, mask = engine.text_tokens([text])
         until, _ = engine.text_tokens([text[: text.index(own.noun) + len(own.noun)]])
         last = until.shape[1] - 1 - engine.config.append_sep
-        memory = model.image_memory(model.encode_image(engine.pixels(picture)[None]))
+        memory = model.image_memory(model.encode_image(engine.visual([picture])))
         fused = model.fuse(model.encode_text(ids, mask).tokens, mask, memory, keep_attention=True)
         noun = torch.stack(fused.attention)[:, 0, :, last].mean(1).numpy()  # [layers, tokens]
         patches, rest = noun[:, -(grid**2) :], noun[:, : -(grid**2)]

@@ -272,6 +272,7 @@ class EvaluateConfig:
     seed: int = 1  # pictograms: random seed of the test images
     # number of candidates that ITM re-ranks, the best by ITC; vqa: number of answers that are scored in full
     top_k: int = 64
+    gallery: int = 0  # number of images to rank, the first ones, with their texts; 0: all
     beams: int = 1  # vqa: beam width for free-form answers; 1: greedy
     # grounding: fusion layer of the published maps, counted from 0 (default: the third of six)
     layer: int | None = None
@@ -282,7 +283,7 @@ class EvaluateConfig:
             raise UserError("evaluate.splits is empty: name at least one split, such as test.")
         ranges = {
             ("count", "top_k", "beams"): (1, math.inf),
-            ("layer",): (0, math.inf),
+            ("layer", "gallery"): (0, math.inf),
             ("seed",): (0, LARGEST_SEED),
         }
         check_ranges("evaluate", self, ranges)

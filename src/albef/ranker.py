@@ -6,6 +6,7 @@ Anything that makes a score more probable or comparable (a bank of captions, a c
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ import numpy as np
 class Hit(NamedTuple):
     """A hit: its number in the gallery, the score that it was ordered by, and the two parts of this score.
 
-    If a second model could not read an image that it should re-rank, the score is -inf and the similarity nan.
+    If a second model could not read an image that it should re-rank, the score is -inf. Then, and from a model that
+    compares no features, the similarity is nan.
     """
 
     number: int
@@ -56,6 +58,11 @@ def hits_of(
         Hit(int(chosen[n]), float(scores[n]), float(near[n]), None if match is None else float(match[n]))
         for n in best_first(scores, k)
     ]
+
+
+def hits_of_matches(match: np.ndarray, k: int) -> list[Hit]:
+    """The `k` best of a gallery of which only matching log-odds are known, best first."""
+    return [Hit(int(n), float(match[n]), math.nan, float(match[n])) for n in best_first(match, k)]
 
 
 def others_last(scores: np.ndarray, similarity: np.ndarray) -> np.ndarray:

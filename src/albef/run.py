@@ -20,6 +20,7 @@ from albef.evaluation.protocol import short
 from albef.evaluation.tables import tables
 from albef.evaluation.vqa import Asking, check_answered, check_answers, frequent_answers
 from albef.lock import alone_in
+from albef.model.verbs import HEADS
 from albef.model_directory import Trained, check_name, read_answers, save_model
 from albef.progress import show
 from albef.recipe import dump_config, load_recipe
@@ -55,9 +56,11 @@ def run(config: Config, folder: Path, allow_changes: bool = False, report: bool 
             answers = distributed.from_first(
                 lambda: answers_of(config)
             )  # before training, since the list may be wrong
-            train(config, folder)
+            config = for_answers(config, answers)
+            train(config, folder, answers)
             distributed.from_first(lambda: export(config, folder, answers))
-            engine = Engine.load(folder / "model", config.train.device, quiet=distributed.rank() > 0)
+            quiet = distributed.rank() > 0
+            engine = Engine.load(folder / "model", config.train.device, quiet, regions=config.data.regions)
             metrics = evaluate(engine, config)
             if distributed.rank() > 0:
                 return
@@ -175,13 +178,14 @@ def evaluate(engine: Engine, config: Config) -> dict[str, float]:
         config.task.name,
         Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice),
         layer=wanted.layer,
+        gallery=wanted.gallery,
     )
     return evaluate_on(engine, data, wanted.splits, wanted.seed, asked)
 
 
 def answers_of(config: Config) -> list[str]:
     """The default candidates of a model for questions: the recipe's list, or frequent answers in the training data."""
-    if MEASURED[config.task.name].head != "answer":
+    if config.task.name != "vqa":
         return []
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     if not config.data.answer_list:
@@ -190,6 +194,13 @@ def answers_of(config: Config) -> list[str]:
     answers = read_answers(file)
     check_answers(file, answers, source)
     return answers
+
+
+def for_answers(config: Config, answers: Sequence[str]) -> Config:
+    """The configuration, with an output for each answer if the model chooses from a list."""
+    if not answers or "answers" not in HEADS[config.model.system]:
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_answers=len(answers)))
 
 
 def config_of(folder: Path) -> Config | None:

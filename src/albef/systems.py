@@ -16,7 +16,7 @@ from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.verbs import VisionLanguageModel
 from albef.model_config import SystemName
-from albef.peers import clip_names, lxmert_names, oscar_names, uniter_names
+from albef.peers import clip_names, lxmert_names, lxmert_task, oscar_names, oscar_task, uniter_names, uniter_task
 from albef.peers.clip import CLIP
 from albef.peers.clip_task import ClipTask
 from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text
@@ -91,7 +91,12 @@ SYSTEMS: dict[SystemName, System] = {
         paper='Tan and Bansal, "LXMERT: Learning Cross-Modality Encoder Representations from Transformers", EMNLP 2019',
         model=LXMERT,
         heads=("itm", "mlm", "regions", "answers"),
-        tasks={},
+        tasks={
+            "pretrain": lxmert_task.LxmertPretrain,
+            "retrieval": lxmert_task.LxmertRetrieval,
+            "vqa": lxmert_task.LxmertVQA,
+            "nlvr": lxmert_task.LxmertNLVR,
+        },
         tokenizer=Tokenizer,
         words=UncleanedWords,
         clean=lambda text, config: text.strip(),
@@ -104,7 +109,13 @@ SYSTEMS: dict[SystemName, System] = {
         paper='Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", ECCV 2020',
         model=UNITER,
         heads=PRETRAINING,
-        tasks={},
+        tasks={
+            "pretrain": uniter_task.UniterPretrain,
+            "retrieval": uniter_task.UniterRetrieval,
+            "vqa": uniter_task.UniterVQA,
+            "entailment": uniter_task.UniterEntailment,
+            "nlvr": uniter_task.UniterNLVR,
+        },
         tokenizer=CasedTokenizer,
         words=UniterWords,
         clean=lambda text, config: text.strip(),
@@ -117,7 +128,12 @@ SYSTEMS: dict[SystemName, System] = {
         paper='Li et al., "Oscar: Object-Semantics Aligned Pre-training for Vision-Language Tasks", ECCV 2020',
         model=OSCAR,
         heads=("mlm", "pollution"),
-        tasks={},
+        tasks={
+            "pretrain": oscar_task.OscarPretrain,
+            "retrieval": oscar_task.OscarRetrieval,
+            "vqa": oscar_task.OscarVQA,
+            "nlvr": oscar_task.OscarNLVR,
+        },
         tokenizer=Tokenizer,
         words=UncleanedWords,
         clean=lambda text, config: text.strip(),
@@ -140,8 +156,6 @@ def check_system(config: Config) -> None:
     """Raises `UserError` for a task or a setting that the system does not have."""
     model, task = config.model, config.task.name
     system = SYSTEMS[model.system]
-    if not system.tasks:
-        raise UserError(f"model.system is {model.system}, but models of it cannot be trained yet.")
     if task not in system.tasks:
         raise UserError(
             f"task.name is {task}, but a model of system {model.system} has no part for it: choose one of "

@@ -11,7 +11,7 @@ PAD = 7
 
 def example(ids: list[int], hidden: list[bool], index: int) -> Example:
     return Example(
-        pixels=np.full((3, 2, 2), index, dtype=np.uint8),
+        seen=np.full((3, 2, 2), index, dtype=np.uint8),
         ids=np.array(ids),
         masked_ids=np.where(hidden, 99, ids),
         mlm_mask=np.array(hidden),

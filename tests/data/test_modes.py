@@ -325,7 +325,7 @@ def test_training_evaluation_and_use_see_the_same(tmp_path: Path, transparent: s
     assert not bad
     for index, (row, (content, white, without)) in enumerate(TABLE.items()):
         expected = white if transparent == "white" or without is None else without
-        trained = examples.example(index, 0).pixels
+        trained = examples.example(index, 0).seen
         assert off(trained.transpose(1, 2, 0), expected) <= (LOSSY if "lossy" in row else 1.1), row
         taken = normalised(torch.from_numpy(trained)[None], used.config.mean, used.config.std)[0]
         for other in (

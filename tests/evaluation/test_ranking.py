@@ -16,10 +16,10 @@ from albef.evaluation.metrics import ranks
 from albef.evaluation.ranking import (
     ON_CPU,
     AtOnce,
+    Compared,
     Gallery,
     Reranked,
     candidates,
-    found_at,
     match_scores,
     passes,
     rerank,
@@ -211,8 +211,8 @@ def test_ranks_in_blocks_are_those_of_whole_matrices(
         patch.setattr(ranking, "BLOCK_BYTES", block_bytes)
         patch.setattr(ranking, "match_scores", lambda engine, _, __, pairs: match[pairs[:, 0], pairs[:, 1]])
         both = rerank(None, range(images), range(texts), image_features, text_features, top_k)  # type: ignore[arg-type]
-        i2t = found_at(Gallery(image_features, text_features), of_image, both[0], 0.5)
-        t2i = found_at(Gallery(text_features, image_features), of_text, both[1], 0.5)
+        i2t = Compared(Gallery(image_features, text_features), both[0], 0.5).found_at(of_image)
+        t2i = Compared(Gallery(text_features, image_features), both[1], 0.5).found_at(of_text)
 
     similarity = image_features @ text_features.T
     for found, similar, matching, rows, truth in (

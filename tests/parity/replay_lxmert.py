@@ -151,7 +151,7 @@ def replay_vqa(golden: Golden) -> Iterator[Comparison]:
         model = load_model(golden, "answers")
         memory = memory_of(model, regions_of(inputs, region_mask))
         text = model.encode_text(inputs["input_ids"], mask).tokens
-        logits = model.classify(text, mask, memory)
+        logits = model.answer(text, mask, memory)
         loss = region_objectives.listed_answer_loss(logits, target, count)
         loss.backward()
         best = objectives.classification_loss(logits, None, target.argmax(1), 0.0, count)
@@ -209,7 +209,7 @@ def replay_trajectory(golden: Golden) -> Iterator[Comparison]:
         set_lr(optimizer, rate)
         mask, target = inputs["attention_mask"].bool(), inputs["target"]
         text = model.encode_text(inputs["input_ids"], mask).tokens
-        logits = model.classify(text, mask, memory_of(model, regions_of(inputs)))
+        logits = model.answer(text, mask, memory_of(model, regions_of(inputs)))
         loss = region_objectives.listed_answer_loss(logits, target, torch.tensor(float(len(target))))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

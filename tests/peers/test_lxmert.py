@@ -62,7 +62,7 @@ def test_only_what_is_read_is_computed_and_is_the_same() -> None:
     assert model.itm_head is not None
     torch.testing.assert_close(model.match(text, mask, memory), model.itm_head(pooled))
     assert model.classifier is not None
-    torch.testing.assert_close(model.classify(text, mask, memory), model.classifier(pooled))
+    torch.testing.assert_close(model.answer(text, mask, memory), model.classifier(pooled))
     places = mask.flatten().nonzero().squeeze(1)
     states = model.masked_states(ids, mask, memory, places)
     torch.testing.assert_close(states, fused.text.flatten(0, 1)[places])

@@ -132,11 +132,11 @@ def add_json(command: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def load_engine(given: argparse.Namespace, quiet: bool = False) -> Engine:
+def load_engine(given: argparse.Namespace, quiet: bool = False, regions: str = "") -> Engine:
     """The model that the command names, on the device and in the precision of `add_machine`'s options."""
     from albef.engine import Engine
 
-    return Engine.load(given.model, given.device, quiet, given.bf16)
+    return Engine.load(given.model, given.device, quiet, given.bf16, regions)
 
 
 def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

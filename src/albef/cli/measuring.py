@@ -75,6 +75,20 @@ def add(commands: Commands) -> None:
         help="number of candidates that ITM re-ranks, the best by ITC; vqa: number of answers that are scored in full",
     )
     command.add_argument(
+        "--gallery",
+        type=whole(1),
+        default=WANTED.gallery,
+        metavar="N",
+        help="rank only the first N images, with their texts. A system without ITC matches every image with every text "
+        "(default: all)",
+    )
+    command.add_argument(
+        "--regions",
+        metavar="PLACE",
+        help="where the regions of the images are, for a system that sees regions, as data.regions names it "
+        "(default: data.regions of the run)",
+    )
+    command.add_argument(
         "--shuffle-images",
         action="store_true",
         help="measure only the blind control: every text gets the image of another one",
@@ -205,10 +219,11 @@ def evaluate(given: argparse.Namespace) -> None:
         given.json, given.results, inputs=(given.data, given.answers, given.detections, given.templates)
     )
     with distributed.group(TrainConfig().timeout_seconds, given.device):
-        engine = load_engine(given, quiet=distributed.rank() > 0)
-        task = given.task or task_of(engine)
         trained = config_of(Path(given.model))
         learned = trained or Config()
+        regions = given.regions or learned.data.regions
+        engine = load_engine(given, quiet=distributed.rank() > 0, regions=regions)
+        task = given.task or task_of(engine)
         data = DataConfig(given.data) if given.data else data_to_measure(trained, task)
         check_meaning(given, task, data.source)
         data = dataclasses.replace(
@@ -224,7 +239,9 @@ def evaluate(given: argparse.Namespace) -> None:
         twice = given.count_first_token_twice or learned.task.count_first_token_twice
         asking = Asking(answers, given.top_k, given.beams or WANTED.beams, twice)
         templates = templates_of(given.templates) if given.templates else (PLAIN,)
-        asked = Asked(task, asking, given.layer, given.shuffle_images, given.results, templates)
+        asked = Asked(
+            task, asking, given.layer, given.shuffle_images, given.results, templates, given.gallery
+        )
         seed = WANTED.seed if given.seed is None else given.seed
         metrics = evaluate_on(engine, data, given.split or WANTED.splits, seed, asked)
         if distributed.rank() > 0:

@@ -187,6 +187,13 @@ def add(commands: Commands) -> None:
         )
         for argument, settings in verb.arguments.items():
             command.add_argument(argument, **settings)
+        command.add_argument(
+            "--regions",
+            default="",
+            metavar="PLACE",
+            help="where the regions of the images are, for a system that sees regions, as data.regions names it "
+            "(default: an .npz beside each image)",
+        )
         add_json(command, "the result")
         add_machine(command)
         command.set_defaults(command=predict, answer=verb.answer, out=None)
@@ -200,7 +207,7 @@ def predict(given: argparse.Namespace) -> None:
 
     named = (getattr(given, name, None) for name in ("text", "picture", "second"))
     check_file(given.json, given.out, inputs=(*named, *getattr(given, "gallery", ())))
-    result = given.answer(load_engine(given, quiet=True), given)
+    result = given.answer(load_engine(given, quiet=True, regions=given.regions), given)
     table = Table(title=given.text, show_header=False)
     for name, value in result.items():
         table.add_row(str(name), f"{value:.3f}")

@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float32
+
 AnswerType = Literal["yes_no", "number", "other"]
 ENOUGH = 3  # an answer that so many people gave counts fully
 
@@ -73,6 +76,28 @@ def soft_accuracy(answer: str, given: Sequence[str], official: bool = False) -> 
     matches = [one == answer for one in people]
     total = sum(matches)
     return sum(min((total - own) / enough, 1.0) for own in matches) / len(people)
+
+
+class ListedAnswers:
+    """A list of answers that a model chooses from. Equal answers (see `comparable`) count as the last one."""
+
+    def __init__(self, answers: Sequence[str]) -> None:
+        self.answers = tuple(answers)
+        self.number_of = {comparable(answer): number for number, answer in enumerate(answers)}
+
+    def scores(self, given: Sequence[str], official: bool = False) -> Float32[np.ndarray, " listed"]:
+        """The soft accuracy of each listed answer, if people gave these."""
+        scores = np.zeros(len(self.answers), np.float32)
+        for answer in set(given):
+            if (number := self.number_of.get(comparable(answer))) is not None:
+                scores[number] = soft_accuracy(answer, given, official)
+        return scores
+
+
+def sample_answer(scores: Float32[np.ndarray, " listed"], rng: np.random.Generator) -> int:
+    """The number of a listed answer, drawn with its score as weight (LXMERT, pre-training). -1: all scores are 0."""
+    total = float(scores.sum())
+    return int(rng.choice(len(scores), p=scores / total)) if total else -1
 
 
 def answer_type(answer: str) -> AnswerType:

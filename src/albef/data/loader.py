@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from albef.children import check_start, held_back
 from albef.config import DataConfig, ModelConfig, UserError
+from albef.data.answers import ListedAnswers, sample_answer
 from albef.data.collate import collate
 from albef.data.images import BadImage, open_image
-from albef.data.records import Batch, Example, LeftOut, Record, stable_id
+from albef.data.records import Batch, Example, LeftOut, Record, SeenRegions, stable_id
 from albef.data.regions import MOST_REGIONS, RegionStore, sample_hidden
 from albef.data.sources import Source
 from albef.data.transforms import train_transform
@@ -70,9 +71,11 @@ class ExampleSet:
         model: ModelConfig,
         seed: int,
         regions: RegionStore | None = None,
+        listed: ListedAnswers | None = None,
     ) -> None:
         self.source, self.words, self.data, self.model, self.seed = source, words, data, model, seed
         self.regions = regions  # None: the system sees pixels
+        self.listed = listed  # answers whose scores batches hold; None: they hold none
         self.bad: dict[int, BadSample] = {}  # by index; found by this process
 
     def __len__(self) -> int:
@@ -105,34 +108,36 @@ class ExampleSet:
 
     def _draw(self, record: Record, index: int, rng: np.random.Generator) -> Example:
         number, caption, ids = self._caption(record, rng)
-        pixels, regions = None, None
-        if self.regions is None:
-            pixels = self._pixels(record.image, rng)
-        else:
-            regions = self.regions.of(record.image)
-        second = None if record.second_image is None else self._pixels(record.second_image, rng)
+        seen = [self._seen(image, rng) for image in (record.image, record.second_image) if image is not None]
         answers, answer_weights = self._answers(record)
+        scores = self.listed.scores(record.answers, record.official) if self.listed else None
         masked_ids, mlm_mask = self.words.mask(ids, self.data, rng)
         return Example(
-            pixels=pixels,
+            seen=seen[0],
+            second=seen[1] if len(seen) > 1 else None,
             ids=ids,
             masked_ids=masked_ids,
             mlm_mask=mlm_mask,
             image_id=-(index + 1) if record.image_id is None else record.image_id,
             caption_id=stable_id(caption) if record.caption_ids is None else record.caption_ids[number],
             index=index,
-            second_pixels=second,
             label=record.label,
             answers=answers,
             answer_weights=answer_weights,
-            regions=regions,
-            hidden_regions=None if regions is None else sample_hidden(len(regions), rng),
-            tags=None if regions is None else self.words.encode_tags(regions.tags),
+            answer_scores=scores,
+            listed_answer=None if scores is None else sample_answer(scores, rng),
         )
 
-    def _pixels(self, image: Path | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = open_image(image, obey_exif=self.data.obey_exif, transparent=self.model.transparent)
-        return train_transform(image, self.data, self.model.image_size, rng, self.model.fit)
+    def _seen(self, image: Path | np.ndarray, rng: np.random.Generator) -> np.ndarray | SeenRegions:
+        """What the system sees of an image."""
+        if self.regions is None:
+            image = open_image(image, obey_exif=self.data.obey_exif, transparent=self.model.transparent)
+            return train_transform(image, self.data, self.model.image_size, rng, self.model.fit)
+        found = self.regions.of(image)
+        tags = self.words.encode_tags(found.tags)
+        return SeenRegions(
+            found, sample_hidden(len(found), rng), tags, *self.words.mask(tags, self.data, rng)
+        )
 
     def _answers(self, record: Record) -> tuple[tuple[np.ndarray, ...], tuple[float, ...]]:
         """Token ids of the different answers to a question, each with [SEP] at its end, and the answers' weights."""

@@ -63,24 +63,33 @@ class LeftOut:
     reason: str
 
 
+class SeenRegions(NamedTuple):
+    """The regions of an image with every random choice made: hidden regions, masked tags."""
+
+    found: ImageRegions
+    hidden: np.ndarray  # bool [regions], those whose features are to be predicted
+    tags: np.ndarray  # ids of the names of its objects, int64 [l]; none: empty
+    masked_tags: np.ndarray  # int64 [l], `tags` with some tokens masked
+    predicted_tags: np.ndarray  # bool [l], True for tokens to predict
+
+
 @dataclass(frozen=True)
 class Example:
     """One training pair with every random choice made: crop, caption, masked tokens."""
 
-    pixels: np.ndarray | None  # uint8 [3, S, S]; None where regions are seen
+    seen: np.ndarray | SeenRegions  # of the image: pixels, uint8 [3, S, S], or regions
     ids: np.ndarray  # int64 [l], begins with [CLS]
     masked_ids: np.ndarray  # int64 [l], `ids` with some tokens masked
     mlm_mask: np.ndarray  # bool [l], True for tokens to predict
     image_id: int  # negative and unique if the data give none
     caption_id: int  # equal for captions that say the same
     index: int  # of the record in its source
-    second_pixels: np.ndarray | None = None
+    second: np.ndarray | SeenRegions | None = None  # of the second image
     label: int | None = None
-    regions: ImageRegions | None = None  # of the image, in systems that see them
-    hidden_regions: np.ndarray | None = None  # bool [regions], those whose features are to be predicted
-    tags: np.ndarray | None = None  # ids of the names of its objects, int64 [l]
     answers: tuple[np.ndarray, ...] = ()  # ids [CLS] … [SEP], int64 [l], different from each other
     answer_weights: tuple[float, ...] = ()
+    answer_scores: np.ndarray | None = None  # float32 [listed], of each listed answer
+    listed_answer: int | None = None  # number of one of them; -1: the text has none
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,6 @@ class Batch:
     have no pixels.
     """
 
-    pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"] | None
     ids: Int64[Tensor, "batch length"]
     mask: Bool[Tensor, "batch length"]  # True = a token, False = padding
     masked_ids: Int64[Tensor, "batch length"]
@@ -99,6 +107,7 @@ class Batch:
     mlm_labels: Int64[Tensor, " masked"]
     image_id: Int64[Tensor, " batch"]
     caption_id: Int64[Tensor, " batch"]
+    pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"] | None = None
     second_pixels: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"] | None = None
     label: Int64[Tensor, " batch"] | None = None
     answer_ids: Int64[Tensor, "answers answer_length"] | None = None  # of all questions, one after the other

@@ -6,7 +6,7 @@ A system that sees regions reads them from files that were made beforehand. Noth
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
@@ -63,6 +63,18 @@ class Regions(NamedTuple):
     boxes: Float[Tensor, "images regions numbers"]
     mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
     tags: Tags | None = None  # the names of the objects, in systems that read them
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Regions:
+        """The same regions, each tensor moved."""
+        tags = None if self.tags is None else Tags(*map(move, self.tags))
+        return Regions(move(self.features), move(self.boxes), move(self.mask), tags)
+
+    def to(self, device: torch.device) -> Regions:
+        """The same regions on another device."""
+        return self.moved(lambda tensor: tensor.to(device))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from albef.config import UserError
+from albef.data.answers import ListedAnswers, comparable
 from albef.data.images import ImageInput, open_image
 from albef.data.records import Box
 from albef.data.rows import ENTAILMENT_LABELS
@@ -23,7 +24,7 @@ from albef.model.maps import Score, box_of_map, enlarged, scaled, score_maps
 from albef.model.published_maps import word_maps
 from albef.model.text_encoder import KeyValues
 from albef.model.verbs import Encoding
-from albef.ranker import Hit, best_first, hits_of
+from albef.ranker import Hit, best_first, hits_of, hits_of_matches
 
 ANSWERS_AT_ONCE = 1024  # in one pass: each has a copy of its question's keys and values
 RERANKED = 64  # candidates that ITM reads
@@ -56,7 +57,7 @@ class Engine(LoadedModel):
         """The `k` images of the gallery that fit a text best, best first.
 
         ITC finds the most similar images (`RERANKED`, or `k` if that is more). They are ordered by `Hit.score`, the sum
-        of ITC and ITM, or by ITC alone if the model has no ITM. To rank texts for an image, use `rank_texts`. Raises
+        of ITC and ITM, or by ITC alone if the model has no ITM. A model without ITC matches every image. To rank texts for an image, use `rank_texts`. Raises
         `UserError` for a query without words.
         """
         images = things(gallery, "the gallery")
@@ -65,7 +66,7 @@ class Engine(LoadedModel):
         batches = self.image_encodings(images, batch_size)
 
         def match(image: Encoding, rows: Int[Tensor, " chosen"]) -> np.ndarray:
-            return self.match_images(text, image.tokens[rows])
+            return self.match_images(text, image.of(rows))
 
         parts = self.track(batches, "reading images", -(-len(images) // batch_size))
         return self._ranked(text, parts, match, len(images), k)
@@ -100,8 +101,9 @@ class Engine(LoadedModel):
         k: int,
     ) -> list[Hit]:
         """The best of a gallery of `total` that comes in parts. `match` gives log-odds for some items of a part."""
-        self.must_contrast()
         check_count(k)
+        if not self.can_contrast:
+            return self._matched(parts, match, k)
         similarity, odds = np.zeros(total, np.float32), np.zeros(total, np.float32)
         count, start = max(k, RERANKED), 0
         for part in parts:
@@ -115,6 +117,17 @@ class Engine(LoadedModel):
             start = end
         best = best_first(similarity, count)
         return hits_of(similarity, best, odds[best] if self.can_match else None, self.temperature, k)
+
+    def _matched(
+        self,
+        parts: Iterable[Encoding],
+        match: Callable[[Encoding, Int[Tensor, " chosen"]], np.ndarray],
+        k: int,
+    ) -> list[Hit]:
+        """The best of a gallery, each item of which is matched: for models that compare no features."""
+        self.must_match()
+        each = (match(part, torch.arange(len(part.tokens), device=self.device)) for part in parts)
+        return hits_of_matches(np.concatenate(list(each)), k)
 
     def classify(
         self,
@@ -145,6 +158,34 @@ class Engine(LoadedModel):
         ids, mask = map(self.here, self.prepare.question_tokens(questions))
         with self.computing():
             return model.question_memory(model.encode_text(ids, mask), model.encode_image(pixels))
+
+    def listed_answers(
+        self, questions: Sequence[str], visual: Any, candidates: Sequence[str] | None, k: int
+    ) -> list[list[tuple[str, float]]]:
+        """For each question the `k` best answers of the model's list, or of candidates from it.
+
+        The probabilities are those that an answer is right, each by itself. Raises `UserError` for candidates that are
+        not listed.
+        """
+        model, listed = self.model, ListedAnswers(self.answers)
+        numbers = list(range(len(self.answers)))
+        if candidates is not None:
+            unknown = [answer for answer in candidates if comparable(answer) not in listed.number_of]
+            if unknown:
+                raise UserError(
+                    f"This model chooses among {len(self.answers)} answers, and {unknown[0]!r} is none of them: leave it "
+                    f"out, or use a model of system albef, which takes any."
+                )
+            numbers = [listed.number_of[comparable(answer)] for answer in candidates]
+        ids, mask = map(self.here, self.prepare.question_tokens(questions))
+        with self.computing():
+            memory = model.image_memory(model.encode_image(visual))
+            logits = model.answer(model.encode_text(ids, mask).tokens, mask, memory).float()
+        best = logits[:, numbers].sigmoid().topk(min(k, len(numbers)))
+        return [
+            [(self.answers[numbers[place]], chance) for place, chance in zip(*row, strict=True)]
+            for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
     def _answering(self) -> ALBEF:
         """The model, if it can answer questions."""
@@ -192,12 +233,16 @@ class Engine(LoadedModel):
 
         With `candidates` (default: the answers saved with the model) the answers are chosen from that list, and the
         probabilities of the k best add up to 1. With an empty list the model writes answers freely. Then each
-        probability is that of the whole answer.
+        probability is that of the whole answer. A model that scores a list (`lists_answers`) writes none. It takes
+        candidates from its list, and each probability stands by itself.
         """
         check_count(k)
         self.prepare.check_says_something(question, "question")
         answers = self.answers if candidates is None else texts_of(candidates, "candidates")
-        memory = self.question_memory([question], self.pixels(image)[None])
+        visual = self.visual([image])
+        if self.model.lists_answers:
+            return self.listed_answers([question], visual, answers or None, k)[0]
+        memory = self.question_memory([question], visual)
         found = self.ranked_answers(memory, answers, k) if answers else self.written_answers(memory, k)
         return found[0]
 
@@ -217,10 +262,10 @@ class Engine(LoadedModel):
 
     def _class_chances(self, images: Sequence[ImageInput], text: str) -> list[float]:
         self.prepare.check_says_something(text, "sentence")
-        pixels = self.normalised(torch.stack([self.prepare.pixels(image) for image in images]))
+        visual = self.visual(images)
         ids, mask = self.text_tokens([text])
         with self.computing():
-            memory = self.model.image_memory(self.model.encode_image(pixels))
+            memory = self.model.image_memory(self.model.encode_image(visual))
             logits = self.model.classify(self.model.encode_text(ids, mask).tokens, mask, memory)
         chances: list[float] = logits.float().softmax(1)[0].tolist()
         return chances
@@ -240,7 +285,7 @@ class Engine(LoadedModel):
         transparent = self.config.transparent
         upright = open_image(image, obey_exif=True, transparent=transparent, shrink=False)
         ids, mask = self.text_tokens([phrase])
-        pixels = self.pixels(upright)[None]
+        pixels = self.visual([upright])
         words = self.prepare.word_places(phrase)
         if layer is None:
             places = torch.zeros(1, len(words), ids.shape[1], dtype=torch.bool, device=self.device)
@@ -259,6 +304,11 @@ class Engine(LoadedModel):
         large = scaled(np.array([enlarged(one, size) for one in of_words]), probability)
         named = tuple((word, one) for (word, _), one in zip(words, large, strict=True))
         return Grounding(map_, box_of_map(map_), named, probability)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the model tells where in an image a match comes from."""
+        return isinstance(self.model, ALBEF) and self.can_match
 
     def with_maps(self) -> ALBEF:
         """The model, if it has maps of where a match comes from. Raises `UserError` otherwise."""

@@ -7,20 +7,21 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 import xxhash
-from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from torch import Tensor
 
 from albef import distributed
 from albef.config import UserError
 from albef.data.images import BadImage, ImageInput
-from albef.data.transforms import normalised
+from albef.data.regions import open_regions
 from albef.data.words import AnyTokenizer
 from albef.engine.preparing import Preparing, texts_of, things
+from albef.engine.sight import DetectedRegions, Pixels, Sight
 from albef.errors import Caution
 from albef.manifest import MANIFEST_FILE, verify
 from albef.model import kernels
@@ -64,23 +65,35 @@ class LoadedModel:
         name: str = "",
         quiet: bool = False,
         bf16: bool = False,
+        regions: str = "",
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, model.config
         if bf16:
             self.fingerprint = fingerprint_of(model)  # of the weights as they were saved
             self.model = kernels.in_bf16(model)
         words = SYSTEMS[model.config.system].words(tokenizer, model.config)
-        self.prepare = Preparing(model.config, words)
+        sight: Sight = Pixels(self.config)
+        if self.config.sees_regions:
+            sight = DetectedRegions(open_regions(regions, self.config.region_width), words)
+        self.prepare = Preparing(model.config, words, sight)
         self.name = name  # what `load` takes to load it again; empty for a model in memory
         self.quiet, self.bf16 = quiet, bf16
         self.answers: list[str] = []  # the default candidates for questions
         self.trained: Trained | None = None  # None: not known
 
     @classmethod
-    def load(cls, source: str | Path, device: str = "auto", quiet: bool = False, bf16: bool = False) -> Self:
+    def load(
+        cls,
+        source: str | Path,
+        device: str = "auto",
+        quiet: bool = False,
+        bf16: bool = False,
+        regions: str = "",
+    ) -> Self:
         """Loads a model from a folder (a model directory, or a run that has one) or from a Hugging Face hub id.
 
-        `device` "auto" takes a GPU if there is one. Raises `UserError` if a file is missing or unreadable, if the
+        `device` "auto" takes a GPU if there is one. `regions` is where the regions of images are, for a model that sees
+        regions, as `data.regions` names it; empty: an .npz beside each image. Raises `UserError` if a file is missing or unreadable, if the
         weights do not fit the configuration, or if the format is newer than this albef. Raises `Damaged` if a file
         does not match the manifest.
         """
@@ -103,7 +116,7 @@ class LoadedModel:
             model = system.model(config, heads)
         model.load_state_dict(read_weights(folder / WEIGHTS_FILE, model.state_dict()), assign=True)
         place = choose_device(device)
-        engine = cls(model.requires_grad_(False), tokenizer, name, quiet, bf16)
+        engine = cls(model.requires_grad_(False), tokenizer, name, quiet, bf16, regions)
         engine.model.to(place)
         engine.trained = read_trained(folder / CONFIG_FILE)
         if (folder / ANSWERS_FILE).is_file():
@@ -155,22 +168,14 @@ class LoadedModel:
         """The items, with a progress bar on a terminal."""
         yield from track(items, label, total, self.quiet)
 
-    def pixels(self, image: ImageInput) -> Float[Tensor, "3 size size"]:
-        """An image as the model takes it, on its device; raises `BadImage` for what is none."""
-        return self.normalised(self.prepare.pixels(image))
+    def visual(self, images: Sequence[ImageInput]) -> Any:
+        """Images as the model takes them, on its device. Raises `BadImage` for what it cannot see."""
+        sight = self.prepare.sight
+        return self.placed_visual(sight.batch([sight.read(image) for image in images]))
 
-    def pixel_batches(
-        self, images: Sequence[ImageInput], batch_size: int, bad: dict[int, BadImage] | None = None
-    ) -> Iterator[Float[Tensor, "batch 3 size size"]]:
-        """As `Preparing.pixel_batches`, where the model takes them and in its precision."""
-        for pixels in self.prepare.pixel_batches(images, batch_size, bad, self.decoding_threads):
-            yield self.normalised(pixels)
-
-    def normalised(
-        self, pixels: UInt8[Tensor, "*images 3 size size"] | Float[Tensor, "*images 3 size size"]
-    ) -> Float[Tensor, "*images 3 size size"]:
-        """Pixels as the model takes them: on its device, normalised there, in its precision."""
-        return normalised(self.here(pixels), self.config.mean, self.config.std).to(self.dtype)
+    def placed_visual(self, batch: Any) -> Any:
+        """What is seen of images, on the model's device and in its precision."""
+        return self.prepare.sight.placed(batch, self.here, self.dtype)
 
     @property
     def decoding_threads(self) -> int:
@@ -185,9 +190,10 @@ class LoadedModel:
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
-    def placed(self, states: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Tokens on the model's device and in its precision."""
-        return states.to(self.device, self.dtype)
+    def kept_images(self, tokens: Float[Tensor, "images places width"]) -> Encoding:
+        """The encoding of images of which only the tokens were kept."""
+        here = tokens.to(self.device, self.dtype)
+        return Encoding(here, None, here[:, 0])
 
     def image_encodings(
         self,
@@ -195,10 +201,11 @@ class LoadedModel:
         batch_size: int = IMAGES_AT_ONCE,
         bad: dict[int, BadImage] | None = None,
     ) -> Iterator[Encoding]:
-        """Tokens and features of the images in their order, batch by batch. `bad` is that of `pixel_batches`."""
-        for pixels in self.pixel_batches(images, batch_size, bad):
+        """Tokens and features of the images in their order, batch by batch. `bad` is that of `visual_batches`."""
+        for batch in self.prepare.visual_batches(images, batch_size, bad, self.decoding_threads):
+            visual = self.placed_visual(batch)
             with self.computing():
-                encoding = self.model.encode_image(pixels)
+                encoding = self.model.encode_image(visual)
             yield encoding
 
     def image_memory(self, encoding: Encoding, rows: slice) -> Memory:
@@ -286,7 +293,7 @@ class LoadedModel:
         Raises `UserError` if there are not as many texts as images, for a text without words, and for a model without
         ITM.
         """
-        self._must_match()
+        self.must_match()
         given, said = things(images, "images"), texts_of(texts, "texts")
         if len(given) != len(said):
             raise UserError(
@@ -313,12 +320,13 @@ class LoadedModel:
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> np.ndarray:
         """Log-odds that each text matches its image, float32 [pairs]: logit of "match" minus "no match"."""
-        self._must_match()
+        self.must_match()
         with self.computing():
             odds: np.ndarray = log_odds(self.model.match(tokens, mask, memory, image_index)).cpu().numpy()
         return odds
 
-    def _must_match(self) -> None:
+    def must_match(self) -> None:
+        """Raises `UserError` for a model without ITM."""
         if not self.can_match:
             raise UserError(
                 f"This model was trained for {self.trained_for}, without image–text matching: use a model with ITM."
@@ -327,19 +335,18 @@ class LoadedModel:
     @cached_property
     def pairs_at_once(self) -> int:
         """How many pairs with different images are matched in one pass, so that memory stays within `MEMORY_BYTES`."""
-        (black,) = self.image_encodings([np.zeros((1, 1, 3), np.uint8)])
-        return max(1, min(MAX_PAIRS, MEMORY_BYTES // self.image_memory(black, slice(1)).bytes_per_image))
+        visual = self.placed_visual(self.model.sample_visual(1, torch.Generator()))
+        with self.computing():
+            bytes_per_image = self.model.image_memory(self.model.encode_image(visual)).bytes_per_image
+        return max(1, min(MAX_PAIRS, MEMORY_BYTES // bytes_per_image))
 
-    def match_images(
-        self, text: Encoding, image_tokens: Float[Tensor, "images places width"]
-    ) -> Float32[np.ndarray, " images"]:
-        """Log-odds that one encoded text matches each of the images with these tokens."""
+    def match_images(self, text: Encoding, images: Encoding) -> Float32[np.ndarray, " images"]:
+        """Log-odds that one encoded text matches each of the encoded images."""
         assert text.mask is not None
-        found = []
-        for tokens in self.placed(image_tokens).split(self.pairs_at_once):
-            with self.computing():
-                memory = self.model.image_memory(Encoding(tokens, None, tokens[:, 0]))
-            shape = len(tokens), -1, -1
+        found, at_once = [], self.pairs_at_once
+        for start in range(0, len(images.tokens), at_once):
+            memory = self.image_memory(images, slice(start, start + at_once))
+            shape = len(memory), -1, -1
             found.append(self.match_logits(text.tokens.expand(shape), text.mask.expand(shape[:2]), memory))
         return np.concatenate(found)
 

@@ -1,4 +1,4 @@
-"""Turns users' images and texts into a model's inputs: pixels and ids. Runs on the CPU, safe on any thread."""
+"""Turns users' images and texts into a model's inputs. Runs on the CPU, safe on any thread."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, UInt8
-from PIL import Image
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from albef.config import ModelConfig, UserError
 from albef.data.collate import padded
-from albef.data.images import BadImage, ImageInput, open_image, open_unconverted
+from albef.data.images import BadImage, ImageInput
 from albef.data.text import MASK
-from albef.data.transforms import evaluation_transform
 from albef.data.words import BertWords, Words
+from albef.engine.sight import Sight
 from albef.errors import Caution
 
 T = TypeVar("T")
@@ -32,57 +31,40 @@ MADE_AHEAD = 128  # images that are decoded before they are asked for, where sev
 class Preparing:
     """Images and texts as a model with this configuration takes them."""
 
-    def __init__(self, config: ModelConfig, words: Words) -> None:
-        self.config, self.words = config, words
+    def __init__(self, config: ModelConfig, words: Words, sight: Sight) -> None:
+        self.config, self.words, self.sight = config, words, sight
 
-    def pixels(self, image: ImageInput) -> UInt8[Tensor, "3 size size"]:
-        """An image in the model's size, not normalised; raises `BadImage` for what is none.
-
-        Raises `UserError` for a model that sees regions.
-        """
-        if self.config.sees_regions:
-            raise UserError(
-                f"A model of system {self.config.system} sees regions of images, which a detector found, and no "
-                f"images themselves: use a model of system albef or clip."
-            )
-        config = self.config
-        if config.rgb_last:
-            opened: np.ndarray | Image.Image = open_unconverted(image, obey_exif=True)
-        else:
-            opened = open_image(image, obey_exif=True, transparent=config.transparent)
-        return torch.from_numpy(evaluation_transform(opened, config.image_size, config.fit))
-
-    def pixel_batches(
+    def visual_batches(
         self,
         images: Sequence[ImageInput],
         batch_size: int,
         bad: dict[int, BadImage] | None = None,
         threads: int = 1,
-    ) -> Iterator[UInt8[Tensor, "batch 3 size size"]]:
-        """Pixels of the images in their order, batch by batch, not normalised.
+    ) -> Iterator[Any]:
+        """What is seen of the images in their order, batch by batch.
 
         With `bad`, images that cannot be read are left out and noted there under their number; without, the first one
         raises. `threads` decode.
         """
 
-        def pixels_or_why(image: ImageInput) -> Tensor | BadImage:
+        def read_or_why(image: ImageInput) -> Any | BadImage:
             try:
-                return self.pixels(image)
+                return self.sight.read(image)
             except BadImage as error:
                 return error
 
-        made = enumerate(made_ahead(pixels_or_why, (images[n] for n in range(len(images))), threads))
+        made = enumerate(made_ahead(read_or_why, (images[n] for n in range(len(images))), threads))
         while some := list(islice(made, batch_size)):
             rows = []
-            for number, pixels in some:
-                if isinstance(pixels, Tensor):
-                    rows.append(pixels)
+            for number, read in some:
+                if not isinstance(read, BadImage):
+                    rows.append(read)
                 elif bad is None:
-                    raise pixels
+                    raise read
                 else:
-                    bad[number] = pixels
+                    bad[number] = read
             if rows:
-                yield torch.stack(rows)
+                yield self.sight.batch(rows)
 
     def cleaned(self, text: str) -> str:
         """A text as the model reads it. A text that says nothing becomes empty."""

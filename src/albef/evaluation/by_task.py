@@ -37,6 +37,7 @@ class Asked:
     blind_alone: bool = False
     results: Path | None = None  # file for the answers to questions
     templates: Sequence[str] = (PLAIN,)  # for classes
+    gallery: int = 0  # the number of images to rank, the first ones; 0: all
 
 
 # Computes the figures of a source. With True every image is replaced by another one: the blind control.
@@ -67,21 +68,21 @@ def grounding(engine: Engine, source: Source, name: str, asked: Asked, shuffled:
 class Measured(NamedTuple):
     """How a task is measured."""
 
-    head: str  # the head that a model needs
+    heads: tuple[str, ...]  # of which a model needs one
     judge: Judge | None = None  # None: measured by recall, or in another task
     by_recall: bool = False
     in_task: TaskName | None = None  # the task that it prepares for, and that is measured instead
 
 
 MEASURED: dict[Measurable, Measured] = {
-    "pretrain": Measured("contrast", by_recall=True),
-    "retrieval": Measured("contrast", by_recall=True),
-    "vqa": Measured("answer", vqa),
-    "entailment": Measured("entailment", entailment),
-    "nlvr": Measured("nlvr", nlvr),
-    "grounding": Measured("itm", grounding),
-    "text_assignment": Measured("text_assignment", in_task="nlvr"),
-    "classes": Measured("contrast"),
+    "pretrain": Measured(("contrast", "itm", "pollution"), by_recall=True),
+    "retrieval": Measured(("contrast", "itm"), by_recall=True),
+    "vqa": Measured(("answer", "answers"), vqa),
+    "entailment": Measured(("entailment",), entailment),
+    "nlvr": Measured(("nlvr", "triplet", "paired", "paired_attention"), nlvr),
+    "grounding": Measured(("itm",), grounding),
+    "text_assignment": Measured(("text_assignment",), in_task="nlvr"),
+    "classes": Measured(("contrast",)),
 }
 
 
@@ -92,13 +93,14 @@ def evaluate_on(
     if asked.task == "classes":
         return chosen(classes_in(engine, data.source, asked), asked)
     measured = MEASURED[asked.task]
-    if measured.head not in engine.model.heads:
+    if not set(measured.heads) & set(engine.model.heads):
         raise UserError(
             f"This model was trained for {engine.trained_for}, not for {asked.task}. "
             f"Leave --task out, or choose a model with that head."
         )
     if data.source == "pictograms" and measured.by_recall:
-        found = evaluate_pictograms(engine, splits, seed, data.count, data.num_nouns, asked.asking.k)
+        count, nouns = data.count, data.num_nouns
+        found = evaluate_pictograms(engine, splits, seed, count, nouns, asked.asking.k, asked.gallery)
         return chosen(found, asked)
     metrics: dict[str, float] = {}
     drawn = is_drawn(data.source)
@@ -131,7 +133,7 @@ def evaluate_task(engine: Engine, source: Source, name: str, asked: Asked) -> di
     """The task's figures on a source, and under "blind" the same figures with every image replaced by another one."""
     measured = MEASURED[asked.task]
     if measured.by_recall:
-        return chosen(evaluate_pairs(engine, source, asked.asking.k, name), asked)
+        return chosen(evaluate_pairs(engine, source, asked.asking.k, name, asked.gallery), asked)
     metrics: dict[str, float] = {}
     if measured.judge is not None:
         if not asked.blind_alone:
@@ -150,9 +152,9 @@ def task_of(engine: Engine) -> Measurable:
     """The task that a model was trained for. If it does not say, its heads tell."""
     if engine.trained is not None:
         return engine.trained.task
-    heads = engine.model.heads
-    own = (task for task, measured in MEASURED.items() if measured.judge and measured.head in heads)
-    return "retrieval" if "contrast" in heads else next(own, "retrieval")
+    heads = set(engine.model.heads)
+    own = (task for task, measured in MEASURED.items() if measured.judge and set(measured.heads) & heads)
+    return "retrieval" if set(MEASURED["retrieval"].heads) & heads else next(own, "retrieval")
 
 
 def protocol_of(engine: Engine, task: Measurable, data: str) -> Protocol | None:

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from albef.config import UserError
 from albef.data.images import BadImage
@@ -22,13 +21,10 @@ def judge_classes(
 ) -> Iterator[Judged]:
     """The model's class of each record, and the expected one."""
     for batch in shown(engine, source, shuffled, bad):
-        pixels = batch.pixels
-        if batch.second_pixels is not None:
-            pixels = torch.cat([pixels, batch.second_pixels])
         ids, mask = engine.text_tokens([record.captions[0] for record in batch.records])
         with engine.computing():
             model = engine.model
-            memory = model.image_memory(model.encode_image(pixels))
+            memory = model.image_memory(model.encode_image(batch.visual))
             chances = model.classify(model.encode_text(ids, mask).tokens, mask, memory).float().softmax(1)
         best = chances.max(1)
         for index, record, number, chance in zip(

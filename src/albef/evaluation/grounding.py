@@ -63,7 +63,7 @@ def ground_all(
     for batch in shown(engine, source, shuffled, bad, obey_exif=False):  # boxes are of images as stored
         for start in range(0, len(batch.records), MAPPED_AT_ONCE):
             some = slice(start, start + MAPPED_AT_ONCE)
-            records, pixels = batch.records[some], batch.pixels[some]
+            records, pixels = batch.records[some], batch.visual[some]
             sizes = [size_of(record) for record in records]
             phrases = [record.captions[0] for record in records]
             maps = phrase_maps(engine, pixels, phrases)

@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from albef import distributed
 from albef.config import UserError
@@ -49,12 +46,11 @@ def cluster_of(record: Record) -> int:
 
 @dataclass(frozen=True)
 class Shown:
-    """Records with their images as the model takes them."""
+    """Records with their images as the model takes them: all first ones, then all second ones."""
 
     indices: list[int]
     records: list[Record]
-    pixels: Float[Tensor, "batch 3 height width"]
-    second_pixels: Float[Tensor, "batch 3 height width"] | None
+    visual: Any
 
 
 def shown(
@@ -65,30 +61,29 @@ def shown(
     Each of several processes gets its share. With `shuffled` every record gets the images of another one (the blind
     control). Raises `UserError` if there are no others. `obey_exif` turns images upright by their EXIF data.
     """
+    sight = engine.prepare.sight
 
-    def pixels(image: Path | np.ndarray) -> UInt8[Tensor, "3 size size"]:
+    def seen(image: Path | np.ndarray) -> Any:
         if not obey_exif:  # boxes are in pixels of the whole image
             transparent = engine.config.transparent
             image = open_image(image, obey_exif=False, transparent=transparent, shrink=False)
-        return engine.prepare.pixels(image)
+        return sight.read(image)
 
     def records(indices: range) -> Iterator[tuple[int, Record, list[Path | np.ndarray]]]:
         for index in indices:
             record = source.record(index, 0)
-            seen = another(source, index, record) if shuffled else record
-            if seen is None:
+            other = another(source, index, record) if shuffled else record
+            if other is None:
                 raise UserError(
                     f"{record.origin}: no row has another image, but the blind control needs one. Leave the control out."
                 )
-            images = [seen.image] if seen.second_image is None else [seen.image, seen.second_image]
+            images = [other.image] if other.second_image is None else [other.image, other.second_image]
             yield index, record, images
 
-    def read(
-        one: tuple[int, Record, list[Path | np.ndarray]],
-    ) -> tuple[int, Record, list[Tensor] | BadImage]:
+    def read(one: tuple[int, Record, list[Path | np.ndarray]]) -> tuple[int, Record, list[Any] | BadImage]:
         index, record, images = one
         try:
-            return index, record, [pixels(image) for image in images]
+            return index, record, [seen(image) for image in images]
         except BadImage as error:
             return index, record, error
 
@@ -104,10 +99,9 @@ def shown(
                 chunk.append((index, record, found))
         if not chunk:
             continue
-        first, *second = (
-            engine.normalised(torch.stack(column)) for column in zip(*(r[2] for r in chunk), strict=True)
-        )
-        yield Shown([r[0] for r in chunk], [r[1] for r in chunk], first, second[0] if second else None)
+        indices, some, images = zip(*chunk, strict=True)
+        in_order = [image for column in zip(*images, strict=True) for image in column]
+        yield Shown(list(indices), list(some), engine.placed_visual(sight.batch(in_order)))
 
 
 def of_all(

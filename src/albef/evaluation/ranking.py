@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from albef import distributed
 from albef.data.images import BadImage, ImageInput
 from albef.engine import IMAGES_AT_ONCE, TEXTS_AT_ONCE, Engine, log_odds
 from albef.evaluation.metrics import ranks
-from albef.evaluation.stored_texts import stored_texts
+from albef.evaluation.stored_texts import StoredTexts, stored_texts
 from albef.model import kernels
+from albef.progress import say
 from albef.ranker import best_first, combined, others_last
+from albef.systems import SYSTEMS
 
 BLOCK_BYTES = 8 * 2**20  # of the similarities of some queries with all candidates
 
@@ -117,6 +119,60 @@ def match_scores(
     return all_scores
 
 
+def match_all(
+    engine: Engine, images: Sequence[ImageInput], texts: Sequence[str], bad: dict[int, BadImage] | None = None
+) -> Float32[np.ndarray, "images texts"]:
+    """Matching log-odds of every image with every text: for models that compare no features.
+
+    Each image and each text is encoded once. Several processes share the images, and each gets all scores. Images that
+    cannot be read are noted in `bad`, and get no row.
+    """
+    own = distributed.share(len(images))
+    if distributed.rank() == 0:
+        tell_passes(engine, len(images), len(texts))
+
+    def matched() -> tuple[np.ndarray, dict[int, BadImage]]:
+        missing: dict[int, BadImage] | None = None if bad is None else {}
+        with stored_texts(engine, texts) as stored:
+            rows = list(rows_of(engine, images[own.start : own.stop], stored, missing))
+        scores = np.stack(rows) if rows else np.zeros((0, len(texts)), np.float32)
+        return scores, {own.start + number: error for number, error in (missing or {}).items()}
+
+    parts = distributed.from_each(matched)
+    if bad is not None:
+        bad.update(item for _, missing in parts for item in missing.items())
+    return np.concatenate([scores for scores, _ in parts])
+
+
+def rows_of(
+    engine: Engine, images: Sequence[ImageInput], texts: StoredTexts, bad: dict[int, BadImage] | None
+) -> Iterator[Float32[np.ndarray, " texts"]]:
+    """Log-odds of each image with all texts."""
+    at_once, count = at_once_on(engine.device), len(texts.lengths)
+    # Texts of like lengths are matched together, so that little is padded.
+    blocks = np.array_split(np.argsort(texts.lengths, kind="stable"), max(1, -(-count // at_once.pairs)))
+    model = kernels.ready(engine.model, "fusion_encoder", int(texts.lengths.sum()) // len(blocks), engine.bf16)
+    encodings = engine.image_encodings(images, at_once.images, bad)
+    for encoding in engine.track(encodings, "matching", -(-len(images) // at_once.images)):
+        for row in range(len(encoding.tokens)):
+            memory, odds = engine.image_memory(encoding, slice(row, row + 1)), np.zeros(count, np.float32)
+            for block in blocks:
+                states, mask = texts.read(block)
+                with engine.computing():
+                    odds[block] = log_odds(model.finish_match(states, mask, memory)).cpu().numpy()
+            yield odds
+
+
+def tell_passes(engine: Engine, images: int, texts: int) -> None:
+    """Says how much matching all pairs costs, before it begins."""
+    if not engine.quiet:
+        title = SYSTEMS[engine.config.system].title
+        say(
+            f"{title} compares no features, so each of {images:,} images is matched with each of {texts:,} texts: "
+            f"{images * texts:,} passes. A smaller gallery costs less (--gallery)."
+        )
+
+
 def at_once_on(device: torch.device) -> AtOnce:
     """What is matched in one pass on a device."""
     return ON_CPU if device.type == "cpu" else ON_GPU
@@ -208,25 +264,50 @@ def rerank(
     )
 
 
-def found_at(
-    gallery: Gallery, truth: Truth, reranked: Reranked | None, temperature: float
-) -> dict[str, Int[np.ndarray, " queries"]]:
-    """The rank of each query's best correct candidate (see `metrics.ranks`), by every score.
+class Ranked(Protocol):
+    """Queries and candidates, with the scores that order them."""
 
-    The scores are "itc", and with re-ranked candidates also "itm" and "sum" (both added). Items that were not re-ranked
-    follow in the order of ITC. Queries without a correct candidate are left out.
-    """
-    found: dict[str, list[np.ndarray]] = {}
-    for block, similarity in gallery.blocks():
-        by, correct = {"itc": similarity}, truth[block]
-        asking = [row for row, columns in enumerate(correct) if columns != []]
-        if reranked is not None:
-            by["itm"] = reranked.rows(block, similarity.shape[1])
-            by["sum"] = combined(similarity, by["itm"], temperature)
-        for score, values in by.items():
-            rank = ranks(others_last(values, similarity)[asking], [correct[row] for row in asking])
-            found.setdefault(score, []).append(rank)
-    return {score: np.concatenate(parts) for score, parts in found.items()}
+    def found_at(self, truth: Truth) -> dict[str, Int[np.ndarray, " queries"]]:
+        """The rank of each query's best correct candidate, by every score. Queries without one are left out."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Queries and candidates of which every pair was matched."""
+
+    match: Float32[np.ndarray, "queries candidates"]
+
+    def found_at(self, truth: Truth) -> dict[str, Int[np.ndarray, " queries"]]:
+        """The rank of each query's best correct candidate, by the score "itm". Queries without one are left out."""
+        asking = [row for row, columns in enumerate(truth) if columns != []]
+        return {"itm": ranks(self.match[asking], [truth[row] for row in asking])}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Queries and candidates whose features are compared, and the best of which may be re-ranked."""
+
+    gallery: Gallery
+    reranked: Reranked | None
+    temperature: float
+
+    def found_at(self, truth: Truth) -> dict[str, Int[np.ndarray, " queries"]]:
+        """The rank of each query's best correct candidate (see `metrics.ranks`), by every score.
+
+        The scores are "itc", and with re-ranked candidates also "itm" and "sum" (both added). Items that were not
+        re-ranked follow in the order of ITC. Queries without a correct candidate are left out.
+        """
+        found: dict[str, list[np.ndarray]] = {}
+        for block, similarity in self.gallery.blocks():
+            by, correct = {"itc": similarity}, truth[block]
+            asking = [row for row, columns in enumerate(correct) if columns != []]
+            if self.reranked is not None:
+                by["itm"] = self.reranked.rows(block, similarity.shape[1])
+                by["sum"] = combined(similarity, by["itm"], self.temperature)
+            for score, values in by.items():
+                rank = ranks(others_last(values, similarity)[asking], [correct[row] for row in asking])
+                found.setdefault(score, []).append(rank)
+        return {score: np.concatenate(parts) for score, parts in found.items()}
 
 
 def candidates(similarity: np.ndarray, top_k: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from albef import distributed
 from albef.config import UserError
@@ -37,18 +37,12 @@ class Asking:
 def judge_answers(
     engine: Engine, source: Source, asked: Asking, shuffled: bool, bad: dict[int, BadImage]
 ) -> Iterator[dict[Way, Judged]]:
-    """The best answer of the list to each question (if there is a list), and the freely written answer.
+    """The best answer of the list to each question (if there is a list), and the freely written answer (if it writes).
 
     The score is the official soft accuracy. NaN if the data give no answer.
     """
     for batch in shown(engine, source, shuffled, bad):
-        memory = engine.question_memory([record.captions[0] for record in batch.records], batch.pixels)
-        best: dict[Way, list[list[tuple[str, float]]]] = {}
-        if asked.answers:
-            best["ranked"] = engine.ranked_answers(
-                memory, asked.answers, asked.k, asked.count_first_token_twice
-            )
-        best["open"] = engine.written_answers(memory, asked.beams)
+        best = answers_to(engine, [record.captions[0] for record in batch.records], batch.visual, asked)
         for row, (index, record) in enumerate(zip(batch.indices, batch.records, strict=True)):
             expected = next(iter(most_frequent(record.answers)), "")
             found: dict[Way, Judged] = {}
@@ -57,6 +51,20 @@ def judge_answers(
                 score = soft_accuracy(answer, record.answers, record.official) if record.answers else math.nan
                 found[way] = Judged(index, expected, answer, chance, score, cluster_of(record))
             yield found
+
+
+def answers_to(
+    engine: Engine, questions: Sequence[str], visual: Any, asked: Asking
+) -> dict[Way, list[list[tuple[str, float]]]]:
+    """For each question its best answers and their probabilities, in the ways that the model has."""
+    if engine.model.lists_answers:
+        return {"ranked": engine.listed_answers(questions, visual, asked.answers, 1)}
+    memory = engine.question_memory(questions, visual)
+    written: dict[Way, list[list[tuple[str, float]]]] = {"open": engine.written_answers(memory, asked.beams)}
+    if not asked.answers:
+        return written
+    ranked = engine.ranked_answers(memory, asked.answers, asked.k, asked.count_first_token_twice)
+    return {"ranked": ranked, **written}
 
 
 def evaluate_vqa(
@@ -78,14 +86,14 @@ def evaluate_vqa(
         check_answered(source)
     found, bad = of_all(lambda bad: judge_answers(engine, source, asked, shuffled, bad))
     if results is not None and distributed.rank() == 0:
-        way: Way = "ranked" if asked.answers else "open"
-        write_results(results, source, {ways[way].index: ways[way].answered for ways in found})
-    known = [ways for ways in found if ways["open"].expected]
+        firsts = [next(iter(ways.values())) for ways in found]  # ranked, if there is a list
+        write_results(results, source, {first.index: first.answered for first in firsts})
+    known = [ways for ways in found if all(one.expected for one in ways.values())]
     if found and not known:
         yield f"{name}/count", float(len(found))
         yield f"{name}/skipped", float(len(bad))
         return
-    ways_of: tuple[Way, ...] = ("ranked", "open") if asked.answers else ("open",)
+    ways_of: tuple[Way, ...] = tuple(known[0]) if known else ("ranked",)
     for way in ways_of:
         metric = "accuracy" if way == "ranked" else "open_accuracy"
         ones = [ways[way] for ways in known]

@@ -38,7 +38,7 @@ class Encoding(NamedTuple):
     feature: Float[Tensor, "batch feature_width"]
     tags: Tags | None = None  # of images, in systems that read them
 
-    def of(self, rows: slice) -> Encoding:
+    def of(self, rows: slice | Int[Tensor, " chosen"]) -> Encoding:
         """The encoding of some of the images or texts."""
         mask = None if self.mask is None else self.mask[rows]
         tags = None if self.tags is None else Tags(self.tags.ids[rows], self.tags.mask[rows])
@@ -85,9 +85,19 @@ class VisionLanguageModel(nn.Module, abc.ABC):
         return "itm" in self.heads
 
     @property
+    def lists_answers(self) -> bool:
+        """Whether the model scores the answers of a list, and writes none."""
+        return "answers" in self.heads
+
+    @property
     def places(self) -> Grid:
         """What the image tokens stand for, after the class token."""
         return Grid(self.config.grid, self.config.grid)
+
+    def sample_visual(self, images: int, generator: torch.Generator) -> Any:
+        """Random images as the model sees them, to measure with."""
+        size = self.config.image_size
+        return torch.randn(images, 3, size, size, generator=generator)
 
     @abc.abstractmethod
     def encode_image(self, visual: Any) -> Encoding:
@@ -142,6 +152,15 @@ class VisionLanguageModel(nn.Module, abc.ABC):
         memory: Any,
     ) -> Float[Tensor, "texts classes"]:
         """Class logits of each text about its image, or about its two images."""
+        raise NotImplementedError
+
+    def answer(
+        self,
+        text_tokens: Float[Tensor, "questions length width"],
+        text_mask: Bool[Tensor, "questions length"],
+        memory: Any,
+    ) -> Float[Tensor, "questions answers"]:
+        """A logit of each listed answer to each question about its image."""
         raise NotImplementedError
 
     def masked_states(

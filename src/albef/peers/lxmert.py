@@ -101,20 +101,24 @@ class LXMERT(RegionModel):
         assert self.itm_head is not None
         return self.itm_head(self.pooled(text_tokens, text_mask, memory, image_index))
 
+    def answer(
+        self,
+        text_tokens: Float[Tensor, "questions length width"],
+        text_mask: Bool[Tensor, "questions length"],
+        memory: RegionMemory,
+    ) -> Float[Tensor, "questions answers"]:
+        """A logit of each listed answer to each question."""
+        assert self.classifier is not None
+        return self.classifier(self.pooled(text_tokens, text_mask, memory))
+
     def classify(
         self,
         text_tokens: Float[Tensor, "texts length width"],
         text_mask: Bool[Tensor, "texts length"],
         memory: RegionMemory,
-    ) -> Float[Tensor, "texts classes"]:
-        """Logits of the listed answers to questions, or of the two classes of texts about two images.
-
-        The memory holds the images in the order of the texts. With two images per text it holds all first images,
-        then all second images.
-        """
+    ) -> Float[Tensor, "texts 2"]:
+        """Class logits of each text about its two images. The memory holds all first, then all second images."""
         assert self.classifier is not None
-        if "nlvr" not in self.heads:
-            return self.classifier(self.pooled(text_tokens, text_mask, memory))
         twice = self.pooled(torch.cat([text_tokens] * 2), torch.cat([text_mask] * 2), memory)
         return self.classifier(torch.cat(twice.chunk(2), 1))
 

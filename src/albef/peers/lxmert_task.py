@@ -127,7 +127,7 @@ class LxmertVQA(LxmertTask):
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: None = None) -> Output:
         """The summed binary cross-entropies, and the mean score of the best answers."""
         text, memory = self.encoded(batch)
-        return learn_answers(self.student.classify(text, batch.mask, memory), batch, targets)
+        return learn_answers(self.student.answer(text, batch.mask, memory), batch, targets)
 
 
 class LxmertNLVR(LxmertTask):

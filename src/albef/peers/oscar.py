@@ -87,6 +87,11 @@ class OSCAR(RegionModel):
         init_bert(self, config.initial_std)
         init_bert(self.text_encoder, config.initial_std)  # which knows its positions and types by their names
 
+    @property
+    def can_match(self) -> bool:
+        """Whether the model has a head that tells whether image and text belong together."""
+        return "itm" in self.heads or "pollution" in self.heads
+
     def encode_image(self, regions: Regions) -> Encoding:
         """Embedded regions of images, and their tags."""
         numbers = torch.cat([regions.features, six_numbers(regions.boxes)], -1)
@@ -165,9 +170,15 @@ class OSCAR(RegionModel):
         memory: TaggedMemory,
         image_index: Int[Tensor, " pairs"] | None = None,
     ) -> Float[Tensor, "pairs 2"]:
-        """Logits [no match, match] of text–image pairs. A memory of one image serves all texts."""
-        assert self.itm_head is not None
-        return self.itm_head(self.pooled(text_tokens, text_mask, memory, image_index))
+        """Logits [no match, match] of text–image pairs. A memory of one image serves all texts.
+
+        A pre-trained model takes pairs that are not polluted for matches.
+        """
+        pooled = self.pooled(text_tokens, text_mask, memory, image_index)
+        if self.itm_head is not None:
+            return self.itm_head(pooled)
+        true, *others = self.judge(pooled).split(1, 1)
+        return torch.cat([torch.cat(others, 1).logsumexp(1, keepdim=True), true], 1)
 
     def judge(self, pooled: Float[Tensor, "triples width"]) -> Float[Tensor, "triples classes"]:
         """Logits of whether caption, tags and regions belong together, from pooled states.

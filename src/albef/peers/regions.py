@@ -10,12 +10,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from albef.data.regions import Regions
 from albef.model.heads import MLMHead
 from albef.model.kernels import Linear
 from albef.model.layers import Packing, kept_or_computed_again
 from albef.model.text_encoder import TextEncoder, TextLayer, cls
 from albef.model.verbs import Encoding, VisionLanguageModel
 from albef.model_config import ModelConfig
+
+USUAL_REGIONS = 36  # of an image: a constant of LXMERT's files, and the mean of UNITER's
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ class RegionModel(VisionLanguageModel):
     def __init__(self, config: ModelConfig, heads: tuple[str, ...]) -> None:
         super().__init__()
         self.config, self.heads = config, heads
+
+    def sample_visual(self, images: int, generator: torch.Generator) -> Regions:
+        """Random regions, as many as most detectors find."""
+        features = torch.randn(images, USUAL_REGIONS, self.config.region_width, generator=generator)
+        corners = torch.rand(images, USUAL_REGIONS, 2, 2, generator=generator).sort(2).values
+        mask = torch.ones(images, USUAL_REGIONS, dtype=torch.bool)
+        return Regions(features, corners.flatten(2), mask)
 
     def begin_match(
         self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]

@@ -70,7 +70,7 @@ def answers(engine: Engine, source: Source, config: Config, shuffled: bool) -> W
     wanted = config.evaluate
     asking = Asking(engine.answers, wanted.top_k, wanted.beams, config.task.count_first_token_twice)
     found = list(judge_answers(engine, source, asking, shuffled, bad))
-    written = {ways["open"].index: ways["open"] for ways in found}
+    written = {ways["open"].index: ways["open"] for ways in found if "open" in ways}
     ranked = {ways["ranked"].index: ways["ranked"] for ways in found if "ranked" in ways}
     return (ranked, written) if ranked else (written, {})
 
@@ -164,7 +164,7 @@ class GroundedCase(NamedTuple):
 def groundings(engine: Engine, source: Source, config: Config) -> Iterator[GroundedCase]:
     """Each record with a box and a readable image."""
     for batch in shown(engine, source, False, {}, obey_exif=False):  # boxes are those of the stored image
-        for record, pixels in zip(batch.records, batch.pixels, strict=True):
+        for record, pixels in zip(batch.records, batch.visual, strict=True):
             if record.box is None:
                 continue
             image, phrase = pixels_of(record.image, False, config), record.captions[0]

@@ -138,6 +138,10 @@ def _pictogram_pairs(config: Config, limit: int) -> Iterator[Pair]:
         yield Pair(item.image, item.caption, item.meaning, item.clean_caption if item.noisy else item.caption)
 
 
+# Where image and text of a pair stand in (query, candidate): `match_scores` takes pairs (image, text).
+IMAGES_ASK, CAPTIONS_ASK = (0, 1), (1, 0)
+
+
 class Ranking(NamedTuple):
     """The result of a query: candidates from best to worst, and the place of the right one (0 = first)."""
 
@@ -152,27 +156,35 @@ def rank(
     """The gallery's images ranked for some of its captions, and its captions ranked for some of its images.
 
     The `top_k` most similar candidates are ranked by similarity / temperature + log-odds of matching. The others follow
-    by similarity. Without ITM all are ranked by similarity.
+    by similarity. Without ITM all are ranked by similarity, and without ITC by matching.
     """
     shown, texts = [pair.image for pair in gallery], [pair.caption for pair in gallery]
-    similarity = similarities(engine, shown, texts)
+    similarity = similarities(engine, shown, texts) if engine.can_contrast else None
 
-    def ranked(queries: Sequence[int], rows: np.ndarray, columns_of_pair: tuple[int, int]) -> list[Ranking]:
-        scores = rows / engine.temperature
-        if engine.can_match:
-            query, candidate = np.nonzero(candidates(rows, top_k))
-            pairs = np.stack([np.array(queries)[query], candidate], axis=1)[:, columns_of_pair]
-            matching = np.full(rows.shape, -np.inf, dtype=np.float32)
-            matching[query, candidate] = match_scores(engine, shown, texts, pairs)
-            scores = others_last(combined(rows, matching, engine.temperature), rows)
+    def matched(queries: Sequence[int], chosen: np.ndarray, columns_of_pair: tuple[int, int]) -> np.ndarray:
+        """Log-odds of the chosen candidates of each query, and -inf for the others."""
+        query, candidate = np.nonzero(chosen)
+        pairs = np.stack([np.array(queries)[query], candidate], axis=1)[:, columns_of_pair]
+        matching = np.full(chosen.shape, -np.inf, dtype=np.float32)
+        matching[query, candidate] = match_scores(engine, shown, texts, pairs)
+        return matching
+
+    def ranked(queries: Sequence[int], columns_of_pair: tuple[int, int]) -> list[Ranking]:
+        if similarity is None:
+            scores = matched(queries, np.ones((len(queries), len(gallery)), bool), columns_of_pair)
+        else:
+            rows = (similarity if columns_of_pair == IMAGES_ASK else similarity.T)[queries]
+            scores = rows / engine.temperature
+            if engine.can_match:
+                matching = matched(queries, candidates(rows, top_k), columns_of_pair)
+                scores = others_last(combined(rows, matching, engine.temperature), rows)
         orders = best_first(scores, len(gallery))
         return [
             Ranking(number, order, int(np.flatnonzero(order == number)[0]))
             for number, order in zip(queries, orders, strict=True)
         ]
 
-    # `match_scores` takes pairs (image, text).
-    return ranked(captions, similarity.T[captions], (1, 0)), ranked(images, similarity[images], (0, 1))
+    return ranked(captions, CAPTIONS_ASK), ranked(images, IMAGES_ASK)
 
 
 class WordMap(NamedTuple):

@@ -59,6 +59,8 @@ def pair_sections(
     images = range(len(gallery))[NUM_CAPTIONS:][:NUM_IMAGES] or captions
     found, named = rank(engine, gallery, config.evaluate.top_k, captions, images)
     score = "the sum of ITC and ITM" if engine.can_match else "ITC"
+    if not engine.can_contrast:
+        score = "ITM"
     where = "the test gallery"
     if not embedded:
         where = f"{len(gallery)} images of the {'validation' if config.data.validation else 'training'} data"
@@ -166,9 +168,10 @@ def found_captions(pairs: Sequence[Pair], rankings: Sequence[Ranking], score: st
 
 def attention(engine: Engine, gallery: Sequence[Pair]) -> str:
     """Where in the image the words of some captions get their part of the score from."""
-    heading, patches = "Where the score of a word comes from", " × ".join(map(str, engine.model.places))
-    if not engine.can_match:
-        return page.section(heading, "This model has no maps of words, since they need ITM.")
+    heading = "Where the score of a word comes from"
+    if not engine.has_maps:
+        return page.section(heading, "This model has no maps of words: they need pixels and ITM.")
+    patches = " × ".join(map(str, engine.model.places))
     mapped: list[tuple[Pair, list[WordMap]]] = []
     for pair in gallery[NUM_CAPTIONS + NUM_IMAGES :] or gallery:
         maps = caption_maps(engine, pair)

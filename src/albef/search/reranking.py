@@ -67,7 +67,7 @@ def reranked(
             encodings = [one for one in found if isinstance(one, Kept)]
             similarity[rows] = np.stack([one.feature for one in encodings]) @ feature
             tokens = np.stack([one.tokens for one in encodings]).astype(np.float32)
-            match[rows] = engine.match_images(query, torch.from_numpy(tokens))
+            match[rows] = engine.match_images(query, engine.kept_images(torch.from_numpy(tokens)))
     warn(kept, bad, len(images))
     read = np.array([number for number in range(len(images)) if number not in bad], int)
     ranked = hits_of(similarity, read, match[read], engine.temperature, len(images))

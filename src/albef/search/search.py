@@ -84,7 +84,7 @@ def match_rows(
     found = []
     for start in range(0, len(rows), batch_size):
         stored = tokens[rows[start : start + batch_size]].astype(np.float32)
-        found.append(engine.match_images(query, torch.from_numpy(stored)))
+        found.append(engine.match_images(query, engine.kept_images(torch.from_numpy(stored))))
     return np.concatenate(found)
 
 

@@ -138,7 +138,7 @@ class Part:
         self.pairs = min(train.micro_batch_size or share, share)
         depths = {name: getattr(model, name) for name in ("image_depth", "text_depth", "fusion_depth")}
         least = min(filter(None, depths.values()), default=1)
-        fewer = {name: max(1, depth // least) for name, depth in depths.items()}
+        fewer = {name: depth // least for name, depth in depths.items()}
         self.config, self.device = dataclasses.replace(model, vocab_size=PIECES, **fewer), device
         system = SYSTEMS[model.system]
         self.model = system.model(self.config, system.heads).to(device).train()
@@ -156,8 +156,8 @@ class Part:
 
     def draw(self) -> None:
         """Draws a batch with new text lengths, since some libraries prepare again for each number of tokens."""
-        size, longest = self.config.image_size, self.config.max_tokens
-        self.pixels = torch.randn(self.pairs, 3, size, size, generator=self.draws).to(self.device)
+        longest = self.config.max_tokens
+        self.visual = self.model.sample_visual(self.pairs, self.draws).to(self.device)
         self.ids = torch.randint(PIECES, (self.pairs, longest), generator=self.draws).to(self.device)
         lengths = torch.randint(2, longest + 1, (self.pairs, 1), generator=self.draws)
         self.mask = (torch.arange(longest) < lengths).to(self.device)
@@ -167,7 +167,7 @@ class Part:
         kernels.use(choice.kernels)
         begin = time.perf_counter()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=choice.precision == "bf16"):
-            image, text = self.model.encode_image(self.pixels), self.model.encode_text(self.ids, self.mask)
+            image, text = self.model.encode_image(self.visual), self.model.encode_text(self.ids, self.mask)
             total = image.feature.sum() + text.feature.sum()
             if self.model.can_match:
                 total = total + self.model.match(text.tokens, self.mask, self.model.image_memory(image)).sum()

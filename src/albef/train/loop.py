@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import tempfile
+from collections.abc import Sequence
 from datetime import timedelta
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
@@ -21,6 +22,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from albef import distributed, gpu
 from albef.children import check_script, held_back, refuse_while_starting, why_ended
 from albef.config import Config, UserError
+from albef.data.answers import ListedAnswers
 from albef.data.loader import ExampleSet, batches, list_left_out
 from albef.data.sources import Source, open_source
 from albef.disk import check_room, told
@@ -59,12 +61,12 @@ NO_ROOM_FOR_WEIGHTS = (
 )
 
 
-def train(config: Config, run: Path) -> None:
+def train(config: Config, run: Path, answers: Sequence[str] = ()) -> None:
     """Trains to the last step of `config`, from the newest checkpoint in the run folder if there is one.
 
     In a process group it trains as one of its processes. Otherwise it starts `train.processes` processes on a CPU, and
-    computes by itself on a GPU. At the end
-    there is a checkpoint of the last step. Raises `Interrupted` after Ctrl-C, SIGTERM or SIGHUP.
+    computes by itself on a GPU. At the end there is a checkpoint of the last step. `answers` are those to questions
+    that a system which lists answers chooses from. Raises `Interrupted` after Ctrl-C, SIGTERM or SIGHUP.
     """
     refuse_while_starting()
     check_main_thread()
@@ -75,12 +77,12 @@ def train(config: Config, run: Path) -> None:
             f"Make it a multiple of {processes}."
         )
     if distributed.in_group() or processes == 1:
-        train_process(config, run)
+        train_process(config, run, answers)
     else:
-        train_in_processes(config, run)
+        train_in_processes(config, run, answers)
 
 
-def train_in_processes(config: Config, run: Path) -> None:
+def train_in_processes(config: Config, run: Path, answers: Sequence[str]) -> None:
     """Starts `train.processes` processes that train, and passes signals on to them."""
     check_script()
     errors = multiprocessing.get_context("spawn").SimpleQueue()
@@ -102,7 +104,7 @@ def train_in_processes(config: Config, run: Path) -> None:
         with held_back(numbers):  # in the children too, until they can handle signals
             started = start_processes(
                 run_child,
-                (config, run, meeting, errors),
+                (config, run, answers, meeting, errors),
                 nprocs=config.train.processes,
                 join=False,
                 start_method="spawn",
@@ -129,7 +131,12 @@ def train_in_processes(config: Config, run: Path) -> None:
 
 
 def run_child(
-    rank: int, config: Config, run: Path, meeting: str, errors: "multiprocessing.SimpleQueue[tuple[str, str]]"
+    rank: int,
+    config: Config,
+    run: Path,
+    answers: Sequence[str],
+    meeting: str,
+    errors: "multiprocessing.SimpleQueue[tuple[str, str]]",
 ) -> None:
     """One of several training processes. If it stops early, it tells the parent why."""
     stopping = heard() - {SAVE}
@@ -144,7 +151,7 @@ def run_child(
                     world_size=config.train.processes,
                     timeout=timedelta(seconds=config.train.timeout_seconds),
                 )
-                train_process(config, run)
+                train_process(config, run, answers)
                 dist.destroy_process_group()
     except UserError as error:
         errors.put(("user", str(error)))
@@ -197,7 +204,7 @@ def in_slices(config: Config) -> bool:
     return config.train.shard and distributed.in_group()
 
 
-def train_process(config: Config, run: Path) -> None:
+def train_process(config: Config, run: Path, answers: Sequence[str]) -> None:
     """Trains in this process, alone or as one of several."""
     device = choose_device(config.train.device)
     if device.index is not None and device.type == "cuda":
@@ -220,7 +227,8 @@ def train_process(config: Config, run: Path) -> None:
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     tokenizer = SYSTEMS[config.model.system].tokenizer.load(run / TOKENIZER_FILE)
     words, regions = words_of(config.model, tokenizer), regions_for(config)
-    examples = ExampleSet(source, words, config.data, config.model, config.train.seed, regions)
+    listed = ListedAnswers(answers) if answers and "answers" in task.student.heads else None
+    examples = ExampleSet(source, words, config.data, config.model, config.train.seed, regions, listed)
     steps_per_epoch = max(1, len(source) // config.train.batch_size)
     log, say = None, print_line
     if distributed.rank() == 0:
