@@ -16,7 +16,15 @@ from albef.model import checkpoints
 from albef.model.albef import ALBEF
 from albef.model.verbs import VisionLanguageModel
 from albef.model_config import SystemName
-from albef.peers import clip_names, lxmert_names, lxmert_task, oscar_names, oscar_task, uniter_names, uniter_task
+from albef.peers import (
+    clip_names,
+    lxmert_names,
+    lxmert_task,
+    oscar_names,
+    oscar_task,
+    uniter_names,
+    uniter_task,
+)
 from albef.peers.clip import CLIP
 from albef.peers.clip_task import ClipTask
 from albef.peers.clip_text import ClipTokenizer, ClipWords, clean_text

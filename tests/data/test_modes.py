@@ -331,8 +331,8 @@ def test_training_evaluation_and_use_see_the_same(tmp_path: Path, transparent: s
         for other in (
             seen[index],
             seen[len(source) + index],
-            used.pixels(source.files[index]),
-            used.pixels(content),
+            used.sight.read(source.files[index]),
+            used.sight.read(content),
         ):
             assert torch.equal(taken, other), row
 

@@ -55,8 +55,8 @@ def test_an_engine_that_converts_last_sees_the_published_pixels(
     config = dataclasses.replace(first.config, rgb_last=True)
     last = Engine(toy_clip.model(config=config), first.tokenizer, quiet=True)
     published = evaluation_transform(image, config.image_size, "crop")
-    assert np.array_equal(last.prepare.pixels(images[given]).numpy(), published)
-    assert not np.array_equal(first.prepare.pixels(images[given]).numpy(), published)
+    assert np.array_equal(last.prepare.sight.read(images[given]).numpy(), published)
+    assert not np.array_equal(first.prepare.sight.read(images[given]).numpy(), published)
 
 
 def test_other_images_are_the_same_either_way(tmp_path: Path) -> None:

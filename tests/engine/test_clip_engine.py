@@ -54,7 +54,8 @@ def test_it_sees_the_centre_of_an_image(engine: Engine) -> None:
     wide = np.zeros((12, 36, 3), np.uint8)
     wide[:, 12:24] = 90
     centre = np.full((12, 12, 3), 90, np.uint8)
-    torch.testing.assert_close(engine.pixels(wide)[:, 4:-4, 4:-4], engine.pixels(centre)[:, 4:-4, 4:-4])
+    of_wide, of_centre = engine.visual([wide, centre])
+    torch.testing.assert_close(of_wide[:, 4:-4, 4:-4], of_centre[:, 4:-4, 4:-4])
 
 
 @pytest.mark.parametrize(

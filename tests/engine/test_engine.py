@@ -132,7 +132,7 @@ def test_match_is_the_softmax_of_the_models_logits(engine: Engine) -> None:
     for image, text in zip(images, texts, strict=True):
         with torch.no_grad():
             tokens, mask = engine.model.encode_text(*engine.text_tokens([text]))[:2]
-            memory = engine.model.image_memory(engine.model.encode_image(engine.pixels(image)[None]))
+            memory = engine.model.image_memory(engine.model.encode_image(engine.visual([image])))
             expected.append(float(engine.model.match(tokens, mask, memory).softmax(1)[0, 1]))
     np.testing.assert_allclose(engine.match(images, texts, batch_size=3), expected, atol=1e-6)
     with pytest.raises(UserError, match="4 images and 1 texts"):

@@ -62,8 +62,8 @@ def test_an_error_comes_in_its_turn_and_whoever_stops_leaves_nothing_behind() ->
 def test_two_images_are_decoded_at_once(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    both, pixels = threading.Barrier(2, timeout=60), engine.prepare.pixels
-    monkeypatch.setattr(engine.prepare, "pixels", lambda image: both.wait() >= 0 and pixels(image))
+    both, pixels = threading.Barrier(2, timeout=60), engine.prepare.sight.read
+    monkeypatch.setattr(engine.prepare.sight, "read", lambda image: both.wait() >= 0 and pixels(image))
     assert engine.encode_images(files(tmp_path, 4)).shape[0] == 4
 
 

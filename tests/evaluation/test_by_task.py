@@ -62,7 +62,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         calls.append((name, shuffled))
         yield f"{name}/accuracy", 0.25 if shuffled else 0.5
 
-    monkeypatch.setitem(MEASURED, "vqa", Measured("answer", judge))
+    monkeypatch.setitem(MEASURED, "vqa", Measured(("answer",), judge))
     return calls
 
 
@@ -119,8 +119,8 @@ def test_recalls_come_with_their_control(monkeypatch: pytest.MonkeyPatch) -> Non
         data = DataConfig(source="pictograms", count=7, num_nouns=9)
         assert evaluate_on(engine, data, ["test"], 5, whole) == everything
         assert evaluate_on(engine, data, ["test"], 5, alone) == blind
-    assert asked[0] == (2, "x")
-    assert asked[2] == (5, 7, 9, 2)
+    assert asked[0] == (2, "x", 0)
+    assert asked[2] == (5, 7, 9, 2, 0)
 
 
 def test_own_data_are_called_data_and_their_notes_are_told(
@@ -153,7 +153,7 @@ def test_nothing_is_measured_of_text_assignment() -> None:
         (("entailment",), "entailment"),
         (("nlvr",), "nlvr"),
         (("contrast",), "retrieval"),
-        (("itm",), "grounding"),
+        (("itm",), "retrieval"),
         (("mlm",), "retrieval"),
     ],
 )

@@ -130,10 +130,10 @@ def test_blind_every_record_sees_another_ones_picture(tmp_path: Path) -> None:
     (seen,), (blind,) = (list(shown(engine, source, shuffled, {})) for shuffled in (False, True))
     assert [record.image.name for record in blind.records] == names
     for row in range(5):
-        others = [other for other in range(5) if torch.equal(blind.pixels[row], seen.pixels[other])]
+        others = [other for other in range(5) if torch.equal(blind.visual[row], seen.visual[other])]
         assert others
         assert row not in others
-    assert len({tuple(pixels.flatten()[:9].tolist()) for pixels in blind.pixels}) == 5
+    assert len({tuple(pixels.flatten()[:9].tolist()) for pixels in blind.visual}) == 5
 
 
 def test_the_blind_control_never_shows_the_own_picture(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_without_figures_there_is_no_table(metrics: dict[str, float]) -> None:
 
 def test_answers_are_scored_so_many_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, rows = engine_for("answer"), []
-    pixels = torch.stack([engine.pixels(tmp_path / name) for name in pictures(tmp_path, 5)])
+    pixels = engine.visual([tmp_path / name for name in pictures(tmp_path, 5)])
     memory = engine.question_memory(["is there a fox", "what is left", "a", "b", "where"], pixels)
     answers = ["fox", "red car", "two", "house", "tree"]
     whole = engine.ranked_answers(memory, answers, 3)

@@ -110,7 +110,7 @@ def test_regions_of_the_last_layer_get_no_gradient_where_text_alone_is_read() ->
     model = toy_lxmert.model("answers")
     ids, mask = toy_lxmert.texts(*TEXTS)
     memory = model.image_memory(model.encode_image(toy_lxmert.regions(*COUNTS)))
-    model.classify(model.encode_text(ids, mask).tokens, mask, memory).sum().backward()
+    model.answer(model.encode_text(ids, mask).tokens, mask, memory).sum().backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     last = f"fusion_encoder.layers.{toy_lxmert.CONFIG.fusion_depth - 1}.region_layer."
     assert without == {name for name, _ in model.named_parameters() if name.startswith(last)}

@@ -8,12 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toy_uniter
-from albef.config import Config, UserError
 from albef.data.regions import Regions
 from albef.model import layers
 from albef.model.text_encoder import NORM_EPS
 from albef.peers.uniter import PAIRS, PRETRAINING, UNITER, seven_numbers
-from albef.systems import check_system
 
 
 def judged(model: UNITER, lengths: list[int], counts: list[int]) -> torch.Tensor:
@@ -125,8 +123,3 @@ def test_initial_weights_are_as_published() -> None:
                 assert parameter.std().item() == pytest.approx(0.02, rel=0.25), name
     norms = [module for module in UNITER(config).modules() if isinstance(module, torch.nn.LayerNorm)]
     assert {norm.eps for norm in norms} == {NORM_EPS}
-
-
-def test_training_it_is_refused_for_now() -> None:
-    with pytest.raises(UserError, match=r"model\.system is uniter, .* cannot be trained yet"):
-        check_system(Config(model=toy_uniter.CONFIG))

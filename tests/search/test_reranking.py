@@ -18,6 +18,7 @@ from albef.config import UserError
 from albef.engine import Engine
 from albef.engine.loaded import LoadedModel
 from albef.errors import Caution
+from albef.model.verbs import Encoding
 from albef.ranker import Hit
 from albef.search.index import RERANKING_FOLDER, Index, build_index, load_index
 from albef.search.kept import HASH_BYTES, KeptEncodings
@@ -122,9 +123,9 @@ def test_each_image_is_encoded_once(
     passes: list[int] = []
     match = LoadedModel.match_images
 
-    def noting(self: LoadedModel, text: object, tokens: torch.Tensor) -> np.ndarray:
-        passes.append(len(tokens))
-        return match(self, text, tokens)
+    def noting(self: LoadedModel, text: object, images: Encoding) -> np.ndarray:
+        passes.append(len(images.tokens))
+        return match(self, text, images)
 
     with monkeypatch.context() as patch:
         patch.setattr(LoadedModel, "match_images", noting)

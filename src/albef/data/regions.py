@@ -64,9 +64,6 @@ class Regions(NamedTuple):
     mask: Bool[Tensor, "images regions"]  # True = a region, False = padding
     tags: Tags | None = None  # the names of the objects, in systems that read them
 
-    def __len__(self) -> int:
-        return len(self.mask)
-
     def moved(self, move: Callable[[Tensor], Tensor]) -> Regions:
         """The same regions, each tensor moved."""
         tags = None if self.tags is None else Tags(*map(move, self.tags))

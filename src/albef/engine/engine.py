@@ -57,8 +57,9 @@ class Engine(LoadedModel):
         """The `k` images of the gallery that fit a text best, best first.
 
         ITC finds the most similar images (`RERANKED`, or `k` if that is more). They are ordered by `Hit.score`, the sum
-        of ITC and ITM, or by ITC alone if the model has no ITM. A model without ITC matches every image. To rank texts for an image, use `rank_texts`. Raises
-        `UserError` for a query without words.
+        of ITC and ITM, or by ITC alone if the model has no ITM. A model without ITC matches every image.
+
+        To rank texts for an image, use `rank_texts`. Raises `UserError` for a query without words.
         """
         images = things(gallery, "the gallery")
         self.prepare.check_says_something(query, "query")
@@ -173,8 +174,8 @@ class Engine(LoadedModel):
             unknown = [answer for answer in candidates if comparable(answer) not in listed.number_of]
             if unknown:
                 raise UserError(
-                    f"This model chooses among {len(self.answers)} answers, and {unknown[0]!r} is none of them: leave it "
-                    f"out, or use a model of system albef, which takes any."
+                    f"This model chooses among {len(self.answers)} answers, and {unknown[0]!r} is none of them: leave "
+                    f"it out, or use a model of system albef, which takes any."
                 )
             numbers = [listed.number_of[comparable(answer)] for answer in candidates]
         ids, mask = map(self.here, self.prepare.question_tokens(questions))

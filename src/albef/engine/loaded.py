@@ -18,7 +18,7 @@ from torch import Tensor
 from albef import distributed
 from albef.config import UserError
 from albef.data.images import BadImage, ImageInput
-from albef.data.regions import open_regions
+from albef.data.region_files import open_regions
 from albef.data.words import AnyTokenizer
 from albef.engine.preparing import Preparing, texts_of, things
 from albef.engine.sight import DetectedRegions, Pixels, Sight
@@ -93,9 +93,10 @@ class LoadedModel:
         """Loads a model from a folder (a model directory, or a run that has one) or from a Hugging Face hub id.
 
         `device` "auto" takes a GPU if there is one. `regions` is where the regions of images are, for a model that sees
-        regions, as `data.regions` names it; empty: an .npz beside each image. Raises `UserError` if a file is missing or unreadable, if the
-        weights do not fit the configuration, or if the format is newer than this albef. Raises `Damaged` if a file
-        does not match the manifest.
+        regions, as `data.regions` names it; empty: an .npz beside each image.
+
+        Raises `UserError` if a file is missing or unreadable, if the weights do not fit the configuration, or if the
+        format is newer than this albef. Raises `Damaged` if a file does not match the manifest.
         """
         folder, name = find_model(source)
         for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):

@@ -68,7 +68,9 @@ class DetectedRegions:
     def read(self, image: ImageInput) -> ImageRegions:
         """The regions of an image."""
         if isinstance(image, bytes):
-            raise BadImage("the contents of a file: have no regions, which are found by the file's name; give a path.")
+            raise BadImage(
+                "the contents of a file: have no regions, which are found by the file's name; give a path."
+            )
         if isinstance(image, str | Path):
             return self.store.of(Path(image))
         return self.store.of(np.asarray(image))

@@ -151,7 +151,9 @@ def rows_of(
     at_once, count = at_once_on(engine.device), len(texts.lengths)
     # Texts of like lengths are matched together, so that little is padded.
     blocks = np.array_split(np.argsort(texts.lengths, kind="stable"), max(1, -(-count // at_once.pairs)))
-    model = kernels.ready(engine.model, "fusion_encoder", int(texts.lengths.sum()) // len(blocks), engine.bf16)
+    model = kernels.ready(
+        engine.model, "fusion_encoder", int(texts.lengths.sum()) // len(blocks), engine.bf16
+    )
     encodings = engine.image_encodings(images, at_once.images, bad)
     for encoding in engine.track(encodings, "matching", -(-len(images) // at_once.images)):
         for row in range(len(encoding.tokens)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,12 @@ class Pair:
     caption: str
     meaning: int  # equal for captions that say the same
     clean: str | None = None
+    file: Path | None = None  # where a system on regions finds them by; None: the model sees `image`
+
+    @property
+    def seen(self) -> ImageInput:
+        """The image as the model gets it."""
+        return self.image if self.file is None else self.file
 
     @property
     def noisy(self) -> bool:
@@ -82,7 +89,8 @@ def source_pairs(source: Source, config: Config, limit: int) -> list[Pair]:
             image = pixels_of(record.image, config.data.obey_exif, config)
         except BadImage:
             continue
-        found.append(Pair(image, texts[0], meaning))
+        file = record.image if config.model.sees_regions and isinstance(record.image, Path) else None
+        found.append(Pair(image, texts[0], meaning, file=file))
     return found[:limit]
 
 
@@ -158,7 +166,7 @@ def rank(
     The `top_k` most similar candidates are ranked by similarity / temperature + log-odds of matching. The others follow
     by similarity. Without ITM all are ranked by similarity, and without ITC by matching.
     """
-    shown, texts = [pair.image for pair in gallery], [pair.caption for pair in gallery]
+    shown, texts = [pair.seen for pair in gallery], [pair.caption for pair in gallery]
     similarity = similarities(engine, shown, texts) if engine.can_contrast else None
 
     def matched(queries: Sequence[int], chosen: np.ndarray, columns_of_pair: tuple[int, int]) -> np.ndarray:

@@ -204,7 +204,7 @@ def in_slices(config: Config) -> bool:
     return config.train.shard and distributed.in_group()
 
 
-def train_process(config: Config, run: Path, answers: Sequence[str]) -> None:
+def train_process(config: Config, run: Path, answers: Sequence[str] = ()) -> None:
     """Trains in this process, alone or as one of several."""
     device = choose_device(config.train.device)
     if device.index is not None and device.type == "cuda":
