@@ -23,7 +23,7 @@ from albef.model.answering import rank_answers, write_answers
 from albef.model.maps import Score, box_of_map, enlarged, scaled, score_maps
 from albef.model.published_maps import word_maps
 from albef.model.text_encoder import KeyValues
-from albef.model.verbs import Encoding
+from albef.model.verbs import OF_TWO_IMAGES, Encoding
 from albef.ranker import Hit, best_first, hits_of, hits_of_matches
 
 ANSWERS_AT_ONCE = 1024  # in one pass: each has a copy of its question's keys and values
@@ -255,7 +255,7 @@ class Engine(LoadedModel):
 
     def judge(self, image_a: ImageInput, image_b: ImageInput, statement: str) -> float:
         """Probability that the statement is true of two images. `image_a` is the left one."""
-        if "nlvr" not in self.model.heads:
+        if not set(OF_TWO_IMAGES) & set(self.model.heads):
             raise UserError(
                 f"This model was trained for {self.trained_for}. It cannot judge two images: use a model of task nlvr."
             )

@@ -22,6 +22,7 @@ from albef.evaluation.judged import another
 from albef.evaluation.protocol import Protocol, protocol
 from albef.evaluation.vqa import Asking, check_answers, evaluate_vqa
 from albef.evaluation.zero_shot import evaluate_classes
+from albef.model.verbs import OF_TWO_IMAGES
 
 # What is measured: the tasks, and classes known by their names alone, for which nothing is trained.
 Measurable = TaskName | Literal["classes"]
@@ -79,7 +80,7 @@ MEASURED: dict[Measurable, Measured] = {
     "retrieval": Measured(("contrast", "itm"), by_recall=True),
     "vqa": Measured(("answer", "answers"), vqa),
     "entailment": Measured(("entailment",), entailment),
-    "nlvr": Measured(("nlvr", "triplet", "paired", "paired_attention"), nlvr),
+    "nlvr": Measured(OF_TWO_IMAGES, nlvr),
     "grounding": Measured(("itm",), grounding),
     "text_assignment": Measured(("text_assignment",), in_task="nlvr"),
     "classes": Measured(("contrast",)),

@@ -30,6 +30,10 @@ HEADS: dict[SystemName, tuple[str, ...]] = {
 }
 
 
+# Heads that judge a text about two images.
+OF_TWO_IMAGES = ("nlvr", "triplet", "paired", "paired_attention")
+
+
 class Encoding(NamedTuple):
     """An encoded image or text: its tokens, which of them are real (None: all), and its unit-length feature."""
 

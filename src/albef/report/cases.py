@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -110,12 +111,12 @@ def case_card(case: Case, config: Config) -> str:
     record, seen = case.record, case.seen
     given = [record.image] if record.second_image is None else [record.image, record.second_image]
     text = record.captions[0]
-    shown = [pixels_of(one, config.data.obey_exif, config) for one in given]
-    sides = ("left image", "right image") if len(shown) > 1 else ("image",)
-    images = "".join(
-        page.img(pixels, f"{side} of “{text}”", _SHOWN_SIDE)
-        for side, pixels in zip(sides, shown, strict=True)
-    )
+    sides = ("left image", "right image") if len(given) > 1 else ("image",)
+    images = ""
+    for side, one in zip(sides, given, strict=True):
+        with contextlib.suppress(BadImage):  # a system that sees regions needs no images
+            pixels = pixels_of(one, config.data.obey_exif, config)
+            images += page.img(pixels, f"{side} of “{text}”", _SHOWN_SIDE)
     kind = "right" if seen.score >= 0.5 else "given"
     lines = [f'<li class="{kind}">{page.chance(seen.probability, seen.answered)}</li>']
     if seen.score < 1:

@@ -54,6 +54,9 @@ def pair_sections(
     else:
         source = judged_source(config, OWN_GALLERY)
         gallery = source_pairs(source, config, OWN_GALLERY) if source else training_pairs(config, OWN_GALLERY)
+    if not gallery:
+        none = "There are no images to show: regions are known, but the images themselves cannot be read."
+        return [results(engine, metrics, config), page.section("Examples", none)]
     # Queries are not chosen: the first captions, then the next images, then the next captions with maps.
     captions = range(len(gallery))[:NUM_CAPTIONS]
     images = range(len(gallery))[NUM_CAPTIONS:][:NUM_IMAGES] or captions
