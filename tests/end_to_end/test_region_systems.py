@@ -17,6 +17,7 @@ from albef.run import prepare, run
 from albef.systems import SYSTEMS
 from albef.train.checkpoint import checkpoints_in
 from albef.train.logging import LOSSES
+from albef.train.loop import train
 from toy_regions import SYSTEM_NAMES
 
 TASKS = [(system, task) for system in SYSTEM_NAMES for task in SYSTEMS[system].tasks]
