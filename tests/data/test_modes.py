@@ -320,7 +320,7 @@ def test_training_evaluation_and_use_see_the_same(tmp_path: Path, transparent: s
         pixels
         for exif in (True, False)
         for batch in shown(used, source, False, bad, exif)
-        for pixels in batch.pixels
+        for pixels in batch.visual
     ]
     assert not bad
     for index, (row, (content, white, without)) in enumerate(TABLE.items()):
@@ -331,8 +331,7 @@ def test_training_evaluation_and_use_see_the_same(tmp_path: Path, transparent: s
         for other in (
             seen[index],
             seen[len(source) + index],
-            used.sight.read(source.files[index]),
-            used.sight.read(content),
+            *used.visual([source.files[index], content]),
         ):
             assert torch.equal(taken, other), row
 
