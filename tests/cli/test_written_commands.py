@@ -1,5 +1,6 @@
 """Every command, setting and make target that a page or a recipe writes is one that there is."""
 
+import argparse
 import contextlib
 import io
 import re
@@ -122,7 +123,8 @@ def options() -> set[str]:
     while parsers:
         for action in parsers.pop()._actions:
             found |= set(action.option_strings)
-            parsers += list(action.choices.values()) if hasattr(action.choices, "values") else []
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += list(action.choices.values())
     return found
 
 
