@@ -6,7 +6,6 @@ Anything that makes a score more probable or comparable (a bank of captions, a c
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +61,7 @@ def hits_of(
 
 def hits_of_matches(match: np.ndarray, k: int) -> list[Hit]:
     """The `k` best of a gallery of which only matching log-odds are known, best first."""
-    return [Hit(int(n), float(match[n]), math.nan, float(match[n])) for n in best_first(match, k)]
+    return [Hit(int(n), float(match[n]), float(np.nan), float(match[n])) for n in best_first(match, k)]
 
 
 def others_last(scores: np.ndarray, similarity: np.ndarray) -> np.ndarray:
