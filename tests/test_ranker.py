@@ -70,7 +70,7 @@ def test_everything_is_decoded_and_encoded_once(
     opened, seen, read = [], [], []
     monkeypatch.setattr(engine_module, "RERANKED", reranked)
     monkeypatch.setattr(
-        preparing,
+        sight,
         "open_image",
         lambda path, **options: opened.append(path) or open_image(path, **options),
     )
