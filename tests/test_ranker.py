@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from albef.data.images import open_image
-from albef.engine import Engine, loaded, preparing
+from albef.engine import Engine, loaded, sight
 from albef.engine import engine as engine_module
 from albef.engine.loaded import MAX_PAIRS
 from albef.evaluation.ranking import candidates, rerank
