@@ -169,6 +169,10 @@ def check_system(config: Config) -> None:
             f"task.name is {task}, but a model of system {model.system} has no part for it: choose one of "
             f"{', '.join(system.tasks)}, or a model of another system."
         )
+    if config.data.regions and system.sees != "regions":
+        raise UserError(
+            f"data.regions is set, but a model of system {model.system} sees pixels: leave it out."
+        )
     if model.vocabulary not in (*system.vocabularies, "trained"):
         raise UserError(
             f"model.vocabulary is {model.vocabulary}, but a model of system {model.system} reads other tokens: choose "

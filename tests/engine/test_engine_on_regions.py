@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import toy
 import toy_regions
-from albef.config import UserError
+from albef.config import DataConfig, UserError
 from albef.data.images import BadImage
 from albef.engine import Engine
 from albef.model_config import SystemName
 from albef.ranker import best_first
+from albef.systems import check_system
 from toy_regions import SYSTEM_NAMES
 
 
@@ -98,3 +100,11 @@ def test_regions_can_be_elsewhere(images: list[Path], tmp_path: Path) -> None:
     there = Engine(here.model, here.tokenizer, quiet=True, regions=str(images[0].parent))
     moved = tmp_path / "1.png"
     assert there.match([moved], ["a fox"]) == here.match([images[1]], ["a fox"])
+
+
+def test_a_model_that_sees_pixels_takes_no_regions() -> None:
+    engine = toy.engine()
+    with pytest.raises(UserError, match=r"Regions were named \(x\), but a model of system albef sees pixels"):
+        Engine(engine.model, engine.tokenizer, regions="x")
+    with pytest.raises(UserError, match=r"data\.regions is set, but a model of system albef sees pixels"):
+        check_system(toy.config(data=DataConfig(regions="x")))

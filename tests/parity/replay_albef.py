@@ -14,6 +14,7 @@ from albef.data.records import Batch
 from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.engine.preparing import Preparing
+from albef.engine.sight import Pixels
 from albef.evaluation import metrics, ranking
 from albef.model import checkpoints
 from albef.model.albef import ALBEF
@@ -190,14 +191,23 @@ def replay_retrieval_eval(golden: Golden) -> Iterator[Comparison]:
         yield name, torch.tensor(recalls[name]), torch.tensor(value), TIGHT
 
 
+class GivenPixels(Pixels):
+    """The pixels of a file, by their number."""
+
+    def __init__(self, config: ModelConfig, images: Tensor) -> None:
+        super().__init__(config)
+        self.images = images
+
+    def read(self, picture: Any) -> Tensor:
+        return self.images[picture]
+
+
 class GivenInputs(Preparing):
     """What a model takes of a file: its pixels and ids, by their number."""
 
     def __init__(self, config: ModelConfig, inputs: Mapping[str, Tensor]) -> None:
         self.config, self.inputs = config, inputs
-
-    def pixels(self, picture: Any) -> Tensor:
-        return self.inputs["image"][picture]
+        self.sight = GivenPixels(config, inputs["image"])
 
     def cleaned(self, text: str) -> str:
         return text

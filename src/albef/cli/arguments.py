@@ -122,6 +122,17 @@ def add_machine(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_regions(command: argparse.ArgumentParser, default: str) -> None:
+    """Adds `--regions`, which says where the regions of images are."""
+    command.add_argument(
+        "--regions",
+        default="",
+        metavar="PLACE",
+        help="where the regions of the images are, for a system that sees regions, as data.regions names it "
+        f"(default: {default})",
+    )
+
+
 def add_json(command: argparse.ArgumentParser, what: str) -> None:
     """Adds `--json`, which writes `what` to a file or prints it."""
     command.add_argument(

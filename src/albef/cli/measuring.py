@@ -13,6 +13,7 @@ from albef.cli.arguments import (
     Commands,
     add_json,
     add_machine,
+    add_regions,
     load_engine,
     output_file,
     whole,
@@ -83,16 +84,11 @@ def add(commands: Commands) -> None:
         "(default: all)",
     )
     command.add_argument(
-        "--regions",
-        metavar="PLACE",
-        help="where the regions of the images are, for a system that sees regions, as data.regions names it "
-        "(default: data.regions of the run)",
-    )
-    command.add_argument(
         "--shuffle-images",
         action="store_true",
         help="measure only the blind control: every text gets the image of another one",
     )
+    add_regions(command, "data.regions of the run")
     add_json(command, "the figures")
     add_machine(command)
     add_data(command)

@@ -13,6 +13,7 @@ from albef.cli.arguments import (
     Help,
     add_json,
     add_machine,
+    add_regions,
     load_engine,
     output_file,
     query_of,
@@ -187,13 +188,7 @@ def add(commands: Commands) -> None:
         )
         for argument, settings in verb.arguments.items():
             command.add_argument(argument, **settings)
-        command.add_argument(
-            "--regions",
-            default="",
-            metavar="PLACE",
-            help="where the regions of the images are, for a system that sees regions, as data.regions names it "
-            "(default: an .npz beside each image)",
-        )
+        add_regions(command, "an .npz beside each image")
         add_json(command, "the result")
         add_machine(command)
         command.set_defaults(command=predict, answer=verb.answer, out=None)

@@ -73,6 +73,11 @@ class LoadedModel:
             self.model = kernels.in_bf16(model)
         words = SYSTEMS[model.config.system].words(tokenizer, model.config)
         sight: Sight = Pixels(self.config)
+        if regions and not self.config.sees_regions:
+            raise UserError(
+                f"Regions were named ({regions}), but a model of system {self.config.system} sees pixels: leave them "
+                f"out."
+            )
         if self.config.sees_regions:
             sight = DetectedRegions(open_regions(regions, self.config.region_width), words)
         self.prepare = Preparing(model.config, words, sight)
