@@ -63,11 +63,14 @@ def trained(config: Config, folder: Path) -> dict[str, torch.Tensor]:
     [("retrieval", "data/pictures", "no images to show"), ("vqa", "data/count", "what is beside the fox?")],
 )
 def test_regions_are_enough_if_there_are_no_images(
-    task: TaskName, figure: str, said: str, tmp_path: Path
+    task: TaskName, figure: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = toy_regions.write_data(tmp_path / "data", task)
     for image in (tmp_path / "data").glob("*.png"):
         image.unlink()
-    run(toy_regions.config("uniter", task, data), tmp_path / "run")
+    config = toy_regions.config("uniter", task, data)
+    named = dataclasses.replace(config, data=dataclasses.replace(config.data, regions=str(data.parent)))
+    run(named, tmp_path / "run")
+    assert "is not there" not in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())[figure] == 8
     assert said in (tmp_path / "run" / "report.html").read_text()

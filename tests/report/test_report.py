@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from albef.config import SIZES, Config, DataConfig, EvaluateConfig, ModelConfig, TaskConfig
+from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.evaluation.ranking import similarities
@@ -356,3 +357,12 @@ def test_words_for_numbers():
         ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "111th"]
     )
     assert [duration(s) for s in (9.6, 60, 362, 7260)] == ["10 s", "1 min 0 s", "6 min 2 s", "2 h 1 min"]
+
+
+def test_training_pairs_are_those_that_the_run_begins_with() -> None:
+    data = DataConfig(count=24, mix={"group": 1}, twin_share=1.0, twin_aspects=("count",), caption_noise=0.5)
+    config = toy.config(data=data)
+    source = open_source(data, "train", config.train.seed, config.model.image_size)
+    for number, pair in enumerate(training_pairs(config, 9)):
+        assert np.array_equal(pair.image, source.record(number, 0).image)
+        assert (pair.caption,) == source.record(number, 0).captions

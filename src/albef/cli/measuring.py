@@ -229,6 +229,7 @@ def evaluate(given: argparse.Namespace) -> None:
             image_root=given.image_root or data.image_root,
             strip_prefix=given.strip_prefix or data.strip_prefix,
             detections=given.detections or data.detections,
+            regions=regions,
             answer_list=str(given.answers or ""),
         )
         answers = read_answers(given.answers) if given.answers else engine.answers

@@ -32,7 +32,8 @@ class AnnotationSource:
 
     Rows with the same path belong to one image, unless `image_id` says otherwise. Image paths are relative to
     `image_root`, after `strip_prefix` is removed from their beginning. With `only_judged`, rows without the key that
-    they are judged by (`rows.Judged`) are left out. Raises `UserError` if no row is left.
+    they are judged by (`rows.Judged`) are left out. Without `with_images` the images need not exist. Raises `UserError`
+    if no row is left.
     """
 
     couple = 1
@@ -44,6 +45,7 @@ class AnnotationSource:
         task: TaskName = "pretrain",
         strip_prefix: str = "",
         only_judged: bool = False,
+        with_images: bool = True,
     ) -> None:
         if path.suffix.lower() not in _READERS:
             raise UserError(
@@ -61,7 +63,7 @@ class AnnotationSource:
         if not self._columns:
             raise UserError(self.none_judged or f"{path}: holds no rows.")
         images = [self._columns["image"][index].as_py() for index in range(0, len(self), len(self) // 5 + 1)]
-        if not any(os.path.exists(root / image) for image in images):
+        if with_images and not any(os.path.exists(root / image) for image in images):
             explain_paths(images, root, f"{path}, {self._columns['place'][0].as_py()}")
             self.notes = [*self.notes, none_there(path, images, root)]
 

@@ -57,7 +57,8 @@ def open_source(
     # Training cannot use a question without an answer, but prediction can. For a phrase without a box it is the reverse.
     judged = ROWS[task].judged
     only_judged = judged is None or judged.learned is (split == "train")
-    source = AnnotationSource(path, config.image_root, task, config.strip_prefix, only_judged)
+    with_images = not config.regions  # a system that sees regions needs no images
+    source = AnnotationSource(path, config.image_root, task, config.strip_prefix, only_judged, with_images)
     if (
         judged and judged.key == "box" and config.detections and split != "train"
     ):  # training does not use boxes
@@ -101,7 +102,7 @@ class PictogramSource(Source):
         from albef.data.pictograms.gallery import Pictograms
 
         self._split, self._seed = split, seed
-        self._pairs = Pictograms(
+        self.pairs = Pictograms(
             split=split,
             seed=seed,
             count=config.count,
@@ -115,11 +116,11 @@ class PictogramSource(Source):
         )
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def record(self, index: int, epoch: int) -> Record:
         """Scene `index` of that epoch, with one caption."""
-        item = self._pairs.item(index, epoch)
+        item = self.pairs.item(index, epoch)
         origin = f"pictograms, {self._split}, seed {self._seed}, epoch {epoch}, scene {index}"
         return Record(
             image=item.image,

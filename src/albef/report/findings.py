@@ -14,7 +14,7 @@ from jaxtyping import Float
 from albef.config import Config, UserError, is_drawn
 from albef.data.images import BadImage, ImageInput, open_image
 from albef.data.records import Record, stable_id
-from albef.data.sources import Source, open_source
+from albef.data.sources import PictogramSource, Source, open_source
 from albef.engine import Engine
 from albef.evaluation.ranking import candidates, match_scores, similarities
 from albef.model.verbs import VisionLanguageModel
@@ -129,18 +129,7 @@ def judged_source(config: Config, limit: int) -> Source | None:
 
 
 def _pictogram_pairs(config: Config, limit: int) -> Iterator[Pair]:
-    from albef.data.pictograms.gallery import Pictograms
-
-    data = config.data
-    pairs = Pictograms(
-        split="train",
-        seed=config.train.seed,
-        count=data.count,
-        num_nouns=data.num_nouns,
-        image_size=config.model.image_size,
-        caption_noise=data.caption_noise,
-        twin_share=data.twin_share,
-    )
+    pairs = PictogramSource(config.data, "train", config.train.seed, config.model.image_size).pairs
     for index in range(min(limit, len(pairs))):
         item = pairs.item(index)
         yield Pair(item.image, item.caption, item.meaning, item.clean_caption if item.noisy else item.caption)
