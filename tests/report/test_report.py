@@ -361,7 +361,7 @@ def test_words_for_numbers():
 
 def test_training_pairs_are_those_that_the_run_begins_with() -> None:
     data = DataConfig(count=24, mix={"group": 1}, twin_share=1.0, twin_aspects=("count",), caption_noise=0.5)
-    config = toy.config(data=data)
+    config = dataclasses.replace(CONFIG, data=data)
     source = open_source(data, "train", config.train.seed, config.model.image_size)
     for number, pair in enumerate(training_pairs(config, 9)):
         assert np.array_equal(pair.image, source.record(number, 0).image)
