@@ -14,7 +14,15 @@ from albef.config import Config, DataConfig, UserError, is_drawn
 from albef.data.class_folders import ONE_EACH
 from albef.data.sources import check_pictograms, open_source
 from albef.engine import Engine, choose_device
-from albef.evaluation.by_task import MEASURED, Asked, Measurable, evaluate_on, facts_of, protocol_of
+from albef.evaluation.by_task import (
+    MEASURED,
+    Asked,
+    Measurable,
+    can_measure,
+    evaluate_on,
+    facts_of,
+    protocol_of,
+)
 from albef.evaluation.evaluate import write_metrics
 from albef.evaluation.protocol import short
 from albef.evaluation.tables import tables
@@ -109,6 +117,8 @@ def why_unmeasured(config: Config, folder: Path) -> str:
         return (
             f"Nothing is measured: this task prepares for {prepares_for}. Train that from {folder / 'model'}."
         )
+    if config.data.validation or is_drawn(config.data.source):
+        return f"Nothing is measured: a model that only learns {', '.join(config.task.losses)} ranks nothing."
     return (
         "Nothing is measured: the recipe has no data.validation. Measure the model on data that it was not trained "
         f"on: albef evaluate {folder} --data FILE"
@@ -168,7 +178,12 @@ def check_evaluation(config: Config) -> None:
 
 
 def evaluate(engine: Engine, config: Config) -> dict[str, float]:
-    """The figures that the recipe's `evaluate` section asks for. Empty for own data without `data.validation`."""
+    """The figures that the recipe's `evaluate` section asks for.
+
+    Empty for own data without `data.validation`, and for a model without a head to measure.
+    """
+    if not can_measure(engine, config.task.name):
+        return {}
     wanted, data = config.evaluate, dataclasses.replace(config.data, count=config.evaluate.count)
     if not is_drawn(data.source):
         if not data.validation:

@@ -94,7 +94,7 @@ def evaluate_on(
     if asked.task == "classes":
         return chosen(classes_in(engine, data.source, asked), asked)
     measured = MEASURED[asked.task]
-    if not set(measured.heads) & set(engine.model.heads):
+    if not can_measure(engine, asked.task):
         raise UserError(
             f"This model was trained for {engine.trained_for}, not for {asked.task}. "
             f"Leave --task out, or choose a model with that head."
@@ -112,6 +112,11 @@ def evaluate_on(
             check_answers(Path(data.answer_list), asked.asking.answers, source)
         metrics |= evaluate_task(engine, source, name, asked)
     return metrics
+
+
+def can_measure(engine: Engine, task: Measurable) -> bool:
+    """Whether the model has a head that the task is measured by."""
+    return bool(set(MEASURED[task].heads) & set(engine.model.heads))
 
 
 def classes_in(engine: Engine, folder: str, asked: Asked) -> Iterator[Metric]:

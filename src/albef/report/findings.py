@@ -197,7 +197,7 @@ def caption_maps(engine: Engine, pair: Pair) -> list[WordMap]:
     Empty if the model cannot read the caption, since its vocabulary lacks all its characters.
     """
     try:
-        found = engine.ground(pair.image, pair.caption)
+        found = engine.ground(pair.image, pair.caption, "itc" if engine.can_contrast else "itm")
     except UserError:
         return []
     return [WordMap(word, map_) for word, map_ in found.words if word not in EMPTY_WORDS]

@@ -54,6 +54,9 @@ def pair_sections(
     else:
         source = judged_source(config, OWN_GALLERY)
         gallery = source_pairs(source, config, OWN_GALLERY) if source else training_pairs(config, OWN_GALLERY)
+    if not (engine.can_contrast or engine.can_match):
+        none = "This model has neither ITC nor ITM, so it ranks nothing."
+        return [results(engine, metrics, config), page.section("Examples", none)]
     if not gallery:
         none = "There are no images to show: regions are known, but the images themselves cannot be read."
         return [results(engine, metrics, config), page.section("Examples", none)]
@@ -219,11 +222,14 @@ def doubted(engine: Engine, teacher: VisionLanguageModel | None, config: Config)
         return page.section(
             heading, "There is no momentum teacher to ask, since the run's checkpoints are missing."
         )
+    if not engine.can_contrast:
+        return page.section(heading, "The teacher compares no features, so it cannot choose among captions.")
     pairs = training_pairs(config, DOUBTED_PAIRS)
     judged = doubts(engine, teacher, pairs)
+    weight = config.task.alpha if "itc" in config.task.distill else 0
     lead = (
         "The model learns from the given captions and from the captions that the teacher would choose. In this run "
-        f"the teacher's choice had a weight of {config.task.alpha:g}. Here the teacher chooses among the captions of "
+        f"the teacher's choice had a weight of {weight:g}. Here the teacher chooses among the captions of "
         f"{judged.total} training pairs. For {len(judged.found)} of them it prefers another caption than the given one."
     )
     if judged.noisy:
