@@ -105,6 +105,9 @@ def test_the_pooled_state_is_that_of_all_states() -> None:
     places = torch.tensor([1, 6])
     found = model.masked_states(ids, mask, seen, places)
     torch.testing.assert_close(found, states.text.flatten(0, 1)[places])
+    both = torch.cat([states.text, states.tags], 1).flatten(0, 1)
+    places = torch.tensor([0, 1, 5, 7, 12])  # of texts of 4 words with 3 words of tags
+    torch.testing.assert_close(model.states_at(text, mask, seen, places), both[places])
     assert model.predict_words(found).shape == (2, toy_oscar.CONFIG.vocab_size)
     assert model.judge(model.pooler(states.text)).shape == (2, 3)
 

@@ -12,6 +12,7 @@ import toy_oscar
 from albef.config import Config, ModelConfig
 from albef.model.albef import ALBEF
 from albef.model.layers import CrossAttention, SelfAttention
+from albef.model.text_encoder import TextLayer
 from albef.peers.lxmert import LXMERT
 from albef.peers.oscar import OSCAR
 from albef.peers.regions import JointEncoder, RegionMemory, joined
@@ -38,6 +39,31 @@ def test_padding_between_text_and_regions_changes_nothing() -> None:
     expected = states_of(encoder, 3, 2)
     for found, wanted in zip(states_of(encoder, 6, 5), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_the_last_layer_computes_only_what_is_read(packs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("albef.model.layers.packs", lambda device: packs)
+    torch.manual_seed(0)
+    encoder, tokens = JointEncoder(CONFIG, 2), torch.randn(3, 5, CONFIG.text_width)
+    mask = torch.tensor([[1, 1, 1, 0, 1], [1, 0, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    positions = torch.tensor([0, 4, 7, 10, 14])
+    sizes: list[int] = []
+    last = encoder.layers[-1]
+    assert isinstance(last, TextLayer)
+    last.mlp.register_forward_pre_hook(lambda layer, given: sizes.append(len(given[0])))
+    found = [encoder(tokens, mask).flatten(0, 1)[positions], encoder.at(tokens, mask, positions)]
+    assert sizes == [11 if packs else 15, 5]
+    torch.testing.assert_close(*found)
+    gradients = []
+    for states in found:
+        states.square().sum().backward()
+        gradients.append(
+            [parameter.grad.clone() for parameter in encoder.parameters() if parameter.grad is not None]
+        )
+        encoder.zero_grad()
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_memory_of_one_image_serves_all_texts() -> None:

@@ -127,6 +127,10 @@ class Packing(NamedTuple):
             packed = places.index_copy(0, self.places, packed)
         return packed.view(batch, length, -1)
 
+    def rows_of(self, positions: Int[Tensor, " read"]) -> Int[Tensor, " read"]:
+        """Where the tokens at these flat indices into batch × length are among the packed ones."""
+        return positions if self.places is None else (self.mask.flatten().cumsum(0) - 1)[positions]
+
     def firsts(self, packed: Float[Tensor, "real width"]) -> Float[Tensor, "batch width"]:
         """The first token ([CLS]) of each text."""
         return self.pad(packed)[:, 0] if self.first is None else packed[self.first]
@@ -170,11 +174,14 @@ class SelfAttention(nn.Module):
         assert row is not None
         return self.out(torch.cat([first, others], 1)), row
 
-    def packed(self, states: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "real width"]:
-        """Attention of each real token to the tokens of its text."""
+    def packed(
+        self, states: Float[Tensor, "real width"], packing: Packing, rows: Int[Tensor, " read"] | None = None
+    ) -> Float[Tensor, "read width"]:
+        """Attention of each real token (or of those in these rows) to the tokens of its text."""
         query, key, value = split_heads(packing.pad(self.qkv(states)), self.heads, 3)
         dropout = self.dropout if self.training else 0.0
-        return self.out(packing.pack(attend(query, key, value, packing.visible, dropout)[0]))
+        seen = packing.pack(attend(query, key, value, packing.visible, dropout)[0])
+        return self.out(seen if rows is None else seen.index_select(0, rows))
 
     def first(self, states: Float[Tensor, "real width"], packing: Packing) -> Float[Tensor, "batch width"]:
         """Attention of the first token ([CLS]) of each text."""

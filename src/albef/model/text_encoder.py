@@ -93,6 +93,14 @@ class TextLayer(nn.Module):
         read = self.gather(tokens, packing, first_only)
         return self.mlp_norm(read + self.dropout(self.mlp(read)))
 
+    def at(
+        self, tokens: Float[Tensor, "real width"], packing: Packing, rows: Int[Tensor, " read"]
+    ) -> Float[Tensor, "read width"]:
+        """The tokens in these rows after the layer, which attend to all tokens of their text."""
+        seen = self.attention.packed(tokens, packing, rows)
+        read = self.attention_norm(tokens.index_select(0, rows) + self.dropout(seen))
+        return self.mlp_norm(read + self.dropout(self.mlp(read)))
+
     def gather(
         self, tokens: Float[Tensor, "real width"], packing: Packing, first_only: bool = False
     ) -> Float[Tensor, "read width"]:

@@ -21,7 +21,15 @@ from albef.model.kernels import Linear
 from albef.model.text_encoder import NORM_EPS, TextEncoder, init_bert
 from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
-from albef.peers.regions import JointEncoder, Pooler, RegionMemory, RegionModel, joined, without_feature
+from albef.peers.regions import (
+    JointEncoder,
+    Pooler,
+    RegionMemory,
+    RegionModel,
+    joined,
+    placed,
+    without_feature,
+)
 
 BOX_NUMBERS = 6  # left, top, right, bottom, width, height
 
@@ -137,9 +145,18 @@ class OSCAR(RegionModel):
         all texts.
         """
         memory = memory if image_index is None else memory.select(image_index)
+        return self.fusion_encoder(*self.sequences(text_tokens, text_mask, memory), first_only)
+
+    def sequences(
+        self,
+        text_tokens: Float[Tensor, "pairs length width"],
+        text_mask: Bool[Tensor, "pairs length"],
+        memory: TaggedMemory,
+    ) -> tuple[Float[Tensor, "pairs places width"], Bool[Tensor, "pairs places"]]:
+        """Text, tags and regions side by side, and which of the places are real."""
         tags, tags_mask = self.embed_tags(memory.tags.expand(len(text_mask)), text_mask)
         words, words_mask = torch.cat([text_tokens, tags], 1), torch.cat([text_mask, tags_mask], 1)
-        return self.fusion_encoder(*joined(words, words_mask, memory.regions), first_only)
+        return joined(words, words_mask, memory.regions)
 
     def states(
         self,
@@ -147,10 +164,25 @@ class OSCAR(RegionModel):
         text_mask: Bool[Tensor, "pairs length"],
         memory: TaggedMemory,
     ) -> States:
-        """All last states, from which the heads of pre-training predict."""
+        """All last states."""
         fused = self.fuse(text_tokens, text_mask, memory)
         parts = (text_mask.shape[1], memory.tags.ids.shape[1], memory.regions.tokens.shape[1])
         return States(*fused.split(parts, 1))
+
+    def states_at(
+        self,
+        text_tokens: Float[Tensor, "pairs length width"],
+        text_mask: Bool[Tensor, "pairs length"],
+        memory: TaggedMemory,
+        positions: Int[Tensor, " read"],
+    ) -> Float[Tensor, "read width"]:
+        """The last states at `positions`: flat indices into pairs × words, those of the texts and then of the tags.
+
+        The last layer computes no others.
+        """
+        tokens, real = self.sequences(text_tokens, text_mask, memory)
+        words = text_mask.shape[1] + memory.tags.ids.shape[1]
+        return self.fusion_encoder.at(tokens, real, placed(positions, words, 0, real.shape[1]))
 
     def pooled(
         self,
@@ -217,8 +249,9 @@ class OSCAR(RegionModel):
         positions: Int[Tensor, " masked"],
     ) -> Float[Tensor, "masked width"]:
         """Last states at `positions` (flat indices into batch × length), from which words are predicted."""
-        states = self.states(self.encode_text(masked_ids, mask).tokens, mask, memory)
-        return states.text.flatten(0, 1)[positions]
+        length, words = mask.shape[1], mask.shape[1] + memory.tags.ids.shape[1]
+        text = self.encode_text(masked_ids, mask).tokens
+        return self.states_at(text, mask, memory, placed(positions, length, 0, words))
 
     def checkpoint(self, encoders: Collection[str]) -> None:
         """Turns on activation checkpointing in the layers ("fusion")."""

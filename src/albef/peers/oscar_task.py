@@ -75,11 +75,15 @@ class OscarPretrain(OscarTask):
         given = self.masked(batch, pollution)
         memory = student.image_memory(student.encode_image(batch.visual)).with_tags(given.tags)
         text = student.encode_text(given.ids, given.mask).tokens
-        states = student.states(text, given.mask, memory)
-        predicted = given.labels != NOT_PREDICTED
-        labels = given.labels[predicted]
-        words = student.predict_words(torch.cat([states.text, states.tags], 1)[predicted])
-        judged = student.judge(student.pooler(states.text))
+        every = given.labels.flatten()
+        predicted = (every != NOT_PREDICTED).nonzero()[:, 0]
+        labels, firsts = (
+            every[predicted],
+            torch.arange(len(batch), device=every.device) * given.labels.shape[1],
+        )
+        states = student.states_at(text, given.mask, memory, torch.cat([firsts, predicted]))
+        judged = student.judge(student.pooler(states[: len(batch), None]))
+        words = student.predict_words(states[len(batch) :])
         losses = {
             "mlm": objectives.mlm_loss(words, None, labels, 0.0, targets.counts["mlm"]),
             "pollution": objectives.classification_loss(

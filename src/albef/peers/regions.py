@@ -67,6 +67,22 @@ class JointEncoder(nn.Module):
             states = kept_or_computed_again(layer, self.checkpointing, states, packing, alone)
         return states[:, None] if first_only else packing.pad(states)
 
+    def at(
+        self,
+        tokens: Float[Tensor, "pairs places width"],
+        mask: Bool[Tensor, "pairs places"],
+        positions: Int[Tensor, " read"],
+    ) -> Float[Tensor, "read width"]:
+        """The last states at `positions` (flat indices into pairs × places). The last layer computes no others."""
+        packing = Packing.of(mask)
+        *before, last = (layer for layer in self.layers if isinstance(layer, TextLayer))
+        states = packing.pack(tokens)
+        for layer in before:
+            states = kept_or_computed_again(layer, self.checkpointing, states, packing)
+        return kept_or_computed_again(
+            last.at, self.checkpointing, states, packing, packing.rows_of(positions)
+        )
+
 
 class RegionModel(VisionLanguageModel):
     """What models that see regions share. Nothing of matching can be done before text and regions meet."""
@@ -128,6 +144,11 @@ def without_feature(
 ) -> Encoding:
     """An image or a text of a system that has no features to compare: the feature has length 0."""
     return Encoding(tokens, mask, tokens.new_zeros(len(tokens), 0))
+
+
+def placed(positions: Int[Tensor, " read"], length: int, first: int, places: int) -> Int[Tensor, " read"]:
+    """Flat indices into rows × length, as indices into rows × places, in which these rows begin at place `first`."""
+    return positions // length * places + first + positions % length
 
 
 def joined(

@@ -16,7 +16,15 @@ from albef.model.layers import Packing, SelfAttention, attend, split_heads
 from albef.model.text_encoder import NORM_EPS, TextEncoder, init_bert
 from albef.model.verbs import Encoding
 from albef.model_config import ModelConfig
-from albef.peers.regions import JointEncoder, Pooler, RegionMemory, RegionModel, joined, without_feature
+from albef.peers.regions import (
+    JointEncoder,
+    Pooler,
+    RegionMemory,
+    RegionModel,
+    joined,
+    placed,
+    without_feature,
+)
 
 PRETRAINING = ("itm", "mlm", "features", "objects")
 PAIRS = ("triplet", "paired", "paired_attention")  # how a text and two images are read
@@ -148,8 +156,8 @@ class UNITER(RegionModel):
         positions: Int[Tensor, " masked"],
     ) -> Float[Tensor, "masked width"]:
         """Fused states at `positions` (flat indices into batch × length), from which words are predicted."""
-        states = self.fuse(self.text_encoder(masked_ids, mask), mask, memory)
-        return states[:, : mask.shape[1]].flatten(0, 1)[positions]
+        tokens, real = joined(self.text_encoder(masked_ids, mask), mask, memory)
+        return self.fusion_encoder.at(tokens, real, placed(positions, mask.shape[1], 0, real.shape[1]))
 
     def region_states(
         self,
@@ -159,8 +167,9 @@ class UNITER(RegionModel):
         positions: Int[Tensor, " hidden"],
     ) -> Float[Tensor, "hidden width"]:
         """Fused states at `positions` (flat indices into batch × regions), from which hidden regions are predicted."""
-        states = self.fuse(text_tokens, text_mask, memory)
-        return states[:, text_mask.shape[1] :].flatten(0, 1)[positions]
+        tokens, real = joined(text_tokens, text_mask, memory)
+        length, places = text_mask.shape[1], real.shape[1]
+        return self.fusion_encoder.at(tokens, real, placed(positions, places - length, length, places))
 
     def predict_features(self, states: Float[Tensor, "hidden width"]) -> Float[Tensor, "hidden region_width"]:
         """Features of hidden regions. The output weights are those that read features, transposed."""
