@@ -48,9 +48,10 @@ def check_agreement(config: Any) -> None:
         raise UserError(
             "model.fusion_depth is 0, which only works with the loss itc alone: set it to at least 1."
         )
-    if model.system == "lxmert" and model.fusion_depth == 0:
+    if model.sees_regions and model.fusion_depth == 0:
         raise UserError(
-            "model.fusion_depth is 0, but a model of system lxmert needs cross layers: set it to at least 1."
+            f"model.fusion_depth is 0, but in a model of system {model.system} text and regions meet in these layers: "
+            f"set it to at least 1."
         )
     if layer is not None and layer >= model.fusion_depth:
         raise UserError(

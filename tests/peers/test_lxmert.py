@@ -7,7 +7,7 @@ import torch
 
 import toy_lxmert
 from albef.cli.info import model_facts
-from albef.config import SIZES, Config, UserError
+from albef.config import SIZES
 from albef.model import layers
 from albef.peers.lxmert import LXMERT
 
@@ -143,8 +143,3 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
         ).backward()
         found.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     torch.testing.assert_close(found[0], found[1])
-
-
-def test_without_cross_layers_it_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.fusion_depth is 0.*lxmert"):
-        Config(model=dataclasses.replace(toy_lxmert.CONFIG, fusion_depth=0))

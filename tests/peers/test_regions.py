@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 
 import toy
+import toy_lxmert
 import toy_oscar
-from albef.config import Config, ModelConfig
+import toy_uniter
+from albef.config import Config, ModelConfig, UserError
 from albef.model.albef import ALBEF
 from albef.model.layers import CrossAttention, SelfAttention
 from albef.model.text_encoder import TextLayer
@@ -39,6 +42,12 @@ def test_padding_between_text_and_regions_changes_nothing() -> None:
     expected = states_of(encoder, 3, 2)
     for found, wanted in zip(states_of(encoder, 6, 5), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("toy", [toy_lxmert, toy_oscar, toy_uniter])
+def test_without_layers_in_which_text_and_regions_meet_it_is_refused(toy: ModuleType) -> None:
+    with pytest.raises(UserError, match=rf"model\.fusion_depth is 0.*{toy.CONFIG.system}"):
+        Config(model=dataclasses.replace(toy.CONFIG, fusion_depth=0))
 
 
 @pytest.mark.parametrize("packs", [True, False])
