@@ -39,8 +39,8 @@ audit: .venv/installed  ## known vulnerabilities of the installed packages; asks
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python -m pip_audit
 
-test-full-size: .venv/installed  ## checkpoints of full size in and out (ALBEF's 1.8 GB, CLIP's 0.4 GB), with their peak memory (needs 8 GB of disk)
-	$(BIN)/python -m pytest -s tests/weights/test_full_size_checkpoint.py
+test-full-size: .venv/installed  ## checkpoints of full size in and out (of every system), with their peak memory (needs 8 GB of disk)
+	$(BIN)/python -m pytest -s tests/weights/test_full_size_checkpoint.py tests/weights/test_full_size_regions.py
 
 test-weights: weights  ## our encoders with real MiniLM and DINOv2 weights against the reference outputs
 	$(BIN)/python -m pytest tests/weights/test_real_encoders.py

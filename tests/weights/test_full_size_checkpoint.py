@@ -2,23 +2,18 @@
 
 ALBEF.pth (1.8 GB) takes at most 1.3 times its size. OpenAI's ViT-B-32.pt (354 MB) is held once.
 
-Outside of the default run. Each command is a process of its own, whose peak is what Linux says it was: VmHWM, all
-resident pages, those of mapped files included; and the largest RssAnon among samples taken every 20 ms, without them.
+Outside of the default run.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import pytest
 import torch
+from peaks import TORCH_BYTES, run
 from safetensors.torch import load_file
 
 from albef.exchange.torchscript import read_torchscript
@@ -28,30 +23,6 @@ CLIP_NAMES = json.loads((Path(__file__).parent.parent / "golden" / "clip-names.j
     "clip/ViT-B-32"
 ]
 LIMIT = 1.3  # times the file
-TORCH_BYTES = 400_000_000  # of a process that has imported torch and done nothing yet, with some room
-
-
-class Peak(NamedTuple):
-    """The memory of a process at its most, in bytes, and how long it ran."""
-
-    resident: int
-    anonymous: int
-    seconds: float
-
-
-def run(*arguments: str) -> Peak:
-    """The peak of one `albef` command."""
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "albef", *arguments])
-    status, resident, anonymous = Path(f"/proc/{process.pid}/status"), 0, 0
-    while process.poll() is None:
-        facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if "VmHWM" in facts:
-            resident = max(resident, int(facts["VmHWM"].split()[0]) * 1024)
-            anonymous = max(anonymous, int(facts["RssAnon"].split()[0]) * 1024)
-        time.sleep(0.02)
-    assert process.returncode == 0
-    return Peak(resident, anonymous, time.monotonic() - started)
 
 
 def synthetic() -> dict[str, torch.Tensor]:
@@ -70,13 +41,6 @@ def synthetic() -> dict[str, torch.Tensor]:
         else:
             state[name] = torch.empty(shape).normal_(std=0.02, generator=generator)
     return state
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder for some gigabytes, which are not kept."""
-    yield tmp_path
-    shutil.rmtree(tmp_path)
 
 
 def test_the_published_pre_trained_file_goes_in_and_out(folder: Path) -> None:
