@@ -1,6 +1,7 @@
 """Recipes: sizes, overrides, and mistakes that get a sentence."""
 
 import contextlib
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from albef.cli import main
-from albef.config import DISTILLED, SIZES, UserError
+from albef.config import DISTILLED, SIZES, ModelConfig, UserError
+from albef.model_config import ON_REGIONS, SystemName
 from albef.recipe import dump_config, load_recipe
+from albef.systems import SYSTEMS, build_task
+
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 @pytest.fixture
@@ -32,6 +37,16 @@ def test_size_then_recipe_then_override(recipe: Path) -> None:
     assert config.data.crop_scale == (0.5, 1.0)
     assert config.task.losses == ("itc", "itm")
     assert load_recipe(recipe, ["--model.size=small"]).model.image_width == SIZES["small"].image_width
+
+
+@pytest.mark.parametrize("system", ON_REGIONS)
+def test_systems_on_regions_have_a_recipe_of_their_own_for_every_task(system: SystemName) -> None:
+    found = {path.stem: load_recipe(path) for path in (RECIPES / system).glob("*.yaml")}
+    assert found.keys() == SYSTEMS[system].tasks.keys()
+    for name, config in found.items():
+        assert config.task.name == name
+        tiny = ModelConfig(size=f"{system}-tiny", system=system)  # type: ignore[arg-type]
+        build_task(dataclasses.replace(config, model=tiny))
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def test_memory_is_pinned_only_where_it_is_asked_for(monkeypatch):
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_for_gpus_decode_in_workers(path):
     config = load_recipe(path)
     for_gpus = path.read_text().startswith("# torchrun")

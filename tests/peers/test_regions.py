@@ -113,6 +113,13 @@ def test_attention_may_have_a_dropout_of_its_own(
     assert {part.dropout for part in attention} == {0.3 if rate is None else rate}
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_recipe_says_whether_first_rows_of_a_model_to_start_from_are_learned(frozen: bool) -> None:
+    known = dataclasses.replace(toy_lxmert.CONFIG, freeze_first_rows=not frozen)
+    own = dataclasses.replace(known, freeze_first_rows=frozen)
+    assert initial_model(Config(model=own), known).freeze_first_rows is frozen
+
+
 def test_a_model_to_start_from_gets_the_recipes_dropout_and_new_head() -> None:
     known = toy_oscar.CONFIG
     own = dataclasses.replace(known, text_width=24, dropout=0.3, attention_dropout=0.1, pair_head_scale=2)

@@ -21,8 +21,8 @@ VOCABULARY_FILE = "vocab.txt"  # BERT's format: a token per line
 def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConfig:
     """The configuration of the model to start from, with this recipe's image size, text length, dropout and new head.
 
-    `known`: its configuration as noted by the run. Then the model itself need not exist any more. Raises `UserError`
-    for a model of another system than the recipe's.
+    Which embeddings are not learned is the recipe's too. `known`: its configuration as noted by the run. Then the model
+    itself need not exist any more. Raises `UserError` for a model of another system than the recipe's.
     """
     start, own = known or read_config(find_model(config.train.init)[0] / CONFIG_FILE)[0], config.model
     if own.system not in (ModelConfig.system, start.system):  # the default may be meant for any
@@ -37,6 +37,7 @@ def initial_model(config: Config, known: ModelConfig | None = None) -> ModelConf
         max_words=own.max_words,
         dropout=own.dropout,
         attention_dropout=own.attention_dropout,
+        freeze_first_rows=own.freeze_first_rows,
         pair_head_scale=own.pair_head_scale,
     )
 
