@@ -7,7 +7,7 @@ RUN := runs/quickstart
 GPU_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 .PHONY: install quickstart quickstart-smoke test test-faults test-faults-short test-full-size test-weights weights \
-	results options mutants check audit format bench gpu clean
+	results evidence options mutants check audit format bench gpu clean
 
 install: .venv/installed  ## albef and all that its tests need, in .venv
 
@@ -28,6 +28,9 @@ test-faults: .venv/installed  ## the same with every kill and signal of the long
 
 results: weights  ## every figure of README and docs (2 hours on 2 cores, can be stopped); rewrites docs/results.md
 	$(BIN)/python scripts/results.py
+
+evidence: .venv/installed  ## the paper's claims, tested with seeds (10 hours on 2 cores, can be stopped); rewrites docs/evidence.md; QUICK=1: two steps of each cell
+	$(BIN)/python scripts/evidence.py $(if $(QUICK),--quick runs/evidence-quick)
 
 options: .venv/installed  ## docs/options.md: every option and setting, from the code
 	$(BIN)/python scripts/options_page.py

@@ -45,11 +45,14 @@ QUICK = (
     "--train.batch_size=8",
     "--train.warmup_steps=1",
     "--train.processes=1",
+    "--train.threads=1",
+    "--train.attention=fused",  # measuring the fastest one would take longer than the training
+    "--train.linear=torch",
     "--data.count=24",
     "--evaluate.count=8",
     "--evaluate.top_k=4",
 )
-QUICK_COUNT = "--count=8"
+QUICK_NUMBERS = {"--count": 8, "--steps": 2}  # of measurements and preparations
 
 Row = dict[str, Any]
 
@@ -78,11 +81,14 @@ class Cell:
     needs: tuple[str, ...] = ()  # files and folders that must be there
     then: Mapping[str, Training] = dataclasses.field(default_factory=dict)
     report: bool = True  # whether its trainings end with a report
+    # Commands that prepare its data, by names that several cells may share: then one of them runs it.
+    before: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def key(self, quick: bool = False) -> str:
         """A hash of everything that the cell's figures depend on, the CPU and the libraries aside."""
         then = [[name, content(one.recipe), one.settings] for name, one in sorted(self.then.items())]
         what = [content(self.recipe), self.settings, sorted(self.measures.items()), quick, then]
+        what.append(sorted(self.before.items()))
         return hashlib.sha256((json.dumps(what) + code_hash()).encode()).hexdigest()[:16]
 
 
@@ -141,22 +147,27 @@ def run_cells(
     of = commit() if not quick else "quick"
     rows.parent.mkdir(parents=True, exist_ok=True)
     done = {row["key"] for row in read_rows(rows)}
-    wanted = [cell for cell in cells if cell.key(quick) not in done]
+    ready = [cell for cell in cells if not missing(cell)]
+    for cell in cells:
+        if cell not in ready:
+            say(f"{cell.name}: left out, there is no {', '.join(missing(cell))}")
+    wanted = [cell for cell in ready if cell.key(quick) not in done]
     left = sum(cell.minutes for cell in wanted)
     say(
-        f"{len(cells) - len(wanted)} of {len(cells)} cells are done; the others take about {left:.0f} minutes."
+        f"{len(ready) - len(wanted)} of {len(cells)} cells are done; {len(wanted)} take about {left:.0f} minutes."
     )
     for number, cell in enumerate(wanted, 1):
-        missing = [name for name in cell.needs if not (ROOT / name).exists()]
-        if missing:
-            say(f"[{number}/{len(wanted)}] {cell.name}: left out, there is no {', '.join(missing)}")
-            continue
         say(
             f"[{number}/{len(wanted)}] {cell.name}: about {cell.minutes:.0f} minutes (log: {runs / cell.name}.log)"
         )
         row = run_cell(cell, runs, quick) | {"commit": of}
         append_whole(rows, json.dumps(row, ensure_ascii=False) + "\n")
         say(f"    done in {row['seconds'] / 60:.1f} minutes")
+
+
+def missing(cell: Cell) -> list[str]:
+    """What a cell needs and is not there."""
+    return [name for name in cell.needs if not (ROOT / name).exists()]
 
 
 def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
@@ -169,6 +180,7 @@ def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
         remove(run)
         begun = {"key": key, "seconds": 0.0}
         write_json(stamp, begun)
+    begun["seconds"] += prepare(cell, runs, quick)
     for command, result in commands_of(cell, runs, quick):
         if not result.exists():
             started = time.monotonic()
@@ -193,13 +205,31 @@ def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
     }
 
 
+def prepare(cell: Cell, runs: Path, quick: bool) -> float:
+    """Prepares a cell's data, unless this version of the code has done so for another cell; the seconds it took."""
+    started = time.monotonic()
+    for name, command in cell.before.items():
+        done = runs / f"{name}.{code_hash()}.done"
+        if not done.exists():
+            words = [*reduced(command), *QUICK] if quick else command
+            (call_here if quick else call)(filled(words, runs, runs), runs / f"{cell.name}.log", cell.name)
+            done.touch()
+    return time.monotonic() - started
+
+
+def reduced(words: Sequence[str]) -> list[str]:
+    """A command that does next to nothing."""
+    pattern = rf"^({'|'.join(QUICK_NUMBERS)})=\d+$"
+    return [re.sub(pattern, lambda found: f"{found[1]}={QUICK_NUMBERS[found[1]]}", word) for word in words]
+
+
 def commands_of(cell: Cell, runs: Path, quick: bool) -> Iterable[tuple[list[str], Path]]:
     """The cell's commands in their order, each with the file that is there once it is done."""
     run = runs / cell.name
     last = "report.html" if cell.report else "metrics.json"
     yield filled(training(cell, Training(cell.recipe, cell.settings), run, quick), runs, run), run / last
     for name, command in cell.measures.items():
-        small = [re.sub(r"^--count=\d+$", QUICK_COUNT, word) if quick else word for word in command]
+        small = reduced(command) if quick else command
         yield [*filled(small, runs, run), "--json", str(measured(run, name))], measured(run, name)
     for name, one in cell.then.items():
         of = beside(run, name)

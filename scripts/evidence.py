@@ -1,0 +1,51 @@
+"""Every claim of the paper, tested by one command: `make evidence` runs its cells and writes docs/evidence.md.
+
+Finished cells are kept in evidence/rows.jsonl and not run again, so it can be stopped and started at will.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from cells import ROOT, read_rows, run_cells
+from evidence_cells import CELLS, OF_ONE_SEED
+from evidence_page import page
+from results_page import latest
+
+from albef.config import UserError
+from albef.writing import write_whole
+
+ROWS = ROOT / "evidence" / "rows.jsonl"
+RUNS = ROOT / "runs" / "evidence"
+PAGE = ROOT / "docs" / "evidence.md"
+NAMES = [cell.name for cell in CELLS]
+
+
+def main() -> None:
+    """Runs the cells that are left, at the lowest priority, then writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", metavar="CELL", help="run this cell alone; repeatable")
+    parser.add_argument("--quick", type=Path, metavar="DIR", help="two steps of every cell, into DIR")
+    parser.add_argument("--page", action="store_true", help="write the page from the rows that are there")
+    given = parser.parse_args()
+    rows, page_file = ROWS, PAGE
+    try:
+        if given.quick:
+            rows, page_file = given.quick / "rows.jsonl", given.quick / "evidence.md"
+            chosen = [cell for cell in OF_ONE_SEED if not given.only or cell.name in given.only]
+            run_cells(chosen, rows, given.quick / "runs", quick=True)
+        elif not given.page:
+            os.nice(19)
+            run_cells([cell for cell in CELLS if not given.only or cell.name in given.only], rows, RUNS)
+        write_whole(page_file, page(latest(read_rows(rows)), NAMES))
+        print(f"Written: {page_file}")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

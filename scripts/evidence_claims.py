@@ -1,0 +1,244 @@
+"""The claims of the paper that are tested, the figures that decide about each, and what becomes of them.
+
+The first comparison of a claim decides. The others are shown beside it. All of this was written before the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from evidence_cells import ON_REGIONS, noise_name, way_and_seed
+from verdicts import Difference, difference, verdict
+
+Row = dict[str, Any]
+BySeed = Mapping[int, float]
+
+
+class Figure(NamedTuple):
+    """Where a figure is: in the cells of a way, in one of their trainings or measurements."""
+
+    way: str
+    part: str
+    metric: str
+
+
+class Comparison(NamedTuple):
+    """What is compared: the sum of some figures with that of others, seed by seed."""
+
+    what: str
+    ours: tuple[Figure, ...]
+    theirs: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, and how it is tested here."""
+
+    name: str
+    sentence: str
+    paper: str  # its figures
+    comparisons: tuple[Comparison, ...]
+    differs: str  # why the paper's figures and ours may differ
+
+
+class Judged(NamedTuple):
+    """A comparison with its difference and verdict."""
+
+    comparison: Comparison
+    ours: float | None  # means over the seeds that both have; None for sums of several figures
+    theirs: float | None
+    found: Difference | None
+    verdict: str
+
+
+RETRIEVAL = "mean recall, fine-tuned"
+TASKS = {
+    "retrieval": (RETRIEVAL, "test/itm/r_mean"),
+    "vqa": ("VQA, accuracy", "test/accuracy"),
+    "nlvr": ("NLVR2, accuracy", "test/accuracy"),
+    "entailment": ("entailment, accuracy", "test/accuracy"),
+}
+PRETRAINED = {
+    "mean recall by ITM, pre-trained": "test/itm/r_mean",
+    "foils of nouns": "test/itm/foil_noun",
+    "foils of counts": "test/itm/foil_count",
+    "foils of sizes": "test/itm/foil_size",
+}
+
+
+def pretrained(ours: str, theirs: str) -> tuple[Comparison, ...]:
+    """Two ways of pre-training, by what their models can do at once."""
+    return tuple(
+        Comparison(what, (Figure(ours, "training", metric),), (Figure(theirs, "training", metric),))
+        for what, metric in PRETRAINED.items()
+    )
+
+
+def fine_tuned(ours: str, theirs: str, tasks: Sequence[str], suffix: str = "") -> tuple[Comparison, ...]:
+    """Two ways of pre-training, by what their fine-tuned models can do. `suffix` names our way of fine-tuning."""
+    return tuple(
+        Comparison(
+            TASKS[task][0],
+            (Figure(ours, task + suffix, TASKS[task][1]),),
+            (Figure(theirs, task, TASKS[task][1]),),
+        )
+        for task in tasks
+    )
+
+
+def more_at(share: float) -> Comparison:
+    """What the teacher gives with this share of false captions, more than it gives without any."""
+    metric = "test/sum/r_mean"
+    with_noise, without = (
+        [Figure(noise_name(one, teacher), "training", metric) for teacher in (True, False)]
+        for one in (share, 0.0)
+    )
+    return Comparison(
+        f"mean recall, {share:.0%} of the captions false",
+        (with_noise[0], without[1]),
+        (with_noise[1], without[0]),
+    )
+
+
+def beside(system: str, name: str) -> tuple[Comparison, ...]:
+    """ALBEF beside a system on regions."""
+    recall = Comparison(
+        f"mean recall, pre-trained, against {name}",
+        (Figure("full", "training", "test/itm/r_mean"),),
+        (Figure(system, "training", "test/itm/r_mean"),),
+    )
+    tasks = fine_tuned("full", system, ON_REGIONS[system][2], "-distilled")
+    return (recall, *(one._replace(what=f"{one.what}, against {name}") for one in tasks))
+
+
+DOWNSTREAM = ("retrieval", "vqa", "nlvr")
+SMALL = (
+    "The paper had 4 M photographs, days, and texts of the web. Here a small model sees drawings for minutes."
+)
+CLAIMS = (
+    Claim(
+        "Align before fuse",
+        "Contrast (ITC) before fusion makes the fused model better.",
+        "retrieval 91.3 → 94.1, NLVR2 77.5 → 79.9, VQA 71.4 → 73.3 (table 1)",
+        (*fine_tuned("itc", "itm-mlm", DOWNSTREAM), *pretrained("itc", "itm-mlm")),
+        f"{SMALL} Without ITC, matching has to find out by itself what images and words have in common.",
+    ),
+    Claim(
+        "Hard negatives",
+        "Matching (ITM) learns more from negatives that ITC finds similar than from random ones.",
+        "retrieval 94.1 → 94.6, NLVR2 79.9 → 80.4, VQA 73.3 → 73.8 (table 1)",
+        (*fine_tuned("hard", "itc", DOWNSTREAM), *pretrained("hard", "itc")),
+        f"{SMALL} A batch has 128 drawings here and had 512 photographs there, so the hardest are not as hard.",
+    ),
+    Claim(
+        "A teacher for ITC",
+        "The teacher's soft targets make ITC better.",
+        "retrieval 94.6 → 94.9, NLVR2 80.4 → 80.3, VQA 73.8 → 74.1 (table 1)",
+        pretrained("distilled-itc", "hard"),
+        f"{SMALL} A fifth of the captions is false here, in a way that we chose.",
+    ),
+    Claim(
+        "A teacher for MLM",
+        "The teacher's soft targets make the masked words (MLM) better too.",
+        "retrieval 94.9 → 95.0, NLVR2 80.3 → 80.4, VQA 74.1 → 74.4 (table 1)",
+        pretrained("full", "distilled-itc"),
+        f"{SMALL} Captions of drawings have few words, and few of them could be another one.",
+    ),
+    Claim(
+        "A teacher in pre-training",
+        "Both kinds of soft targets together make the model better.",
+        "retrieval 94.6 → 95.0, NLVR2 80.4 → 80.4, VQA 73.8 → 74.4 (table 1)",
+        (*fine_tuned("full", "hard", DOWNSTREAM), *pretrained("full", "hard")),
+        SMALL,
+    ),
+    Claim(
+        "A teacher in fine-tuning",
+        "Soft targets help in fine-tuning as well.",
+        "retrieval 95.0 → 95.2, NLVR2 80.4 → 80.5, VQA 74.4 → 74.5, entailment 80.1 → 80.3 (table 1)",
+        fine_tuned("full", "full", (*DOWNSTREAM, "entailment"), "-distilled"),
+        f"{SMALL} The labels of the fine-tuning tasks are all true here.",
+    ),
+    Claim(
+        "The whole method",
+        "All of it together is better than fusion alone.",
+        "retrieval 91.3 → 95.2, NLVR2 77.5 → 80.5, VQA 71.4 → 74.5, entailment 77.1 → 80.3 (table 1)",
+        (
+            *fine_tuned("full", "itm-mlm", (*DOWNSTREAM, "entailment"), "-distilled"),
+            *pretrained("full", "itm-mlm"),
+        ),
+        SMALL,
+    ),
+    Claim(
+        "A teacher against noise",
+        "The noisier the text, the more the teacher helps.",
+        "said of the web's text (section 3.3), without a figure",
+        (more_at(0.5), more_at(0.8)),
+        "Here a known share of the captions is replaced by others. The web's captions are wrong in other ways.",
+    ),
+    Claim(
+        "Fusion against contrast alone",
+        "With equal pairs, fusion on top finds more than contrast alone (CLIP).",
+        "Flickr30k text→image R@1 76.8 with 4 M images, CLIP 68.7 with 400 M (table 3)",
+        (
+            Comparison(
+                "mean recall among 500",
+                (Figure("full", "training", "test/sum/r_mean"),),
+                (Figure("clip", "training", "test/itc/r_mean"),),
+            ),
+            Comparison(
+                "mean recall among 4,000",
+                (Figure("full", "gallery-4000", "test/sum/r_mean"),),
+                (Figure("clip", "gallery-4000", "test/itc/r_mean"),),
+            ),
+            Comparison(
+                "mean recall among 500, CLIP with four times the pairs",
+                (Figure("full", "training", "test/sum/r_mean"),),
+                (Figure("clip-4x", "training", "test/itc/r_mean"),),
+            ),
+        ),
+        "The paper compared with a far larger CLIP on far more data. Here both see the same pairs.",
+    ),
+    Claim(
+        "No detector",
+        "Pixels are enough: no system needs the regions of a detector.",
+        "NLVR2 80.5, UNITER 77.9, OSCAR 78.4, LXMERT 74.5; VQA 74.5, 72.7, 73.2, 72.4 (table 4)",
+        (
+            *beside("uniter", "UNITER"),
+            *beside("oscar", "OSCAR"),
+            *beside("lxmert", "LXMERT"),
+            *beside("uniter-oracle", "UNITER with an oracle as its detector"),
+        ),
+        "Detectors of photographs miss much. Ours sees drawings, and we chose how poor it is.",
+    ),
+)
+
+
+def figures(rows: Sequence[Row], figure: Figure) -> dict[int, float]:
+    """A figure of all cells that have it, by seed."""
+    found = {}
+    for row in rows:
+        way, seed = way_and_seed(row["cell"])
+        value = row["figures"].get(figure.part, {}).get(figure.metric)
+        if way == figure.way and value is not None:
+            found[seed] = float(value)
+    return found
+
+
+def summed(rows: Sequence[Row], wanted: Sequence[Figure]) -> dict[int, float]:
+    """The sum of some figures, of the seeds that have all of them."""
+    each = [figures(rows, one) for one in wanted]
+    seeds = set.intersection(*(set(one) for one in each))
+    return {seed: sum(one[seed] for one in each) for seed in seeds}
+
+
+def judged(rows: Sequence[Row], claim: Claim) -> Iterator[Judged]:
+    """Every comparison of a claim with its verdict."""
+    for one in claim.comparisons:
+        ours, theirs = summed(rows, one.ours), summed(rows, one.theirs)
+        both, found = ours.keys() & theirs.keys(), difference(ours, theirs)
+        means = (fmean(each[seed] for seed in both) if both else None for each in (ours, theirs))
+        first, second = means if len(one.ours) == 1 else (None, None)
+        yield Judged(one, first, second, found, verdict(found))

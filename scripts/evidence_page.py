@@ -1,0 +1,122 @@
+"""docs/evidence.md, made of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evidence_claims import CLAIMS, Claim, Judged, judged
+from results_page import Row, Rows, percent, table
+from verdicts import EQUAL, MISSING, Difference
+
+HEAD = """# Evidence
+
+This page answers: do the claims of the paper hold when they are tested anew, small but with seeds and intervals?
+`make evidence` made it. No figure here is written by hand.
+
+The paper says of its method: align images and texts before you fuse them, learn from hard negatives, and from a momentum
+teacher. Its tables have one training each. Here each claim was tested with several seeds.
+
+- Commit: {commit}. One version of the code computed every row.
+- Machine: {machine}.
+- Everything together took {hours:.1f} hours.
+- The images are drawn: see [pictograms](pictograms.md). [The glossary](glossary.md) explains the terms.
+{left}
+The rows behind the tables are in [evidence/rows.jsonl](../evidence/rows.jsonl).
+
+## How is a verdict reached?
+The rule was written before the run.
+
+1. Two ways of training are compared seed by seed. Each pair of trainings has the same seed, data and number of steps.
+2. The mean difference gets a 95 % interval (Student's t, of the pairs).
+3. The whole interval is above 0: the claim **held**.
+4. It is wholly below 0, or wholly within {equal:.0f} point of 0: the claim **did not hold**.
+5. Else it **cannot be told**.
+
+The first comparison of a claim decides about it. This was chosen beforehand too. The others are shown beside it.
+
+This page makes {count} comparisons. Where nothing differs, one in twenty looks like a difference by chance: here about
+{chance:.0f}, were there none at all.
+
+## What can a toy tell?
+A small model that sees drawings for minutes is not a large model that sees four million photographs for days. What helps
+here may not help there, and what does not help here may need more data. A verdict says whether a claim held *here*.
+
+Figures are percentages, and differences are in points. "Without" is what the claim calls worse, and "with" what it calls
+better: a model without the part and with it, or another system and ALBEF.
+"""
+
+
+def page(rows: Rows, names: Sequence[str]) -> str:
+    """The whole page. `names` are all cells; those without a row are named."""
+    found = {claim.name: list(judged(list(rows.values()), claim)) for claim in CLAIMS}
+    parts = [head(rows, [name for name in names if name not in rows], sum(map(len, found.values())))]
+    parts.append(summary(found))
+    parts += [section(claim, found[claim.name]) for claim in CLAIMS]
+    return "\n".join(parts)
+
+
+def head(rows: Rows, missing: Sequence[str], count: int) -> str:
+    """What the page is, where its figures come from, and how verdicts are reached."""
+    left = f"- Not measured yet: {len(missing)} of {len(missing) + len(rows)} cells.\n" if missing else ""
+    return HEAD.format(
+        commit=", ".join(every(rows, "commit")),
+        machine=" and ".join(dict.fromkeys(machine(row) for row in rows.values())) or "none yet",
+        hours=sum(row["seconds"] for row in rows.values()) / 3600,
+        left=left,
+        equal=100 * EQUAL,
+        count=count,
+        chance=count / 20,
+    )
+
+
+def every(rows: Rows, name: str) -> list[str]:
+    """The different values of the rows, or "none yet"."""
+    return list(dict.fromkeys(str(row[name]) for row in rows.values())) or ["none yet"]
+
+
+def machine(row: Row) -> str:
+    """Where a row was measured."""
+    return f"{row['cores']} cores of {row['cpu']}; torch {row['torch']}"
+
+
+def summary(found: dict[str, list[Judged]]) -> str:
+    """All claims with their verdicts."""
+    lines = []
+    for claim in CLAIMS:
+        first = found[claim.name][0]
+        lines.append([link(claim.name), claim.sentence, f"**{first.verdict}**", shown(first.found)])
+    header = ["claim", "it says", "here", "difference in points"]
+    return f"## Which claims held?\n{table(header, lines)}"
+
+
+def link(name: str) -> str:
+    """A link to a claim's section."""
+    return f"[{name}](#{name.lower().replace(' ', '-')})"
+
+
+def section(claim: Claim, found: Sequence[Judged]) -> str:
+    """A claim, the paper's figures, ours, and why they may differ."""
+    lines = [
+        [
+            one.comparison.what,
+            percent(one.theirs),
+            percent(one.ours),
+            shown(one.found),
+            str(one.found.pairs) if one.found else "",
+            one.verdict,
+        ]
+        for one in found
+    ]
+    header = ["compared by", "without", "with", "difference in points", "seeds", "verdict"]
+    return (
+        f"## {claim.name}\n{claim.sentence}\n\n- The paper: {claim.paper}.\n- Here: **{found[0].verdict}**.\n"
+        f"- Why they may differ: {claim.differs}\n\n{table(header, lines)}"
+    )
+
+
+def shown(found: Difference | None) -> str:
+    """A difference with its interval, in points."""
+    if found is None:
+        return MISSING
+    mean, low, high = (100 * value for value in found[:3])
+    return f"{mean:+.1f} (one pair)" if found.pairs == 1 else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"

@@ -1,0 +1,124 @@
+"""The evidence runner: its cells can be trained, its claims read figures that are there, and its page says what held."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import cells
+import evidence_claims
+import pytest
+from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, way_and_seed
+from evidence_claims import CLAIMS, Claim, Comparison, Figure, judged
+from evidence_page import page
+from verdicts import HELD, MISSING, NOT, UNKNOWN
+
+from albef.recipe import load_recipe
+from albef.systems import build_task
+
+
+def trainings() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Every training of every cell by name: its recipe and settings."""
+    found = {}
+    for cell in CELLS:
+        found[cell.name] = (cell.recipe, cell.settings)
+        found |= {f"{cell.name}.{name}": (one.recipe, one.settings) for name, one in cell.then.items()}
+    return found
+
+
+TRAININGS = trainings()
+
+
+def test_names_of_cells_are_unique_and_tell_way_and_seed() -> None:
+    assert len({cell.name for cell in CELLS}) == len(CELLS)
+    once = {way_and_seed(cell.name)[0] for cell in OF_ONE_SEED}
+    others = {way_and_seed(cell.name)[0] for cell in CELLS} - once
+    assert all(way.startswith("rate-") for way in others)
+    assert len(once) == len(OF_ONE_SEED)
+
+
+def test_every_recipe_accepts_its_settings_and_has_the_seed_of_its_cell() -> None:
+    for name, (recipe, settings) in TRAININGS.items():
+        config = load_recipe(cells.ROOT / recipe, settings)
+        assert config.train.seed == way_and_seed(name.split(".")[0])[1]
+
+
+def test_ways_of_the_ablation_differ_in_what_their_names_say() -> None:
+    configs = {
+        way: load_recipe(cells.ROOT / TRAININGS[f"{way}-1"][0], TRAININGS[f"{way}-1"][1])
+        for way in ("itm-mlm", "itc", "hard", "distilled-itc", "full")
+    }
+    everything = configs["full"].task
+    assert everything.losses == ("itc", "itm", "mlm")
+    for one, other in (("itc", "hard"), ("hard", "distilled-itc"), ("distilled-itc", "full")):
+        mine, theirs = (dataclasses.asdict(configs[way]) for way in (one, other))
+        changed = [f"{s}.{k}" for s in mine for k in mine[s] if mine[s][k] != theirs[s][k]]
+        assert changed == (["task.hardness"] if one == "itc" else ["task.distill"])
+    assert configs["itm-mlm"].task.losses == ("itm", "mlm")
+    assert not build_task(configs["itm-mlm"]).student.can_contrast
+
+
+def test_no_seed_of_a_claim_was_used_to_choose_a_learning_rate() -> None:
+    for cell in CELLS:
+        way, seed = way_and_seed(cell.name)
+        assert (seed in SEEDS) != way.startswith("rate-")
+
+
+def test_figures_of_claims_are_of_parts_that_cells_have() -> None:
+    parts = {
+        way_and_seed(cell.name)[0]: {"training", *cell.then, *cell.measures} for cell in reversed(CELLS)
+    }  # of the first seed, which has most
+    for claim in CLAIMS:
+        for one in claim.comparisons:
+            for figure in (*one.ours, *one.theirs):
+                assert figure.part in parts[figure.way], figure
+
+
+def row(name: str, value: float) -> dict[str, Any]:
+    return {"cell": name, "figures": {"training": {"x": value}}}
+
+
+def test_a_comparison_is_paired_by_seed_and_sums_its_figures() -> None:
+    rows = [row("a-1", 0.5), row("a-2", 0.7), row("b-1", 0.4), row("b-2", 0.5), row("b-3", 0.0)]
+    a, b = (Figure(way, "training", "x") for way in "ab")
+    claim = Claim("", "", "", (Comparison("", (a,), (b,)), Comparison("", (a, a), (b, b))), "")
+    first, second = judged(rows, claim)
+    assert first.found is not None
+    assert second.found is not None
+    assert (first.found.mean, first.found.pairs) == (pytest.approx(0.15), 2)
+    assert second.found.mean == pytest.approx(0.3)
+
+
+def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = (Figure(way, "training", "x") for way in "abc")
+    claims = tuple(
+        Claim(name, f"{name} is so.", "1 → 2", (Comparison("accuracy", (ours,), (theirs,)),), "Drawings.")
+        for name, ours, theirs in (
+            ("Up", a, b),
+            ("Down", b, a),
+            ("Unclear", a, c),
+            ("Later", a, Figure("d", "", "")),
+        )
+    )
+    for module in (evidence_claims, __import__("evidence_page")):
+        monkeypatch.setattr(module, "CLAIMS", claims)
+    values = {"a": (0.6, 0.7, 0.8), "b": (0.5, 0.61, 0.69), "c": (0.2, 0.9, 0.7)}
+    rows = {
+        f"{way}-{seed}": row(f"{way}-{seed}", value)
+        | {"commit": "abc", "code": "f", "cores": 2, "cpu": "a CPU", "torch": "2", "seconds": 1800.0}
+        for way, each in values.items()
+        for seed, value in enumerate(each, 1)
+    }
+    text = page(rows, [*rows, "d-1"])
+    for name, said in (("Up", HELD), ("Down", NOT), ("Unclear", UNKNOWN), ("Later", MISSING)):
+        assert f"[{name}](#{name.lower()}) | {name} is so. | **{said}** |" in text
+        assert f"## {name}\n{name} is so.\n\n- The paper: 1 → 2.\n- Here: **{said}**." in text
+    assert "| accuracy | 60.0 | 70.0 | +10.0 (+7.5 to +12.5) | 3 | held |" in text
+    assert "Not measured yet: 1 of 10 cells." in text
+    assert "took 4.5 hours" in text
+
+
+def test_a_page_of_nothing_says_so() -> None:
+    text = page({}, ["full-1"])
+    assert "Not measured yet: 1 of 1 cells." in text
+    assert text.count(f"**{MISSING}**") == 2 * len(CLAIMS)
