@@ -27,6 +27,10 @@ ABLATION: dict[str, tuple[str, ...]] = {
     "full": (),
 }
 WITHOUT_TEACHER = ("--task.distill=[]",)
+LARGE_GALLERY = ("albef", "evaluate", "{run}", "--split=test", "--count=4000")
+FALSE_PAIRS = ("scripts/false_pairs.py", "{run}", "--count=2048")
+# So that CLIP has as many parameters as ALBEF without its teacher, within 1 %.
+AS_LARGE = ("--model.text_mlp_width=448",)
 NOISE = (0.0, 0.2, 0.5, 0.8)
 USUAL_NOISE = 0.2  # of the recipe, so "full" and "hard" have it
 STEPS_OF = {"retrieval": 350, "vqa": 600, "nlvr": 450, "entailment": 400}  # half of the recipes'
@@ -71,14 +75,15 @@ def ablation(way: str, seed: int) -> Cell:
     minutes = 4 + sum(MINUTES_OF[name.removesuffix("-distilled")] for name in then)
     measures: dict[str, tuple[str, ...]] = {}
     if way == "full" and seed in FINE_TUNED:
-        measures["gallery-4000"] = ("albef", "evaluate", "{run}", "--split=test", "--count=4000")
+        measures = {"gallery-4000": LARGE_GALLERY, "false-pairs": FALSE_PAIRS}
     return cell(way, seed, QUICKSTART, minutes, (*SHORT, *ABLATION[way]), then, measures)
 
 
 def noisy(share: float, teacher: bool, seed: int) -> Cell:
     """A pre-training on captions of which this share is false, with or without the teacher's soft targets."""
     settings = (*SHORT, f"--data.caption_noise={share}", *(() if teacher else WITHOUT_TEACHER))
-    return cell(noise_name(share, teacher), seed, QUICKSTART, 4, settings)
+    measures = {"false-pairs": FALSE_PAIRS} if share else {}
+    return cell(noise_name(share, teacher), seed, QUICKSTART, 4, settings, measures=measures)
 
 
 def noise_name(share: float, teacher: bool) -> str:
@@ -91,8 +96,10 @@ def noise_name(share: float, teacher: bool) -> str:
 def clip(seed: int, times: int = 1) -> Cell:
     """CLIP, with as many times the pairs."""
     name = "clip" if times == 1 else f"clip-{times}x"
-    measures = {"gallery-4000": ("albef", "evaluate", "{run}", "--split=test", "--count=4000")}
-    return cell(name, seed, CLIP, 2.5 * times, (f"--train.steps={STEPS * times}", *GALLERY), {}, measures)
+    measures = {"gallery-4000": LARGE_GALLERY}
+    return cell(
+        name, seed, CLIP, 2.5 * times, (f"--train.steps={STEPS * times}", *AS_LARGE, *GALLERY), {}, measures
+    )
 
 
 def on_regions(name: str, seed: int) -> Cell:
@@ -185,7 +192,9 @@ def all_cells() -> list[Cell]:
         noisy(share, teacher, seed) for seed in FINE_TUNED for share in others for teacher in (True, False)
     ]
     found += [on_regions(name, seed) for seed in FINE_TUNED for name in ON_REGIONS]
-    found += rates("albef", QUICKSTART, SHORT) + rates("clip", CLIP, (f"--train.steps={STEPS}", *GALLERY))
+    found += rates("albef", QUICKSTART, SHORT) + rates(
+        "clip", CLIP, (f"--train.steps={STEPS}", *AS_LARGE, *GALLERY)
+    )
     for system in ("lxmert", "uniter", "oscar"):
         one = on_regions(system, RATE_SEED)
         found += rates(system, one.recipe, one.settings, regions_in_gallery(RATE_SEED))

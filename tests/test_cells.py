@@ -136,6 +136,26 @@ def test_a_stopped_training_from_a_cell_is_resumed(called: list[list[str]], tmp_
     assert [command[3:] for command in called] == [["train", "--resume", str(tmp_path / "runs" / "one.vqa")]]
 
 
+def test_data_that_several_cells_need_are_prepared_once_for_each_version_of_the_code(
+    called: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {"regions-1": ("scripts/regions.py", "a.yaml", "{runs}/regions", "--steps=400")}
+    first, second = (Cell(name, CELL.recipe, 1, before=before) for name in ("one", "two"))
+    monkeypatch.setattr(cells, "call", lambda command, log, name: called.append(command))
+    monkeypatch.setattr(cells, "code_hash", lambda: "a")
+    for cell in (first, second):
+        cells.prepare(cell, tmp_path, quick=False)
+    assert [command[1:] for command in called] == [
+        ["scripts/regions.py", "a.yaml", f"{tmp_path}/regions", "--steps=400"]
+    ]
+    monkeypatch.setattr(cells, "code_hash", lambda: "b")
+    cells.prepare(first, tmp_path, quick=False)
+    assert len(called) == 2
+    assert cells.reduced(["a", "--count=500", "--steps=400", "--split=test", "--top-k=5"]) == [
+        *("a", "--count=8", "--steps=2", "--split=test", "--top-k=5")
+    ]
+
+
 def test_commands_within_this_process_fail_and_succeed_as_they_would_outside(tmp_path: Path) -> None:
     log, script = tmp_path / "one.log", tmp_path / "a.py"
     script.write_text("import sys; print(sys.argv[1:]); sys.exit(int(sys.argv[1]))")

@@ -122,3 +122,19 @@ def test_a_page_of_nothing_says_so() -> None:
     text = page({}, ["full-1"])
     assert "Not measured yet: 1 of 1 cells." in text
     assert text.count(f"**{MISSING}**") == 2 * len(CLAIMS)
+
+
+# As learned from captions of the recipes: CLIP's byte pairs, and word pieces.
+VOCABULARY = {"clip": 640, "others": 343}
+
+
+def test_all_systems_have_as_many_parameters() -> None:
+    """What is trained in pre-training, without the teacher and the detector: within 5 % of ALBEF's."""
+    found = {}
+    for way in ("full", "clip", "lxmert", "uniter", "oscar"):
+        config = load_recipe(cells.ROOT / TRAININGS[f"{way}-1"][0], TRAININGS[f"{way}-1"][1])
+        size = VOCABULARY["clip" if way == "clip" else "others"]
+        model = dataclasses.replace(config.model, vocab_size=size)
+        student = build_task(dataclasses.replace(config, model=model)).student
+        found[way] = sum(parameter.numel() for parameter in student.parameters())
+    assert all(abs(count / found["full"] - 1) < 0.05 for count in found.values()), found
