@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -152,6 +152,8 @@ class Asking(NamedTuple):
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention whose query, key and value projections are one product."""
+
+    called: ClassVar[tuple[str, ...]] = ("packed", "first")  # in training, besides `forward`
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -180,6 +180,8 @@ class RegionEncoder(nn.Module):
 class MutualAttention(SelfAttention):
     """Attention from text to regions and from regions to text, with the same weights."""
 
+    called = ("by_text",)
+
     def forward(  # type: ignore[override]
         self,
         text: Float[Tensor, "tokens width"],

@@ -39,8 +39,8 @@ def shard(task: Task, optimizer: torch.optim.Optimizer, device: torch.device, bf
         if isinstance(module, SelfAttention | CrossAttention | FeedForward):
             fully_shard(module, mesh=mesh, mp_policy=policy)
         if isinstance(module, SelfAttention):
-            register_fsdp_forward_method(module, "packed")
-            register_fsdp_forward_method(module, "first")
+            for method in module.called:
+                register_fsdp_forward_method(module, method)
     fully_shard(task, mesh=mesh)
     register_fsdp_forward_method(task, "prepare")
     task.to(device)  # moves the buffers
