@@ -33,16 +33,19 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and the hidden folder's nam
 BUSY = "is writing it; wait for its end, or choose another place."
 HERE, EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
-_in_use: set[Path] = set()  # folders of other threads: a lock only keeps other processes out
+_in_use: set[Path] = set()  # of this process, in all threads: a lock only keeps other processes out
 
 
 @contextlib.contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
     """A temporary path to write to. It replaces `file` when the block ends without error.
 
-    If `file` is a link, its target is replaced. A device or pipe is written directly. Raises `UserError` if the file
-    cannot be written: it is a folder, the disk is full, and so on.
+    If `file` is a link, its target is replaced. A device or pipe is written directly, and so is a file of a folder that
+    `whole_folder` makes. Raises `UserError` if the file cannot be written: it is a folder, the disk is full, and so on.
     """
+    if _in_use.intersection(file.parents):  # errors are then those of the folder
+        yield file
+        return
     if is_stream(file):
         with told(file, file):
             yield file

@@ -15,7 +15,10 @@ from PIL import Image
 
 import toy
 import toy_clip
+import toy_lxmert
+import toy_oscar
 from albef.cli import main
+from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.errors import printable
 from albef.model_directory import save_model
@@ -155,6 +158,8 @@ FOLDERS = {
     "index": ["index", "{model}", "{photos}", "--out", "{out}"],
     "import": ["import", "{photo}", "--out", "{out}"],
     "export of a folder": ["export", "{model}", "--to", "hugging-face", "--out", "{out}"],
+    "export of an OSCAR": ["export", "{model}", "--to", "pytorch-transformers", "--out", "{out}"],
+    "export of an LXMERT": ["export", "{model}", "--to", "hugging-face", "--out", "{out}"],
     "data export": ["data", "export", "pictograms", "--count", "2", "--out", "{out}"],
     "data prepare": ["data", "prepare", "coco", "--from", "{photos}", "--out", "{out}"],
 }
@@ -186,7 +191,9 @@ def test_a_place_where_no_folder_can_go_is_refused_before_the_work(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "index", "export of a folder", "data export"])
+@pytest.mark.parametrize(
+    "name", [*COMMANDS, *(one for one in FOLDERS if "import" not in one and "prepare" not in one)]
+)
 def test_where_no_file_may_grow_every_command_says_so_and_leaves_nothing(
     name: str,
     index: Path,
@@ -208,8 +215,13 @@ def test_where_no_file_may_grow_every_command_says_so_and_leaves_nothing(
         command = [*command, "--task", "vqa", "--data", str(tmp_path / "rows.json")]
     if "--to" in command:
         clip = toy_clip.engine()
-        save_model(tmp_path / "clip", clip.model, clip.tokenizer, "")
-        model = tmp_path / "clip"
+        tokenizer = Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY)
+        of_system = {
+            "export of an OSCAR": (toy_oscar.model(), tokenizer),
+            "export of an LXMERT": (toy_lxmert.model(), tokenizer),
+        }
+        save_model(tmp_path / "other", *of_system.get(name, (clip.model, clip.tokenizer)), "")
+        model = tmp_path / "other"
     # `evaluate` keeps texts in a temporary file, which may not grow either.
     temporary = name == "evaluate --json"
     known = {

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from albef.config import ModelConfig, TaskName, UserError
 from albef.data.text import Tokenizer
+from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.configs import (
@@ -117,6 +118,7 @@ def write_oscar(folder: Path, held: Held) -> tuple[str, list[Row]]:
             f"have {', or '.join(' + '.join(known) for known in KINDS)}."
         )
     state = to_published(held.student, held.config)
+    check_room(folder, sum(tensor.nbytes for name, tensor in state.items() if name not in NAMING.tied))
     with whole_folder(folder, FILES, hash_name=None) as temporary:
         write_pth(temporary / WEIGHTS, state, None)
         write_json(temporary / CONFIG_FILE, published_config(held.config, held.heads))
