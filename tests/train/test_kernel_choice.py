@@ -1,17 +1,21 @@
 """What is measured, what is not, and that the choice is the faster one by a margin."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 import toy
+import toy_regions
 from albef.config import Config, TrainConfig, UserError
 from albef.model import kernels
 from albef.model.albef import ALBEF
 from albef.model.verbs import Encoding
+from albef.model_config import SystemName
 from albef.train import kernel_choice
 from albef.train.kernel_choice import Choice, Part, choose, measure, open_choices
+from toy_regions import SYSTEM_NAMES
 
 CPU = torch.device("cpu")
 
@@ -126,3 +130,13 @@ def test_measuring_leaves_the_kernels_as_they_were(monkeypatch: pytest.MonkeyPat
 def test_a_checkpoint_brings_its_choice_back() -> None:
     choice = Choice("bf16", "plain", "torch")
     assert Choice.from_facts({**choice._asdict(), "step": 3}) == choice
+
+
+@pytest.mark.parametrize("system", SYSTEM_NAMES)
+def test_systems_on_regions_are_measured_with_regions(
+    system: SystemName, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernel_choice, "SECONDS", 0.0)
+    config = toy_regions.config(system, "pretrain", tmp_path)
+    usual = Choice("fp32", "fused", "torch")
+    assert set(measure([usual], config, CPU)) == {usual}
