@@ -88,7 +88,7 @@ def test_batches_that_take_too_long_are_measured_in_part(
     monkeypatch.setattr(Part, "seconds", lambda self, choice: self.pairs * seconds_a_pair)
     part = Part(Config(model=toy.MODEL, train=TrainConfig(batch_size=500)), CPU)
     part.grow(Choice("fp32", "fused", "torch"))
-    assert part.pairs == len(part.pixels) == pairs
+    assert part.pairs == len(part.visual) == pairs
 
 
 def test_a_gpu_with_bf16_uses_it_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
