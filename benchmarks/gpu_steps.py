@@ -145,7 +145,6 @@ def operations_by_length(model: ModelConfig, task_config: TaskConfig) -> np.poly
         ids = torch.zeros(rows, length, dtype=torch.long)
         pixels = torch.zeros(1, 1, 1, 1).expand(rows, 3, config.model.image_size, config.model.image_size)
         one = Batch(
-            pixels,
             ids,
             torch.ones_like(ids, dtype=torch.bool),
             ids,
@@ -153,6 +152,7 @@ def operations_by_length(model: ModelConfig, task_config: TaskConfig) -> np.poly
             ids.flatten()[positions],
             numbers,
             numbers,
+            pixels,
         ).to("meta")
 
         def losses_and_gradients(one: Batch = one) -> None:

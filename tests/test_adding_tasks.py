@@ -39,6 +39,7 @@ OTHERS = (
     "cli/info.py",
     "exchange/exporting.py",
     "exchange/lxmert_files.py",
+    "exchange/oscar_files.py",
     "exchange/uniter_files.py",
     "exchange/clip_importing.py",
 )

@@ -50,7 +50,7 @@ def test_the_file_to_evaluate_on_is_opened(tmp_path: Path) -> None:
 def test_the_model_is_evaluated_where_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def load(source: Path, device: str = "auto", quiet: bool = False) -> Engine:
+    def load(source: Path, device: str = "auto", quiet: bool = False, regions: str = "") -> Engine:
         asked.append(device)
         return toy.engine()
 

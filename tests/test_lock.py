@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -114,7 +114,7 @@ def test_a_run_holds_its_folder_while_it_trains(tmp_path: Path, monkeypatch: pyt
     class Enough(Exception):
         pass
 
-    def train_beside_another(config: Config, folder: Path) -> None:
+    def train_beside_another(config: Config, folder: Path, answers: Sequence[str]) -> None:
         command = [sys.executable, "-m", "albef", "train", "--resume", str(folder)]
         second = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         assert second.returncode == 2

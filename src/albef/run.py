@@ -200,7 +200,7 @@ def evaluate(engine: Engine, config: Config) -> dict[str, float]:
 
 def answers_of(config: Config) -> list[str]:
     """The default candidates of a model for questions: the recipe's list, or frequent answers in the training data."""
-    if config.task.name != "vqa":
+    if "answer" not in MEASURED[config.task.name].heads:
         return []
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     if not config.data.answer_list:

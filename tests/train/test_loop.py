@@ -223,7 +223,7 @@ def test_only_the_process_that_writes_says_what_was_saved(
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     errors: SimpleQueue[tuple[str, str]] = SimpleQueue()
-    run_child(rank, toy.config(), tmp_path, str(tmp_path), errors)
+    run_child(rank, toy.config(), tmp_path, (), str(tmp_path), errors)
     assert errors.empty() == (rank == 1)
 
 
