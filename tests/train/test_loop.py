@@ -216,7 +216,7 @@ def test_what_stops_one_of_two_processes_reaches_the_user(tmp_path: Path) -> Non
 def test_only_the_process_that_writes_says_what_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    def interrupted(config: Config, run: Path) -> None:
+    def interrupted(config: Config, run: Path, answers: tuple[str, ...]) -> None:
         raise Interrupted("the checkpoint is saved")
 
     monkeypatch.setattr(loop_module, "train_process", interrupted)
