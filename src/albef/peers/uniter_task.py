@@ -113,7 +113,8 @@ class UniterPretrain(UniterTask):
         assert batch.region_classes is not None
         soft = batch.region_classes.flatten(0, 1)[positions]
         logits = self.student.predict_objects(states)
-        accuracy = (logits.detach().argmax(1) == region_objectives.likeliest_objects(soft)).float().mean()
+        right = (logits.detach().argmax(1) == region_objectives.likeliest_objects(soft)).float()
+        accuracy = right.sum() / max(len(right), 1)
         loss = region_objectives.region_class_divergence(logits, soft, count)
         return Output({chosen: loss}, None, {"objects_accuracy": accuracy})
 
