@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import toy
+import toy_regions
 from albef.data.text import Tokenizer
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
@@ -46,6 +47,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number, name in enumerate(("a", "b", "image", "picture", "left", "right")):
         noise = np.random.default_rng(number).integers(0, 255, (20, 30, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{name}.jpg")
+    seer = toy_regions.engine("uniter")
+    save_model(tmp_path / "runs" / "uniter" / "model", seer.model, seer.tokenizer, "")
+    (tmp_path / "my-regions").mkdir()
+    for number, name in enumerate(("a", "b")):
+        np.savez(tmp_path / "my-regions" / f"{name}.npz", **toy_regions.regions(number, 3))
     (tmp_path / "recipes").mkdir()
     config = toy.config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, threads=1))
