@@ -14,53 +14,19 @@ import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import toy_lxmert
-import toy_oscar
-import toy_uniter
 from albef import distributed
-from albef.config import Config, TaskConfig, TrainConfig
+from albef.config import Config, TrainConfig
 from albef.data.records import Batch
 from albef.objectives import LOSSES
-from albef.peers.lxmert_task import LxmertNLVR, LxmertPretrain, LxmertRetrieval, LxmertVQA
-from albef.peers.oscar_task import OscarNLVR, OscarPretrain, OscarRetrieval, OscarVQA
+from albef.peers.lxmert_task import LxmertVQA
 from albef.peers.region_tasks import RegionTask
-from albef.peers.uniter_task import UniterEntailment, UniterNLVR, UniterPretrain, UniterRetrieval, UniterVQA
+from albef.peers.uniter_task import UniterNLVR, UniterPretrain
 from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 from albef.train.steps import Loop
+from toy_region_tasks import TASKS, HardRetrieval
 
 STEPS, PAIRS = 4, 4  # with this seed, four steps of UNITER train all of its objectives
-
-
-class HardRetrieval(UniterRetrieval):
-    """UNITER's retrieval with hard negatives."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(dataclasses.replace(config, task=TaskConfig(hard_negatives=2)))
-
-
-class TripletNLVR(UniterNLVR):
-    """UNITER reads a text with both images."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(dataclasses.replace(config, task=TaskConfig(two_images="triplet")))
-
-
-class PairedNLVR(UniterNLVR):
-    """UNITER reads a text with each image."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(dataclasses.replace(config, task=TaskConfig(two_images="paired")))
-
-
-OF_PAIRS = (UniterNLVR, TripletNLVR, PairedNLVR)
-OF_UNITER = (UniterPretrain, UniterRetrieval, HardRetrieval, UniterVQA, UniterEntailment, *OF_PAIRS)
-TASKS: dict[type[RegionTask], ModuleType] = {
-    **dict.fromkeys(OF_UNITER, toy_uniter),
-    **dict.fromkeys((OscarPretrain, OscarRetrieval, OscarVQA, OscarNLVR), toy_oscar),
-    **dict.fromkeys((LxmertPretrain, LxmertRetrieval, LxmertVQA, LxmertNLVR), toy_lxmert),
-}
-
 # Those with attention or steps of a kind of their own: sharing takes time.
 SHARED = (UniterPretrain, HardRetrieval, UniterNLVR, LxmertVQA)
 
