@@ -13,6 +13,7 @@ from pathlib import Path
 from cells import ROOT, read_rows, run_cells
 from evidence_cells import CELLS, OF_ONE_SEED
 from evidence_page import page
+from evidence_plots import write_plots
 from results_page import latest
 
 from albef.config import UserError
@@ -40,7 +41,9 @@ def main() -> None:
         elif not given.page:
             os.nice(19)
             run_cells([cell for cell in CELLS if not given.only or cell.name in given.only], rows, RUNS)
-        write_whole(page_file, page(latest(read_rows(rows)), NAMES))
+        found = latest(read_rows(rows))
+        write_plots(list(found.values()), page_file.with_suffix(""))
+        write_whole(page_file, page(found, NAMES))
         print(f"Written: {page_file}")
     except UserError as error:
         print(error, file=sys.stderr)

@@ -29,6 +29,7 @@ ABLATION: dict[str, tuple[str, ...]] = {
 WITHOUT_TEACHER = ("--task.distill=[]",)
 LARGE_GALLERY = ("albef", "evaluate", "{run}", "--split=test", "--count=4000")
 FALSE_PAIRS = ("scripts/false_pairs.py", "{run}", "--count=2048")
+COST = ("scripts/retrieval_cost.py", "{run}", "--queries=20", "--top-k=64")
 # So that CLIP has as many parameters as ALBEF without its teacher, within 1 %.
 AS_LARGE = ("--model.text_mlp_width=448",)
 NOISE = (0.0, 0.2, 0.5, 0.8)
@@ -76,6 +77,7 @@ def ablation(way: str, seed: int) -> Cell:
     measures: dict[str, tuple[str, ...]] = {}
     if way == "full" and seed in FINE_TUNED:
         measures = {"gallery-4000": LARGE_GALLERY, "false-pairs": FALSE_PAIRS}
+        measures |= {"cost": COST} if seed == SEEDS[0] else {}
     return cell(way, seed, QUICKSTART, minutes, (*SHORT, *ABLATION[way]), then, measures)
 
 
@@ -97,6 +99,7 @@ def clip(seed: int, times: int = 1) -> Cell:
     """CLIP, with as many times the pairs."""
     name = "clip" if times == 1 else f"clip-{times}x"
     measures = {"gallery-4000": LARGE_GALLERY}
+    measures |= {"cost": COST} if (seed, times) == (SEEDS[0], 1) else {}
     return cell(
         name, seed, CLIP, 2.5 * times, (f"--train.steps={STEPS * times}", *AS_LARGE, *GALLERY), {}, measures
     )
@@ -113,9 +116,9 @@ def on_regions(name: str, seed: int) -> Cell:
         one = fine_tunings([task], seed, ())[task]
         before[f"regions-{detector}-{task}-{seed}"] = regions_of(one.recipe, detector, one.settings)
     minutes = 4 + 2 + sum(MINUTES_OF[task] for task in then)
-    return cell(
-        name, seed, f"recipes/pictograms/{system}.yaml", minutes, (*trained, found), then, before=before
-    )
+    cost = {"cost": (*COST, f"--regions={{runs}}/regions/{detector}")} if seed == SEEDS[0] else {}
+    recipe = f"recipes/pictograms/{system}.yaml"
+    return cell(name, seed, recipe, minutes, (*trained, found), then, cost, before)
 
 
 def regions_of(recipe: str, detector: str, settings: Sequence[str]) -> tuple[str, ...]:

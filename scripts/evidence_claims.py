@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from evidence_cells import ON_REGIONS, noise_name, way_and_seed
+from evidence_cells import FINE_TUNED, NOISE, ON_REGIONS, noise_name, way_and_seed
 from verdicts import Difference, difference, verdict
 
 Row = dict[str, Any]
@@ -259,3 +259,19 @@ def judged(rows: Sequence[Row], claim: Claim) -> Iterator[Judged]:
         means = (fmean(each[seed] for seed in both) if both else None for each in (ours, theirs))
         first, second = means if len(one.ours) == 1 else (None, None)
         yield Judged(one, first, second, found, verdict(found))
+
+
+def noise(rows: Sequence[Row], teacher: bool) -> dict[float, dict[int, float]]:
+    """Mean recall by the share of noisy captions and by seed, with or without the teacher's soft targets.
+
+    Only of the seeds that all shares were trained with.
+    """
+    names = {share: noise_name(share, teacher) for share in NOISE}
+    return {
+        share: {
+            seed: value
+            for seed, value in figures(rows, Figure(way, "training", "test/sum/r_mean")).items()
+            if seed in FINE_TUNED
+        }
+        for share, way in names.items()
+    }

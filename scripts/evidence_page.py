@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
-from evidence_claims import CLAIMS, Claim, Judged, judged
+from evidence_claims import CLAIMS, Claim, Judged, judged, noise
+from evidence_plots import SYSTEMS, costs, picture
 from results_page import Row, Rows, percent, table
-from verdicts import EQUAL, MISSING, Difference
+from retrieval_cost import GALLERIES
+from verdicts import EQUAL, MISSING, Difference, difference, verdict
 
 HEAD = """# Evidence
 
@@ -45,6 +48,19 @@ Figures are percentages, and differences are in points. "Without" is what the cl
 better: a model without the part and with it, or another system and ALBEF.
 """
 
+NOISE = """## From which noise on does the teacher help?
+A caption is noisy if it is a list of tags, names one thing only, says something wrong, or belongs to another image. Mean
+recall by ITC and ITM, three seeds.
+"""
+
+COST = """## What does a query cost?
+Images are encoded beforehand. ALBEF encodes the text, compares it with all images, and matches it with the best 64. CLIP
+only compares. The systems on regions match the text with every image, and their detector is not counted.
+
+Passes and GFLOP are exact for these models. For the seconds, 20 queries were timed on one thread: a text, a match, a
+comparison. All else is computed from that: nothing was timed in a gallery of a million.
+"""
+
 
 def page(rows: Rows, names: Sequence[str]) -> str:
     """The whole page. `names` are all cells; those without a row are named."""
@@ -52,6 +68,7 @@ def page(rows: Rows, names: Sequence[str]) -> str:
     parts = [head(rows, [name for name in names if name not in rows], sum(map(len, found.values())))]
     parts.append(summary(found))
     parts += [section(claim, found[claim.name]) for claim in CLAIMS]
+    parts += [of_noise(list(rows.values())), of_cost(list(rows.values()))]
     return "\n".join(parts)
 
 
@@ -111,6 +128,42 @@ def section(claim: Claim, found: Sequence[Judged]) -> str:
     return (
         f"## {claim.name}\n{claim.sentence}\n\n- The paper: {claim.paper}.\n- Here: **{found[0].verdict}**.\n"
         f"- Why they may differ: {claim.differs}\n\n{table(header, lines)}"
+    )
+
+
+def of_noise(rows: Sequence[Row]) -> str:
+    """What the teacher gives, by the share of noisy captions."""
+    with_it, without = noise(rows, teacher=True), noise(rows, teacher=False)
+    lines = []
+    for share in with_it:
+        found = difference(with_it[share], without[share])
+        means = (percent(fmean(each.values()) if each else None) for each in (without[share], with_it[share]))
+        lines.append([f"{share:.0%}", *means, shown(found), verdict(found)])
+    header = ["noisy captions", "without", "with", "difference in points", "the teacher helps"]
+    return (
+        f"{NOISE}\n{table(header, lines)}\n{picture('noise', 'Mean recall by the share of noisy captions')}"
+    )
+
+
+def of_cost(rows: Sequence[Row]) -> str:
+    """What a query costs in each system, beside what it finds."""
+    recall = {
+        way: [row["figures"]["training"].get(f"test/{'itc' if way == 'clip' else 'itm'}/r_mean") for row in rows
+              if row["cell"].rpartition("-")[0] == way]
+        for way in SYSTEMS
+    }  # fmt: skip
+    lines = []
+    for way, found in costs(rows).items():
+        known = [value for value in recall[way] if value is not None]
+        for images in GALLERIES:
+            passes, gflop, spent = (found[f"{images}/{unit}"] for unit in ("passes", "gflop", "seconds"))
+            finds = percent(fmean(known)) if known else ""
+            lines.append(
+                [SYSTEMS[way], f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds]
+            )
+    header = ["system", "images", "passes", "GFLOP", "seconds", "mean recall among 500"]
+    return (
+        f"{COST}\n{table(header, lines)}\n{picture('cost', 'Seconds of a query by the size of the gallery')}"
     )
 
 

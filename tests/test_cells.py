@@ -151,8 +151,8 @@ def test_data_that_several_cells_need_are_prepared_once_for_each_version_of_the_
     monkeypatch.setattr(cells, "code_hash", lambda: "b")
     cells.prepare(first, tmp_path, quick=False)
     assert len(called) == 2
-    assert cells.reduced(["a", "--count=500", "--steps=400", "--split=test", "--top-k=5"]) == [
-        *("a", "--count=8", "--steps=2", "--split=test", "--top-k=5")
+    assert cells.reduced(["a", "--count=500", "--steps=400", "--split=test", "--top-k=64"]) == [
+        *("a", "--count=8", "--steps=2", "--split=test", "--top-k=4")
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import cells
@@ -11,6 +12,8 @@ import pytest
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, way_and_seed
 from evidence_claims import CLAIMS, Claim, Comparison, Figure, judged
 from evidence_page import page
+from evidence_plots import INKS, write_plots
+from retrieval_cost import GALLERIES
 from verdicts import HELD, MISSING, NOT, UNKNOWN
 
 from albef.recipe import load_recipe
@@ -116,6 +119,43 @@ def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyP
     assert "| accuracy | 60.0 | 70.0 | +10.0 (+7.5 to +12.5) | 3 | held |" in text
     assert "Not measured yet: 1 of 10 cells." in text
     assert "took 4.5 hours" in text
+
+
+def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages(tmp_path: Path) -> None:
+    rows = [
+        {"cell": f"{way}-{seed}", "figures": {"training": {"test/sum/r_mean": 0.1 * seed}}}
+        for way in ("full", "hard", "noise-50-full", "noise-50-hard")
+        for seed in (1, 2, 3)
+    ]
+    rows[0]["figures"]["cost"] = {f"{images}/seconds": images / 1e4 for images in GALLERIES}
+    for folder in ("a", "b"):
+        write_plots(rows, tmp_path / folder)
+    names = [f"{plot}-{page}.svg" for plot in ("cost", "noise") for page in ("dark", "light")]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    for name in names:
+        text = (tmp_path / "a" / name).read_text()
+        assert text == (tmp_path / "b" / name).read_text()
+        assert (INKS["dark"] in text) == ("dark" in name)
+    assert "ALBEF" in (tmp_path / "a" / "cost-light.svg").read_text()
+
+
+def test_noise_and_cost_have_tables() -> None:
+    rows = {
+        f"{way}-{seed}": {
+            "cell": f"{way}-{seed}",
+            "figures": {"training": {"test/sum/r_mean": value + 0.01 * seed, "test/itm/r_mean": 0.4}},
+            **{"commit": "abc", "code": "f", "cores": 2, "cpu": "a CPU", "torch": "2", "seconds": 1800.0},
+        }
+        for way, value in (("full", 0.5), ("hard", 0.3))
+        for seed in (1, 2, 3)
+    }
+    rows["full-1"]["figures"]["cost"] = {
+        f"{images}/{unit}": images / 2e3 for images in GALLERIES for unit in ("passes", "gflop", "seconds")
+    }
+    text = page(rows, list(rows))
+    assert "| 20% | 32.0 | 52.0 | +20.0 (+20.0 to +20.0) | held |" in text
+    assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
+    assert "| ALBEF | 10,000 | 5 | 5 | 5 | 40.0 |" in text
 
 
 def test_a_page_of_nothing_says_so() -> None:

@@ -1,0 +1,112 @@
+"""The plots of docs/evidence.md, each as two SVG files: for readers with light and with dark pages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from evidence_claims import Row, noise
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from retrieval_cost import GALLERIES
+from verdicts import mean_of
+
+from albef.writing import write_whole
+
+matplotlib.use("agg")
+INKS = {"light": "#1f2328", "dark": "#e6edf3"}
+COLOURS = ("#2f81f7", "#db6d28", "#3fb950", "#a371f7", "#bf8700")
+SYSTEMS = {"full": "ALBEF", "clip": "CLIP", "lxmert": "LXMERT", "uniter": "UNITER", "oscar": "OSCAR"}
+
+
+def style(ink: str) -> dict[Any, Any]:
+    """Matplotlib's settings for a page whose text has this colour."""
+    inked = (
+        "axes.edgecolor",
+        "axes.labelcolor",
+        "axes.titlecolor",
+        "grid.color",
+        "legend.labelcolor",
+        "text.color",
+    )
+    return {
+        **dict.fromkeys((*inked, "xtick.color", "ytick.color"), ink),
+        "svg.fonttype": "none",  # text remains text
+        "svg.hashsalt": "albef",  # the same rows give the same file
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.15,
+        "legend.frameon": False,
+        "font.size": 10,
+    }
+
+
+def costs(rows: Sequence[Row]) -> dict[str, Mapping[str, float]]:
+    """What a query costs, by way; of the cells that measured it."""
+    return {
+        way: row["figures"]["cost"]
+        for way in SYSTEMS
+        for row in rows
+        if row["cell"].rpartition("-")[0] == way and "cost" in row["figures"]
+    }
+
+
+def draw_cost(axes: Axes, rows: Sequence[Row]) -> None:
+    """Seconds of a query by the size of the gallery."""
+    for (way, found), colour, mark in zip(costs(rows).items(), COLOURS, "osD^v", strict=False):
+        spent = [found[f"{images}/seconds"] for images in GALLERIES]
+        axes.plot(GALLERIES, spent, color=colour, marker=mark, label=SYSTEMS[way])
+    axes.set(
+        xscale="log", yscale="log", xlabel="images in the gallery", ylabel="seconds of a query, one thread"
+    )
+    axes.legend()
+
+
+def draw_noise(axes: Axes, rows: Sequence[Row]) -> None:
+    """Mean recall with and without the teacher's soft targets, by the share of noisy captions."""
+    for teacher, colour, mark, label in (
+        (True, COLOURS[0], "o", "with"),
+        (False, COLOURS[1], "s", "without"),
+    ):
+        points = {share: mean_of(list(values.values())) for share, values in noise(rows, teacher).items()}
+        known = {share: found for share, found in points.items() if found is not None and found.pairs > 1}
+        axes.errorbar(
+            [100 * share for share in known],
+            [100 * found.mean for found in known.values()],
+            [100 * (found.high - found.mean) for found in known.values()],
+            color=colour,
+            marker=mark,
+            capsize=3,
+            label=f"{label} soft targets",
+        )
+    axes.set(xlabel="noisy captions, %", ylabel="mean recall, %")
+    axes.legend()
+
+
+PLOTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {"cost": draw_cost, "noise": draw_noise}
+
+
+def write_plots(rows: Sequence[Row], folder: Path) -> None:
+    """Writes all plots into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in PLOTS.items():
+        for page, ink in INKS.items():
+            with matplotlib.rc_context(style(ink)):
+                figure = Figure((6.4, 3.6), layout="constrained")
+                draw(figure.subplots(), rows)
+                text = io.StringIO()
+                figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+            write_whole(folder / f"{name}-{page}.svg", text.getvalue())
+
+
+def picture(name: str, shows: str) -> str:
+    """A plot as Markdown takes it: the one for the reader's kind of page."""
+    dark, light = (f"evidence/{name}-{page}.svg" for page in ("dark", "light"))
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img alt="{shows}" src="{light}"></picture>\n'
+    )

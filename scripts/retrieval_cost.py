@@ -1,0 +1,129 @@
+"""What finding the images of a text costs: passes, GFLOP and seconds of a query, by the size of the gallery.
+
+Images are encoded once, before any query. A model with ITC encodes the text, compares it with all images, and matches it
+with the best ones. A model without ITC matches it with every image. A few queries are timed, on one thread: a text, a
+match, a comparison. All else is computed from that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from albef import Engine
+from albef.data.pictograms.gallery import gallery
+from albef.model import kernels
+from albef.model.kernels import Kernels
+from albef.writing import write_json
+
+GALLERIES = (1_000, 10_000, 1_000_000)
+COMPARED = 10_000  # images whose features are compared at once
+GIGA = 1e9
+
+
+def of_linear(states: torch.Size, *_: object, out_shape: torch.Size | None = None, **__: object) -> int:
+    """The operations of a linear layer by oneDNN, which torch's counter does not know."""
+    assert out_shape is not None
+    return 2 * math.prod(out_shape) * states[-1]
+
+
+def operations(work: Callable[[], object]) -> float:
+    """The floating-point operations of some work, in billions."""
+    before = kernels.used()
+    kernels.use(Kernels("plain", "torch"))
+    linear = {torch.ops.mkldnn._linear_pointwise: of_linear}
+    with FlopCounterMode(display=False, custom_mapping=linear) as counter:
+        work()
+    kernels.use(before)
+    return counter.get_total_flops() / GIGA
+
+
+def seconds(work: Callable[[int], object], queries: int) -> float:
+    """The median CPU time of some work for each query, after one to warm up."""
+    spent = []
+    for number in range(queries + 1):
+        began = time.process_time()
+        work(number)
+        spent.append(time.process_time() - began)
+    return statistics.median(spent[1:])
+
+
+def measured(engine: Engine, queries: int, top_k: int, split: str, seed: int, nouns: int) -> dict[str, float]:
+    """Cost of the parts of a query, and of whole queries by size of the gallery."""
+    drawn = gallery(split, seed, top_k, nouns, engine.config.image_size)
+    texts = [drawn.captions[number % top_k] for number in range(queries + 1)]
+    images = next(iter(engine.image_encodings(list(drawn.images))))
+    pairs = len(images.tokens)
+    encoded = list(engine.text_encodings(texts, batch_size=1))
+
+    def read(number: int) -> object:
+        return next(iter(engine.text_encodings([texts[number]])))
+
+    def match(number: int) -> object:
+        return engine.match_images(encoded[number], images)
+
+    found = {"text_gflop": operations(lambda: read(0)), "text_seconds": seconds(read, queries)}
+    if engine.can_match:
+        found["match_gflop"] = operations(lambda: match(0)) / pairs
+        found["match_seconds"] = seconds(match, queries) / pairs
+    if engine.can_contrast:
+        width = images.feature.shape[1]
+        features = torch.nn.functional.normalize(torch.randn(COMPARED, width), dim=1)
+        found["compare_gflop"] = 2 * width / GIGA
+        found["compare_seconds"] = (
+            seconds(lambda number: features @ encoded[number].feature[0], queries) / COMPARED
+        )
+    for images_there in GALLERIES:
+        matched = (
+            0 if not engine.can_match else min(top_k, images_there) if engine.can_contrast else images_there
+        )
+        compared = images_there if engine.can_contrast else 0
+        found[f"{images_there}/passes"] = 1.0 + matched
+        for unit in ("gflop", "seconds"):
+            found[f"{images_there}/{unit}"] = (
+                found[f"text_{unit}"]
+                + matched * found.get(f"match_{unit}", 0.0)
+                + compared * found.get(f"compare_{unit}", 0.0)
+            )
+    return found
+
+
+def main() -> None:
+    """Measures a model and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="run or model directory")
+    parser.add_argument(
+        "--queries", type=int, default=20, help="number of queries that are timed (default: 20)"
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=64, help="images that are matched after ITC (default: 64)"
+    )
+    parser.add_argument("--nouns", type=int, default=24, help="of the drawn images (default: 24)")
+    parser.add_argument(
+        "--regions", default="", help="where the regions of the images of split test, seed 1, are"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    engine = Engine.load(given.model, quiet=True, regions=given.regions)
+    figures = measured(engine, given.queries, given.top_k, "test", 1, given.nouns)
+    if given.json:
+        write_json(given.json, figures)
+    table = Table("images", "passes", "GFLOP", "seconds")
+    for images in GALLERIES:
+        passes, gflop, spent = (figures[f"{images}/{unit}"] for unit in ("passes", "gflop", "seconds"))
+        table.add_row(f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""What a query costs: counted by hand, and with the passes that each kind of model needs."""
+
+import pytest
+import torch
+from retrieval_cost import GALLERIES, measured, operations
+
+import toy
+from albef.model import kernels
+
+
+def test_operations_are_counted_with_any_library() -> None:
+    layer = kernels.Linear(16, 32)
+    layer.requires_grad_(False)
+    states = torch.zeros(5, 16)
+    expected = 2 * 5 * 16 * 32 / 1e9
+    assert operations(lambda: layer(states)) == pytest.approx(expected)
+    if kernels.onednn_is_there():
+        layer.laid_out = kernels.laid_out(layer.weight, 5)
+        assert operations(lambda: layer(states)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("heads", "passes"),
+    [
+        (("contrast", "itm"), [1 + 3] * 3),
+        (("contrast",), [1] * 3),
+        (("itm",), [1 + images for images in GALLERIES]),
+    ],
+)
+def test_passes_of_a_query(heads: tuple[str, ...], passes: list[int]) -> None:
+    found = measured(toy.engine(*heads), queries=1, top_k=3, split="test", seed=1, nouns=8)
+    assert [found[f"{images}/passes"] for images in GALLERIES] == passes
+    for images, count in zip(GALLERIES, passes, strict=True):
+        expected = found["text_gflop"] + (count - 1) * found.get("match_gflop", 0.0)
+        expected += images * found.get("compare_gflop", 0.0)
+        assert found[f"{images}/gflop"] == pytest.approx(expected)
+    assert found["text_gflop"] > 0
