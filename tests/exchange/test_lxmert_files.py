@@ -143,7 +143,7 @@ def test_a_model_for_retrieval_is_none_of_the_published_ones(tmp_path: Path) -> 
 
 def test_it_takes_no_images(tmp_path: Path) -> None:
     engine = Engine.load(imported(tmp_path, lxmert_names.to_published(model().state_dict())), quiet=True)
-    with pytest.raises(UserError, match="system lxmert sees regions of images"):
+    with pytest.raises(UserError, match="its regions cannot be found"):
         engine.match([np.zeros((8, 8, 3), np.uint8)], ["a fox"])
 
 
@@ -244,7 +244,7 @@ def test_hugging_face_has_no_class_for_two_images(tmp_path: Path) -> None:
     ("told", "sentence"),
     [
         ({"hidden_act": "relu"}, "hidden_act: relu, which LXMERT as published does not have"),
-        ({"num_attention_heads": 5}, "is 16 wide, which 5 attention heads do not divide"),
+        ({"num_attention_heads": 5}, "are 16 wide, which 5 attention heads do not divide"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(

@@ -189,7 +189,10 @@ def test_damaged_files_are_refused(
             {"use_img_layernorm": 0},
             r"says use_img_layernorm: 0, but bert\.LayerNorm\.weight is in it\. Take both",
         ),
-        ({"num_attention_heads": 5}, "is 12 wide, which 5 attention heads do not divide"),
+        ({"num_attention_heads": 5}, "are 12 wide, which 5 attention heads do not divide"),
+        ({"num_attention_heads": "2"}, "which '2' attention heads do not"),
+        ({"num_attention_heads": 0}, "which 0 attention heads do not"),
+        ({"num_attention_heads": None}, "are 12 wide, which is no multiple of 64; say"),
     ],
 )
 def test_configurations_that_do_not_fit_are_refused(
@@ -211,6 +214,7 @@ def test_a_norm_that_the_file_lacks_is_told(tmp_path: Path) -> None:
         ({"append_sep": True}, "--append-sep means nothing"),
         ({"activation": "gelu"}, "--activation means nothing"),
         ({"heads": (5,)}, "attention heads do not divide"),
+        ({"heads": (2, 3)}, "all its layers have as many attention heads"),
     ],
 )
 def test_choices_that_do_not_fit_are_refused(more: dict[str, object], sentence: str, tmp_path: Path) -> None:
@@ -226,6 +230,14 @@ def test_a_vocabulary_with_more_tokens_than_the_model_is_refused(tmp_path: Path)
         import_checkpoint(place, tmp_path / "model")
 
 
+def test_a_vocabulary_with_a_token_twice_is_refused(tmp_path: Path) -> None:
+    place = folder_of(tmp_path / "published", published())
+    with (place / "vocab.txt").open("a") as file:
+        file.write("[PAD]\n")
+    with pytest.raises(UserError, match=r"vocab\.txt: '\[PAD\]' is in it twice"):
+        import_checkpoint(place, tmp_path / "model")
+
+
 def test_answers_lie_beside_the_model(tmp_path: Path) -> None:
     place = folder_of(tmp_path / "published", published(("answers",)))
     names = [str(number) for number in range(CONFIG.num_answers)]
@@ -234,6 +246,9 @@ def test_answers_lie_beside_the_model(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / "answers.json").read_text()) == names
     (tmp_path / "answers.json").write_text(json.dumps(["yes"]))
     with pytest.raises(UserError, match=r"lists 1 answers, but pytorch_model\.bin scores 7"):
+        import_checkpoint(place, tmp_path / "other", Choices(answers=tmp_path / "answers.json"))
+    place = folder_of(tmp_path / "retrieval", published(("itm",)))
+    with pytest.raises(UserError, match="scores no answers from a list; leave --answers out"):
         import_checkpoint(place, tmp_path / "other", Choices(answers=tmp_path / "answers.json"))
 
 

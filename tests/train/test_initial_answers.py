@@ -24,6 +24,7 @@ from albef.peers.regions import RegionModel
 from albef.peers.uniter_task import UniterVQA
 from albef.train.initial import start_from
 from albef.train.initial_answers import key
+from albef.train.loop import begin
 from albef.train.start import initial_model
 
 TOKENIZER = Tokenizer.train(toy.CAPTIONS, toy.VOCABULARY)
@@ -81,6 +82,17 @@ def test_as_many_answers_in_another_order_are_other_answers(tmp_path: Path) -> N
     save_model(tmp_path / "model", model, TOKENIZER, "", KNOWN)
     task = LxmertVQA(Config(model=config, task=TaskConfig(name="vqa")))
     start_from(task, str(tmp_path / "model"), KNOWN[::-1])
+    weight = model.state_dict()["classifier.out.weight"]
+    assert torch.equal(task.student.state_dict()["classifier.out.weight"], weight.flip(0))
+
+
+def test_a_training_starts_with_the_answers_of_its_run(tmp_path: Path) -> None:
+    config = dataclasses.replace(toy_lxmert.CONFIG, num_answers=4)
+    model = toy_lxmert.model("answers", config=config)
+    save_model(tmp_path / "model", model, TOKENIZER, "", KNOWN)
+    train = dataclasses.replace(toy.config().train, init=str(tmp_path / "model"))
+    run = Config(model=config, task=TaskConfig(name="vqa"), train=train)
+    task = begin(run, tmp_path / "run", torch.device("cpu"), KNOWN[::-1]).task
     weight = model.state_dict()["classifier.out.weight"]
     assert torch.equal(task.student.state_dict()["classifier.out.weight"], weight.flip(0))
 

@@ -76,7 +76,7 @@ def add_choices(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="N",
         help="attention heads of the image encoder and of the text encoder; one number: of both "
-        "(default: width / 64)",
+        "(default: what a config.json beside it says, or width / 64)",
     )
     command.add_argument(
         "--tokenizer",

@@ -75,7 +75,10 @@ class Tokenizer:
 
     @classmethod
     def of_vocabulary(cls, file: Path) -> Tokenizer:
-        """BERT's tokenizer with the tokens of a `vocab.txt`, one a line. Raises `UserError` if one is missing."""
+        """BERT's tokenizer with the tokens of a `vocab.txt`, one a line.
+
+        Raises `UserError` if a special one is missing, or any is there twice.
+        """
         try:
             pieces = file.read_text("utf-8").removesuffix("\n").split("\n")
         except UnicodeDecodeError:
@@ -83,6 +86,9 @@ class Tokenizer:
         missing = [token for token in SPECIALS if token not in pieces]
         if missing:
             raise UserError(f"{file}: the vocabulary lacks {', '.join(missing)}; use a BERT-like one.")
+        if len(set(pieces)) < len(pieces):
+            twice = next(piece for number, piece in enumerate(pieces) if piece in pieces[:number])
+            raise UserError(f"{file}: {twice!r} is in it twice, so its id is not clear; get the file again.")
         return cls(_wordpiece({piece: number for number, piece in enumerate(pieces)}, cls.lower_case))
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from albef.config import ModelConfig, UserError
 from albef.data.text import Tokenizer
 from albef.exchange.choices import Choices
 from albef.exchange.fitting import check_vocabulary
+from albef.exchange.structure import HEAD_WIDTH
 from albef.model_directory import CONFIG_FILE, TOKENIZER_FILE
 
 VOCABULARY_FILE = "vocab.txt"  # BERT's format: a token per line
@@ -53,10 +54,26 @@ def bert_config(file: Path, key: str, model: str) -> dict[str, Any]:
     return found
 
 
-def heads_of_bert(config: Mapping[str, Any]) -> dict[str, int]:
-    """The number of attention heads in a configuration; empty if it does not say it."""
-    count = config.get("num_attention_heads")
-    return dict.fromkeys(("image_heads", "text_heads"), count) if type(count) is int else {}
+def heads_of_layers(width: int, choices: Sequence[int], config: Mapping[str, Any], file: Path) -> int:
+    """The number of attention heads in each of BERT's layers: chosen, as the configuration says, or 64 channels wide.
+
+    Raises `UserError` for numbers that do not divide the width.
+    """
+    said = config.get("num_attention_heads")
+    if len(set(choices)) > 1:
+        raise UserError(f"{file}: all its layers have as many attention heads; give one number with --heads.")
+    if not choices and said is None and width % HEAD_WIDTH:
+        raise UserError(
+            f"{file}: its layers are {width} wide, which is no multiple of {HEAD_WIDTH}; say how many attention heads "
+            f"each has with --heads N."
+        )
+    count = choices[0] if choices else width // HEAD_WIDTH if said is None else said
+    if type(count) is not int or count < 1 or width % count:
+        raise UserError(
+            f"{file}: its layers are {width} wide, which {count!r} attention heads do not divide; say how many each has "
+            f"with --heads N."
+        )
+    return count
 
 
 def bert_tokenizer(

@@ -77,6 +77,8 @@ def check_tied(state: Mapping[str, Tensor], tied: Mapping[str, str], file: Path,
 def listed_answers(choices: Choices, num_answers: int, file: Path) -> list[str]:
     """The chosen list of answers; empty without one. Raises `UserError` unless the model scores as many."""
     answers = read_answers(choices.answers) if choices.answers else []
+    if answers and not num_answers:
+        raise UserError(f"{file}: scores no answers from a list; leave --answers out.")
     if answers and len(answers) != num_answers:
         raise UserError(
             f"{choices.answers}: lists {len(answers)} answers, but {file.name} scores {num_answers}; give the list that "

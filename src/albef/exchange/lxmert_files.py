@@ -18,13 +18,13 @@ from albef.disk import check_room
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.clip_configs import TOKENIZER_CONFIG
-from albef.exchange.configs import bert_config, bert_tokenizer, heads_of_bert, is_bert_s
+from albef.exchange.configs import bert_config, bert_tokenizer, heads_of_layers, is_bert_s
 from albef.exchange.converted import account_of_parts, write_converted
 from albef.exchange.fitting import check_fit, check_foundation, check_tied, listed_answers
 from albef.exchange.held import Held
 from albef.exchange.pth import Published, write_pth
 from albef.exchange.stream import Place, write_tensors
-from albef.exchange.structure import Structure, attention_heads, numbers, rows
+from albef.exchange.structure import Structure, numbers, rows
 from albef.model_directory import CONFIG_FILE, TOKENIZER_FILE, Trained
 from albef.peers.lxmert import LXMERT
 from albef.peers.lxmert_names import (
@@ -187,7 +187,7 @@ def lxmert_of(
     naming = naming_of(state)
     words, regions = (published_parts(name, naming)[0] for name in (WORDS, REGIONS))
     check_foundation(state, (words, regions), file, "LXMERT")
-    config, own_heads = described(state, naming, heads, file, heads_of_bert(told))
+    config, own_heads = described(state, naming, heads, file, told)
     with torch.device("meta"):
         own = LXMERT(config, own_heads).state_dict()
     tied = {TIED: words}
@@ -207,9 +207,9 @@ def described(
     naming: Naming,
     heads: Sequence[int],
     file: Path,
-    told: Mapping[str, int],
+    told: Mapping[str, Any],
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The configuration and the heads of a state dict. `told`: its attention heads, as its config.json says."""
+    """The configuration and the heads of a state dict. `told`: what its config.json says."""
 
     def named(ours: str) -> str:
         return published_parts(ours, naming)[0]
@@ -241,7 +241,7 @@ def described(
         text_depth=depth("layer"),
         image_depth=max(depth("r_layers"), 1),
         fusion_depth=max(depth("x_layers"), 1),
-        text_heads=attention_heads((width, width), heads, told, file)["text_heads"],
+        text_heads=heads_of_layers(width, heads, told, file),
         text_mlp_width=rows(state, named("text_encoder.layers.0.mlp.up.weight")),
         vocab_size=len(state[named(WORDS)]),
         max_positions=positions,

@@ -19,7 +19,7 @@ from albef.exchange.configs import (
     VOCABULARY_FILE,
     bert_config,
     bert_tokenizer,
-    heads_of_bert,
+    heads_of_layers,
     is_bert_s,
     not_ours,
     vocabulary_of,
@@ -28,7 +28,7 @@ from albef.exchange.converted import account_of_parts, write_converted
 from albef.exchange.fitting import check_fit, check_foundation, listed_answers
 from albef.exchange.held import Held
 from albef.exchange.pth import Published, write_pth
-from albef.exchange.structure import Structure, attention_heads, numbers, rows
+from albef.exchange.structure import Structure, numbers, rows
 from albef.model_config import SIZES
 from albef.model_directory import CONFIG_FILE, Trained
 from albef.peers.bert_names import modern
@@ -184,7 +184,7 @@ def oscar_of(
         size=f"oscar-{'plus-' if normed else ''}{'large' if large else 'base'}",  # type: ignore[arg-type]
         text_width=width,
         fusion_depth=max(len(numbers(state, r"bert\.encoder\.layer\.(\d+)\.")), 1),
-        text_heads=attention_heads((width, width), heads, heads_of_bert(told), file)["text_heads"],
+        text_heads=heads_of_layers(width, heads, told, file),
         text_mlp_width=rows(state, "bert.encoder.layer.0.intermediate.dense.weight"),
         vocab_size=len(state[WORDS]),
         max_positions=positions,

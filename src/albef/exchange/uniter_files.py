@@ -12,10 +12,11 @@ from torch import Tensor
 from albef.config import ModelConfig, TaskName, UserError
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
+from albef.exchange.configs import heads_of_layers
 from albef.exchange.converted import account_of_parts, write_converted
 from albef.exchange.fitting import check_fit, check_foundation, listed_answers
 from albef.exchange.pth import Published, write_pth
-from albef.exchange.structure import Structure, attention_heads, numbers, rows
+from albef.exchange.structure import Structure, numbers, rows
 from albef.model_config import SIZES
 from albef.model_directory import Trained
 from albef.peers.bert_names import modern
@@ -132,7 +133,7 @@ def uniter_of(published: Mapping[str, Tensor], heads: Sequence[int], file: Path)
         size=size,  # type: ignore[arg-type]
         text_width=width,
         fusion_depth=max(len(numbers(state, r"uniter\.encoder\.layer\.(\d+)\.")), 1),
-        text_heads=attention_heads((width, width), heads, {}, file)["text_heads"],
+        text_heads=heads_of_layers(width, heads, {}, file),
         text_mlp_width=rows(state, "uniter.encoder.layer.0.intermediate.dense.weight"),
         vocab_size=len(state[WORDS]),
         max_positions=positions,

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-from albef.config import DataConfig
-from albef.model_directory import read_answers
 
 # The last layer of a head of classes or of listed answers: a row for each.
 LAST = ("classifier.out", "answer_head.out", "answer_head")
 ARTICLES = ("a ", "an ", "the ")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 SAME = {word: str(number) for number, word in enumerate(NUMBERS, 1)} | {"grey": "gray"}
-
-
-def listed_answers(data: DataConfig) -> list[str]:
-    """The answers that a run lists for its model; none without a file of them."""
-    return read_answers(Path(os.path.expanduser(data.answer_list))) if data.answer_list else []
 
 
 def with_answers(

@@ -37,7 +37,6 @@ from albef.train.allocator import keep_freed_memory
 from albef.train.checkpoint import CheckpointWriter, Facts, load_checkpoint, newest_checkpoint, room_needed
 from albef.train.device import compile_step, set_up
 from albef.train.initial import start_from
-from albef.train.initial_answers import listed_answers
 from albef.train.initial_encoders import start_from_encoders
 from albef.train.kernel_choice import Choice, choose, described
 from albef.train.logging import RunLog
@@ -176,13 +175,13 @@ class Begun(NamedTuple):
     first_step: int
 
 
-def begin(config: Config, run: Path, device: torch.device) -> Begun:
+def begin(config: Config, run: Path, device: torch.device, answers: Sequence[str] = ()) -> Begun:
     """A training at its newest checkpoint, the same in all processes, or at its beginning."""
     newest = distributed.from_first(lambda: newest_checkpoint(run / "checkpoints", print_line))
     torch.manual_seed(config.train.seed)
     task = build_task(config)
     if config.train.init and newest is None:
-        start_from(task, config.train.init, listed_answers(config.data))
+        start_from(task, config.train.init, answers)
     if (config.train.init_image or config.train.init_text) and newest is None:
         start_from_encoders(task, config.train)
     if not in_slices(config):
@@ -216,7 +215,7 @@ def train_process(config: Config, run: Path, answers: Sequence[str] = ()) -> Non
     keep_freed_memory()
     set_up(config.train, device)
     with gpu.full_memory_told(NO_ROOM_FOR_WEIGHTS):
-        task, optimizer, choice, reason, facts, first_step = begin(config, run, device)
+        task, optimizer, choice, reason, facts, first_step = begin(config, run, device, answers)
     kernels.use(choice.kernels)
     if first_step >= config.train.steps:
         return
