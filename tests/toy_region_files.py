@@ -21,7 +21,9 @@ def encoded(numbers: np.ndarray) -> str:
     return base64.b64encode(numbers.tobytes()).decode()
 
 
-def lxmert_row(count: int = 3, width: int = 5, seed: int = 0, **changed: str) -> bytes:
+def lxmert_row(
+    count: int = 3, width: int = 5, seed: int = 0, objects: int = 1600, attributes: int = 400, **changed: str
+) -> bytes:
     """A row of LXMERT's TSV with random regions; its image is image{seed}."""
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.random((count, 2, 2), dtype=np.float32), 1) * np.array([40, 30], np.float32)
@@ -29,9 +31,9 @@ def lxmert_row(count: int = 3, width: int = 5, seed: int = 0, **changed: str) ->
         "img_id": f"image{seed}",
         "img_h": "30",
         "img_w": "40",
-        "objects_id": encoded(rng.integers(0, 1600, count)),
+        "objects_id": encoded(rng.integers(0, objects, count)),
         "objects_conf": encoded(rng.random(count, dtype=np.float32)),
-        "attrs_id": encoded(rng.integers(0, 400, count)),
+        "attrs_id": encoded(rng.integers(0, attributes, count)),
         "attrs_conf": encoded(rng.random(count, dtype=np.float32)),
         "num_boxes": str(count),
         "boxes": encoded(corners.reshape(count, 4)),
@@ -40,15 +42,15 @@ def lxmert_row(count: int = 3, width: int = 5, seed: int = 0, **changed: str) ->
     return ("\t".join({**row, **changed}[name] for name in COLUMNS) + "\n").encode()
 
 
-def uniter_arrays(count: int = 3, width: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
-    """The arrays of a record of UNITER's database, with 4 classes."""
+def uniter_arrays(count: int = 3, width: int = 5, seed: int = 0, classes: int = 4) -> dict[str, np.ndarray]:
+    """The arrays of a record of UNITER's database."""
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.random((2, count, 2)), axis=0).astype(np.float16)
     return {
         "norm_bb": np.concatenate([*corners, corners[1] - corners[0]], 1),
         "features": rng.random((count, width)).astype(np.float16),
         "conf": rng.random((count, 1)).astype(np.float16),
-        "soft_labels": rng.random((count, 4)).astype(np.float16),
+        "soft_labels": rng.random((count, classes)).astype(np.float16),
     }
 
 
@@ -98,6 +100,17 @@ def oscar_row(name: str, numbers: np.ndarray) -> str:
 def labels_row(name: str, objects: list[dict[str, object]], **others: object) -> str:
     """A row of OSCAR's predictions.tsv."""
     return f"{name}\t{json.dumps({'image_h': 30, 'image_w': 40, 'objects': objects} | others)}\n"
+
+
+def vinvl_object(name: str, width: int = 5, seed: int = 0) -> dict[str, object]:
+    """An object in a row of VinVL's predictions.tsv, with its feature."""
+    rng = np.random.default_rng(seed)
+    return {
+        "class": name,
+        "conf": 0.5,
+        "rect": np.sort(rng.integers(0, 30, (2, 2)), 0).flatten().tolist(),
+        "feature": encoded(rng.random(width, np.float32)),
+    }
 
 
 def indexed(file: Path, rows: list[str], ids: bool = False) -> Path:

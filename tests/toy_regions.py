@@ -18,6 +18,17 @@ from albef.data.rows import ENTAILMENT_LABELS
 from albef.engine import Engine
 from albef.model_config import SystemName
 from albef.systems import SYSTEMS
+from toy_region_files import (
+    indexed,
+    labels_row,
+    lxmert_row,
+    oscar_numbers,
+    oscar_row,
+    uniter_arrays,
+    uniter_database,
+    uniter_record,
+    vinvl_object,
+)
 
 WIDTH = 6
 NOUNS = ("fox", "car", "tree", "house", "dog", "bird", "boat", "moon")
@@ -94,6 +105,38 @@ def write_data(folder: Path, task: TaskName, count: int = 8) -> Path:
     file = folder / f"{task}.json"
     file.write_text(json.dumps(rows))
     return file
+
+
+def lxmert_tsv(folder: Path) -> Path:
+    """LXMERT's file of these images."""
+    rows = [
+        lxmert_row(1 + n % 4, WIDTH, n, objects=len(NOUNS) + 1, attributes=3, img_id=str(n)) for n in range(8)
+    ]
+    file = folder / "val_obj36.tsv"
+    file.write_bytes(b"".join(rows))
+    return file
+
+
+def uniter_lmdb(folder: Path) -> Path:
+    """UNITER's database of these images."""
+    arrays = {n: uniter_arrays(1 + n % 4, WIDTH, n, classes=len(NOUNS) + 1) for n in range(8)}
+    records = {f"{n}.npz": uniter_record(arrays[n], "lz4" if n % 2 else "") for n in range(8)}
+    return uniter_database(folder / "feat_th0.2_max100_min10", records)
+
+
+def oscar_tsv(folder: Path) -> Path:
+    """OSCAR's files of these images."""
+    numbers = {str(n): oscar_numbers(1 + n % 4, WIDTH, n) for n in range(8)}
+    indexed(folder / "features.tsv", [oscar_row(name, found) for name, found in numbers.items()], ids=True)
+    labels = [labels_row(name, [{"class": NOUNS[int(name)], "conf": 0.9}]) for name in reversed(numbers)]
+    indexed(folder / "predictions.tsv", labels)
+    return folder / "features.tsv"
+
+
+def vinvl_tsv(folder: Path) -> Path:
+    """VinVL's predictions for these images."""
+    rows = [labels_row(str(n), [vinvl_object(NOUNS[n], WIDTH, n)] * (1 + n % 3)) for n in range(8)]
+    return indexed(folder / "predictions.tsv", rows)
 
 
 def config(system: SystemName, task: TaskName, data: Path, steps: int = 2) -> Config:

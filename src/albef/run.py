@@ -12,6 +12,7 @@ from albef import distributed
 from albef.children import refuse_while_starting
 from albef.config import Config, DataConfig, UserError, is_drawn
 from albef.data.class_folders import ONE_EACH
+from albef.data.region_files import place_of
 from albef.data.sources import check_pictograms, open_source
 from albef.engine import Engine, choose_device
 from albef.evaluation.by_task import (
@@ -141,6 +142,8 @@ def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config
         model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
         config = dataclasses.replace(config, model=model)
     check_evaluation(config)
+    if config.data.regions:
+        place_of(config.data.regions)
     check_free(folder)
     if config_file.exists():
         check_same_run(folder, config, allow_changes)

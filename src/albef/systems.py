@@ -9,7 +9,7 @@ from torch import Tensor
 
 from albef.config import Config, ModelConfig, TaskName, UserError
 from albef.data.region_files import open_regions
-from albef.data.regions import RegionStore
+from albef.data.regions import LabelledRegions, Labels, RegionStore
 from albef.data.text import Tokenizer, clean_caption
 from albef.data.words import BertWords, UncleanedWords, Words
 from albef.model import checkpoints
@@ -56,6 +56,7 @@ class System(NamedTuple):
     published: Callable[
         [Mapping[str, Tensor], ModelConfig], dict[str, Tensor]
     ]  # weights under published names
+    labels: Labels = Labels(())  # of regions, that its pre-training learns
 
 
 SYSTEMS: dict[SystemName, System] = {
@@ -111,6 +112,7 @@ SYSTEMS: dict[SystemName, System] = {
         vocabularies={"bert": Tokenizer.bert},
         sees="regions",
         published=lambda state, config: lxmert_names.to_published(state),
+        labels=Labels(("object_ids", "object_confidences", "attribute_ids", "attribute_confidences")),
     ),
     "uniter": System(
         title="UNITER",
@@ -130,6 +132,7 @@ SYSTEMS: dict[SystemName, System] = {
         vocabularies={},
         sees="regions",
         published=lambda state, config: uniter_names.to_published(state),
+        labels=Labels(("classes",), needed=False),
     ),
     "oscar": System(
         title="OSCAR",
@@ -148,6 +151,7 @@ SYSTEMS: dict[SystemName, System] = {
         vocabularies={"bert": Tokenizer.bert},
         sees="regions",
         published=oscar_names.to_published,
+        labels=Labels(("tags",)),
     ),
 }
 
@@ -191,10 +195,12 @@ def check_system(config: Config) -> None:
 
 
 def regions_for(config: Config) -> RegionStore | None:
-    """Where the regions of a run's images are. None if its system sees pixels."""
+    """Where the regions of a run's images are, with the labels that its task learns. None if its system sees pixels."""
     if SYSTEMS[config.model.system].sees == "pixels":
         return None
-    return open_regions(config.data.regions, config.model.region_width)
+    regions = open_regions(config.data.regions, config.model.region_width)
+    labels = SYSTEMS[config.model.system].labels
+    return LabelledRegions(regions, labels, config.model) if config.task.name == "pretrain" else regions
 
 
 def words_of(config: ModelConfig, tokenizer: Any) -> Words:

@@ -130,6 +130,7 @@ def index(given: argparse.Namespace) -> None:
     refuse_index(given.model)
     files, left_out = find_images(given.pictures)
     engine = load_engine(given)
+    engine.must_contrast()
     free = free_bytes(given.out)
     room = "" if free is None else f" ({size(free)} are free)"
     taken = size(index_bytes(engine, len(files)))

@@ -11,13 +11,17 @@ import numpy as np
 
 from albef.data.images import BadImage
 from albef.data.lxmert_tsv import COLUMNS, LxmertTsv
-from albef.data.oscar_tsv import opened_tsv
+from albef.data.oscar_tsv import LABELS, opened_tsv
 from albef.data.region_table import RegionTable
 from albef.data.regions import ImageRegions, RegionFolder, RegionStore, check_width, path_of
 from albef.data.tsv_rows import first_rows
 from albef.data.uniter_lmdb import UniterLmdb
 from albef.errors import UserError
 
+BESIDE = (
+    *LABELS,
+    "nbb_*.json",
+)  # OSCAR's tags and UNITER's numbers of regions, beside a file or in the folder above
 DEPTHS = ("", "*/", "*/*/")  # of files below the folder that data.regions names
 
 
@@ -111,6 +115,27 @@ KINDS = (
 )
 
 
+def place_of(regions: str) -> Path:
+    """The file or folder that `data.regions` names. Raises `UserError` if it is not there."""
+    path = Path(os.path.expanduser(regions))
+    if not path.exists():
+        raise UserError(f"data.regions: {regions} does not exist; name {understood()}.")
+    return path
+
+
+def region_files(place: Path) -> dict[str, Path]:
+    """The files that decide which regions are at a place, by names that do not depend on where it is."""
+    if place.is_dir():
+        own = {str(file.relative_to(place)): file for kind in KINDS for file in files_at(place, kind.names)}
+    else:
+        own = {"": place}
+    folder = place if place.is_dir() else place.parent
+    around = {
+        file.name: file for above in (folder, folder.parent) for names in BESIDE for file in above.glob(names)
+    }
+    return around | own
+
+
 def open_regions(place: str, width: int) -> RegionStore:
     """Where the regions of images are, with features of `width` numbers.
 
@@ -121,9 +146,7 @@ def open_regions(place: str, width: int) -> RegionStore:
     """
     if not place:
         return RegionFolder(width)
-    path = Path(os.path.expanduser(place))
-    if not path.exists():
-        raise UserError(f"data.regions: {place} does not exist; name {understood()}.")
+    path = place_of(place)
     for kind in KINDS:
         files = files_at(path, kind.names)
         store = kind.opened(path, files, width) if files else None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from albef.data.images import BadImage
 from albef.manifest import plain
+from albef.model_config import ModelConfig
 
 LARGEST_BYTES = 2**26  # of one image's regions: 100 regions of 2,048 numbers take 0.8 MB
 MOST_REGIONS = 100  # of an image, in all published files
@@ -100,6 +101,55 @@ class RegionStore(Protocol):
 
     def of(self, image: Path | np.ndarray) -> ImageRegions:
         """The regions of an image. Raises `BadImage`, which names the image, if there are none or if they are broken."""
+
+
+class Labels(NamedTuple):
+    """What a task learns of what the detector says about regions, by the names of `ImageRegions`."""
+
+    names: tuple[str, ...]
+    needed: bool = True  # False: an image without them is learned from too
+
+
+class LabelledRegions:
+    """The regions of another store, with labels that a model of these sizes can learn."""
+
+    def __init__(self, store: RegionStore, labels: Labels, config: ModelConfig) -> None:
+        self.store, self.labels, self.config = store, labels, config
+
+    def has(self, image: Path) -> bool:
+        """As the other store."""
+        return self.store.has(image)
+
+    def of(self, image: Path | np.ndarray) -> ImageRegions:
+        """The regions of an image. Raises `BadImage` too if a label is missing, or is none of the model's."""
+        found = self.store.of(image)
+        place = "a generated image" if isinstance(image, np.ndarray) else str(image)
+        sizes = {"object_ids": "num_objects", "attribute_ids": "num_attributes", "classes": "num_objects"}
+        for name in self.labels.names:
+            given = getattr(found, name)
+            if given is None or len(given) == 0:
+                if self.labels.needed:
+                    raise BadImage(
+                        f"{place}: its regions have no {name}, from which a model of system {self.config.system} learns "
+                        f"in pre-training; make them with {name} (docs/data.md), or train another task."
+                    )
+            elif name in sizes:
+                check_classes(given, name, sizes[name], getattr(self.config, sizes[name]), place)
+        return found
+
+
+def check_classes(given: np.ndarray, name: str, setting: str, size: int, place: str) -> None:
+    """Raises `BadImage` for classes that are not those of the model."""
+    if given.ndim == 2 and given.shape[1] != size:
+        raise BadImage(
+            f"{place}: {name} has {given.shape[1]:,} probabilities for each region, but model.{setting} is {size:,}; "
+            f"set model.{setting}, or make the regions again. The background is a class too, the first one."
+        )
+    if given.ndim == 1 and given.max() >= size:
+        raise BadImage(
+            f"{place}: {name} holds {given.max():,}, but model.{setting} is {size:,} and classes are counted from 0; "
+            f"set model.{setting} to their number, or make the regions again."
+        )
 
 
 class RegionFolder:
@@ -256,7 +306,7 @@ class RegionBatch(NamedTuple):
 
 
 def batch_of_regions(images: Sequence[ImageRegions]) -> RegionBatch:
-    """The regions of several images. What one of them lacks is None for all."""
+    """The regions of several images. What one of them lacks is None for all, and so are classes of other detectors."""
     most = max(map(len, images))
     mask = np.arange(most) < np.array([[len(image)] for image in images])
     found: dict[str, np.ndarray | None] = {}
@@ -264,7 +314,10 @@ def batch_of_regions(images: Sequence[ImageRegions]) -> RegionBatch:
         if name == "mask":
             continue
         parts = [getattr(image, name) for image in images]
-        found[name] = None if any(part is None for part in parts) else stacked(parts, most)
+        if name == "boxes":  # some files hold more numbers, which follow from the first
+            parts = [boxes[:, : min(len(other[0]) for other in parts)] for boxes in parts]
+        alike = len({None if part is None else part.shape[1:] for part in parts}) == 1
+        found[name] = stacked(parts, most) if alike and parts[0] is not None else None
     return RegionBatch(mask=mask, **found)  # type: ignore[arg-type]
 
 

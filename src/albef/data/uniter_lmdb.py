@@ -82,7 +82,7 @@ def encoded(key: str) -> bytes:
 def environment(folder: Path) -> Any:
     """The opened database, one for each folder and process."""
     with _opening:
-        return opened(folder)
+        return opened(folder.absolute())  # the current folder may change
 
 
 @functools.cache

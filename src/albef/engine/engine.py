@@ -313,7 +313,12 @@ class Engine(LoadedModel):
 
     def with_maps(self) -> ALBEF:
         """The model, if it has maps of where a match comes from. Raises `UserError` otherwise."""
-        if not isinstance(self.model, ALBEF) or not self.can_match:
+        if not isinstance(self.model, ALBEF):
+            raise UserError(
+                f"This model was trained for {self.trained_for}. Its system, {self.config.system}, has no maps of where "
+                f"a match comes from: use a model of system albef."
+            )
+        if not self.can_match:
             raise UserError(
                 f"This model was trained for {self.trained_for}, without ITM. Use a model with an ITM head."
             )

@@ -28,6 +28,7 @@ HARMLESS = frozenset(
         "data.source",
         "data.image_root",
         "data.strip_prefix",
+        "data.regions",
         "data.validation",
         "data.workers",
         "data.max_bad_fraction",
