@@ -98,7 +98,12 @@ class Seen(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """A small CNN on crops. Its features come before the last layer, after a ReLU."""
+    """A small CNN on crops. Its features come before the last layer, after a ReLU, and have a mean square of 1.
+
+    Otherwise the losses that predict features would outweigh those of words and matching.
+    """
+
+    scale: Tensor
 
     def __init__(self, num_nouns: int) -> None:
         super().__init__()
@@ -116,13 +121,14 @@ class Classifier(nn.Module):
         )
         self.nouns = nn.Linear(WIDTH, 1 + num_nouns)
         self.grounds = nn.Linear(WIDTH, len(BACKGROUNDS))
+        self.register_buffer("scale", torch.ones(()))  # of the features; set after the training
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def forward(self, crops: UInt8[np.ndarray, "boxes 32 32 3"]) -> Seen:
         """What is in crops, RGB."""
         pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         features = self.body(pixels)
-        return Seen(features, self.nouns(features), self.grounds(features))
+        return Seen(features / self.scale, self.nouns(features), self.grounds(features))
 
 
 class Crops(NamedTuple):
@@ -184,6 +190,10 @@ def trained(num_nouns: int, image_size: int, steps: int, say: Callable[[str], No
             seconds = time.perf_counter() - began
             say(f"classifier: step {step + 1} of {steps}, loss {loss.item():.3f}, {seconds:.0f} s")
     classifier.eval()
+    crops = crops_of([source.scene(number) for number in range(IMAGES_PER_STEP)], source.nouns, painter, rng)
+    with torch.inference_mode():
+        scale = classifier(crops.pixels).features.square().mean().sqrt()
+    classifier.scale.copy_(scale)
     return Trained(classifier, time.perf_counter() - began, accuracy(classifier, num_nouns, painter))
 
 

@@ -185,9 +185,7 @@ def classifier_in(
     folder: Path, num_nouns: int, image_size: int, steps: int
 ) -> tuple[Classifier, dict[str, Any]]:
     """The classifier for these settings, from the folder or trained now, and what the files say of it."""
-    settings = (
-        f"nouns {num_nouns}, image {image_size}, steps {steps}, images {IMAGES_PER_STEP}, width {WIDTH}"
-    )
+    settings = f"nouns {num_nouns}, image {image_size}, steps {steps}, images {IMAGES_PER_STEP}, width {WIDTH}, scaled"
     name = f"classifier-{xxhash.xxh3_64_hexdigest(settings.encode())[:8]}"
     path = folder / f"{name}.safetensors"
     if not path.is_file():

@@ -75,6 +75,9 @@ def test_a_classifier_learns_and_is_the_same_each_time(monkeypatch: pytest.Monke
     for one, other in zip(first.classifier.parameters(), again.classifier.parameters(), strict=True):
         torch.testing.assert_close(one, other)
     assert "step 12 of 12" in said[-1]
+    shown = np.stack([crop(Painter(32).paint(scene), detector.WHOLE) for scene in SCENES])
+    assert 0.3 < first.classifier(shown).features.square().mean() < 3
+    assert first.classifier.scale != 1
 
 
 def test_features_are_wide_and_not_negative() -> None:
