@@ -30,6 +30,7 @@ results: weights  ## every figure of README and docs (2 hours on 2 cores, can be
 	$(BIN)/python scripts/results.py
 
 evidence: .venv/installed  ## the paper's claims, tested with seeds (10 hours on 2 cores, can be stopped); rewrites docs/evidence.md; QUICK=1: two steps of each cell
+	$(if $(QUICK),,test -f evidence/paces.json || $(BIN)/python scripts/paces.py)
 	$(BIN)/python scripts/evidence.py $(if $(QUICK),--quick runs/evidence-quick)
 
 options: .venv/installed  ## docs/options.md: every option and setting, from the code

@@ -5,18 +5,31 @@ The name of a cell is the name of its way and the seed: "full-1". A way is never
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from cells import Cell, Training
+from cells import ROOT, Cell, Training
 
 QUICKSTART, CLIP = "recipes/quickstart.yaml", "recipes/pictograms/clip.yaml"
 SEEDS = (1, 2, 3, 4, 5)
 FINE_TUNED = SEEDS[:3]
 RATE_SEED = 9  # learning rates are tried with this seed, in training and in the gallery
 RATES = {"low": "1.5e-3", "middle": "3.0e-3", "high": "6.0e-3"}
+# The rate of each system, chosen by the figures of RATE_SEED alone.
+CHOSEN = dict.fromkeys(("albef", "clip", "lxmert", "uniter", "oscar"), "middle")
+PACES = (
+    ROOT / "evidence" / "paces.json"
+)  # seconds of a step of each system, as scripts/paces.py measured them
 STEPS, RAMP = 680, 600
 GALLERY = ("--evaluate.splits=[test]", "--evaluate.count=500")
-SHORT = (f"--train.steps={STEPS}", f"--task.alpha_ramp_steps={RAMP}", *GALLERY)
+SHORT = (
+    f"--train.steps={STEPS}",
+    f"--task.alpha_ramp_steps={RAMP}",
+    f"--train.lr={RATES[CHOSEN['albef']]}",
+    *GALLERY,
+)
 
 # By way: what it is trained with. Only without ITC does it begin with all of its losses at once.
 ABLATION: dict[str, tuple[str, ...]] = {
@@ -95,14 +108,18 @@ def noise_name(share: float, teacher: bool) -> str:
     return f"noise-{round(100 * share)}-{'full' if teacher else 'hard'}"
 
 
+def rate(system: str) -> str:
+    """The setting of a system's learning rate."""
+    return f"--train.lr={RATES[CHOSEN[system]]}"
+
+
 def clip(seed: int, times: int = 1) -> Cell:
     """CLIP, with as many times the pairs."""
     name = "clip" if times == 1 else f"clip-{times}x"
     measures = {"gallery-4000": LARGE_GALLERY}
     measures |= {"cost": COST} if (seed, times) == (SEEDS[0], 1) else {}
-    return cell(
-        name, seed, CLIP, 2.5 * times, (f"--train.steps={STEPS * times}", *AS_LARGE, *GALLERY), {}, measures
-    )
+    settings = (f"--train.steps={STEPS * times}", rate("clip"), *AS_LARGE, *GALLERY)
+    return cell(name, seed, CLIP, 2.5 * times, settings, {}, measures)
 
 
 def on_regions(name: str, seed: int) -> Cell:
@@ -118,15 +135,44 @@ def on_regions(name: str, seed: int) -> Cell:
     minutes = 4 + 2 + sum(MINUTES_OF[task] for task in then)
     cost = {"cost": (*COST, f"--regions={{runs}}/regions/{detector}")} if seed == SEEDS[0] else {}
     recipe = f"recipes/pictograms/{system}.yaml"
-    return cell(name, seed, recipe, minutes, (*trained, found), then, cost, before)
+    return cell(name, seed, recipe, minutes, (*trained, rate(system), found), then, cost, before)
 
 
-def regions_of(recipe: str, detector: str, settings: Sequence[str]) -> tuple[str, ...]:
+def at_equal_seconds(system: str, seed: int) -> Cell:
+    """A system that has trained for as long as ALBEF, which scripts/paces.py tells. Finding regions is not counted."""
+    paces = json.loads(PACES.read_text("utf-8"))["seconds_a_step"] if PACES.is_file() else {}
+    steps = round(STEPS * paces["albef"] / paces[system]) if paces else STEPS
+    name, settings = f"{system}-seconds", (f"--train.steps={steps}", rate(system), *GALLERY)
+    if system == "clip":
+        one = cell(name, seed, CLIP, 4, (*settings, *AS_LARGE))
+    else:
+        folder = f"{{runs}}/regions-{name}"  # of its own: as many steps have other images
+        trained = (*settings, f"--train.seed={seed}")
+        before = {f"regions-{name}-{seed}": regions_of(QUICKSTART, "poor", trained, folder)}
+        own = (*settings, f"--data.regions={folder}/poor")
+        one = cell(name, seed, f"recipes/pictograms/{system}.yaml", 6, own, before=before)
+    return dataclasses.replace(one, needs=(PACES.relative_to(ROOT).as_posix(),))
+
+
+Paced = tuple[str, tuple[str, ...], bool]
+
+
+def paced(regions: Path) -> dict[str, Paced]:
+    """By system: the recipe and settings whose steps are timed, and whether they need regions, which lie in a folder."""
+    found: dict[str, Paced] = {"albef": (QUICKSTART, SHORT, False), "clip": (CLIP, AS_LARGE, False)}
+    for system in ("lxmert", "uniter", "oscar"):
+        found[system] = (f"recipes/pictograms/{system}.yaml", (f"--data.regions={regions}/poor",), True)
+    return found
+
+
+def regions_of(
+    recipe: str, detector: str, settings: Sequence[str], folder: str = "{runs}/regions"
+) -> tuple[str, ...]:
     """The command that writes the regions of a training's images."""
     return (
         "scripts/regions.py",
         recipe,
-        "{runs}/regions",
+        folder,
         f"--detector={detector}",
         "--steps=400",
         *settings,
@@ -150,10 +196,10 @@ def rates(
             RATE_SEED,
             recipe,
             4,
-            (*settings, f"--train.lr={rate}", gallery),
+            (*settings, f"--train.lr={tried}", gallery),
             before=before,
         )
-        for which, rate in RATES.items()
+        for which, tried in RATES.items()
     ]
 
 
@@ -195,6 +241,7 @@ def all_cells() -> list[Cell]:
         noisy(share, teacher, seed) for seed in FINE_TUNED for share in others for teacher in (True, False)
     ]
     found += [on_regions(name, seed) for seed in FINE_TUNED for name in ON_REGIONS]
+    found += [at_equal_seconds(system, seed) for seed in FINE_TUNED for system in CHOSEN if system != "albef"]
     found += rates("albef", QUICKSTART, SHORT) + rates(
         "clip", CLIP, (f"--train.steps={STEPS}", *AS_LARGE, *GALLERY)
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from evidence_claims import CLAIMS, Claim, Judged, judged, noise
-from evidence_plots import SYSTEMS, costs, picture
+from evidence_cells import CHOSEN, RATES
+from evidence_claims import CLAIMS, Claim, Judged, judged, noise, recalls
+from evidence_plots import SYSTEMS, costs, picture, recall
 from results_page import Row, Rows, percent, table
 from retrieval_cost import GALLERIES
 from verdicts import EQUAL, MISSING, Difference, difference, verdict
@@ -61,6 +62,11 @@ Passes and GFLOP are exact for these models. For the seconds, 20 queries were ti
 comparison. All else is computed from that: nothing was timed in a gallery of a million.
 """
 
+TRIED = """## Which learning rates were tried?
+As many for each system, with a seed and a gallery that no comparison uses. The table shows the mean recall. The rate in
+bold was taken for everything else.
+"""
+
 
 def page(rows: Rows, names: Sequence[str]) -> str:
     """The whole page. `names` are all cells; those without a row are named."""
@@ -68,7 +74,7 @@ def page(rows: Rows, names: Sequence[str]) -> str:
     parts = [head(rows, [name for name in names if name not in rows], sum(map(len, found.values())))]
     parts.append(summary(found))
     parts += [section(claim, found[claim.name]) for claim in CLAIMS]
-    parts += [of_noise(list(rows.values())), of_cost(list(rows.values()))]
+    parts += [of_noise(list(rows.values())), of_cost(list(rows.values())), of_rates(list(rows.values()))]
     return "\n".join(parts)
 
 
@@ -147,24 +153,31 @@ def of_noise(rows: Sequence[Row]) -> str:
 
 def of_cost(rows: Sequence[Row]) -> str:
     """What a query costs in each system, beside what it finds."""
-    recall = {
-        way: [row["figures"]["training"].get(f"test/{'itc' if way == 'clip' else 'itm'}/r_mean") for row in rows
-              if row["cell"].rpartition("-")[0] == way]
-        for way in SYSTEMS
-    }  # fmt: skip
     lines = []
-    for way, found in costs(rows).items():
-        known = [value for value in recall[way] if value is not None]
+    for system, found in costs(rows).items():
         for images in GALLERIES:
             passes, gflop, spent = (found[f"{images}/{unit}"] for unit in ("passes", "gflop", "seconds"))
-            finds = percent(fmean(known)) if known else ""
+            finds = percent(recall(rows, system))
             lines.append(
-                [SYSTEMS[way], f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds]
+                [SYSTEMS[system], f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds]
             )
     header = ["system", "images", "passes", "GFLOP", "seconds", "mean recall among 500"]
     return (
         f"{COST}\n{table(header, lines)}\n{picture('cost', 'Seconds of a query by the size of the gallery')}"
     )
+
+
+def of_rates(rows: Sequence[Row]) -> str:
+    """The learning rates that were tried for each system."""
+    lines = []
+    for system, chosen in CHOSEN.items():
+        cells = []
+        for which in RATES:
+            found = recalls(rows, f"rate-{system}-{which}", system)
+            value = percent(next(iter(found.values()), None))
+            cells.append(f"**{value}**" if value and which == chosen else value)
+        lines.append([system, *cells])
+    return f"{TRIED}\n{table(['system', *RATES.values()], lines)}"
 
 
 def shown(found: Difference | None) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib
-from evidence_claims import Row, noise
+from evidence_claims import Row, noise, recalls
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from retrieval_cost import GALLERIES
@@ -19,7 +20,7 @@ from albef.writing import write_whole
 matplotlib.use("agg")
 INKS = {"light": "#1f2328", "dark": "#e6edf3"}
 COLOURS = ("#2f81f7", "#db6d28", "#3fb950", "#a371f7", "#bf8700")
-SYSTEMS = {"full": "ALBEF", "clip": "CLIP", "lxmert": "LXMERT", "uniter": "UNITER", "oscar": "OSCAR"}
+SYSTEMS = {"albef": "ALBEF", "clip": "CLIP", "lxmert": "LXMERT", "uniter": "UNITER", "oscar": "OSCAR"}
 
 
 def style(ink: str) -> dict[Any, Any]:
@@ -46,20 +47,29 @@ def style(ink: str) -> dict[Any, Any]:
 
 
 def costs(rows: Sequence[Row]) -> dict[str, Mapping[str, float]]:
-    """What a query costs, by way; of the cells that measured it."""
+    """What a query costs, by system; of the cells that measured it."""
+    ways = {system: "full" if system == "albef" else system for system in SYSTEMS}
     return {
-        way: row["figures"]["cost"]
-        for way in SYSTEMS
+        system: row["figures"]["cost"]
+        for system, way in ways.items()
         for row in rows
         if row["cell"].rpartition("-")[0] == way and "cost" in row["figures"]
     }
 
 
+def recall(rows: Sequence[Row], system: str) -> float | None:
+    """The mean recall among 500 images, over the seeds."""
+    found = recalls(rows, "full" if system == "albef" else system, system)
+    return fmean(found.values()) if found else None
+
+
 def draw_cost(axes: Axes, rows: Sequence[Row]) -> None:
     """Seconds of a query by the size of the gallery."""
-    for (way, found), colour, mark in zip(costs(rows).items(), COLOURS, "osD^v", strict=False):
+    for (system, found), colour, mark in zip(costs(rows).items(), COLOURS, "osD^v", strict=False):
         spent = [found[f"{images}/seconds"] for images in GALLERIES]
-        axes.plot(GALLERIES, spent, color=colour, marker=mark, label=SYSTEMS[way])
+        finds = recall(rows, system)
+        label = SYSTEMS[system] if finds is None else f"{SYSTEMS[system]}: mean recall {100 * finds:.0f} %"
+        axes.plot(GALLERIES, spent, color=colour, marker=mark, label=label)
     axes.set(
         xscale="log", yscale="log", xlabel="images in the gallery", ylabel="seconds of a query, one thread"
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import cells
+import evidence_cells
 import evidence_claims
+import paces
 import pytest
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, way_and_seed
 from evidence_claims import CLAIMS, Claim, Comparison, Figure, judged
@@ -149,13 +152,15 @@ def test_noise_and_cost_have_tables() -> None:
         for way, value in (("full", 0.5), ("hard", 0.3))
         for seed in (1, 2, 3)
     }
+    rows["rate-albef-middle-9"] = rows["full-3"] | {"cell": "rate-albef-middle-9"}
     rows["full-1"]["figures"]["cost"] = {
         f"{images}/{unit}": images / 2e3 for images in GALLERIES for unit in ("passes", "gflop", "seconds")
     }
     text = page(rows, list(rows))
     assert "| 20% | 32.0 | 52.0 | +20.0 (+20.0 to +20.0) | held |" in text
     assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
-    assert "| ALBEF | 10,000 | 5 | 5 | 5 | 40.0 |" in text
+    assert "| ALBEF | 10,000 | 5 | 5 | 5 | 52.0 |" in text
+    assert "| albef |  | **53.0** |  |" in text
 
 
 def test_a_page_of_nothing_says_so() -> None:
@@ -178,3 +183,32 @@ def test_all_systems_have_as_many_parameters() -> None:
         student = build_task(dataclasses.replace(config, model=model)).student
         found[way] = sum(parameter.numel() for parameter in student.parameters())
     assert all(abs(count / found["full"] - 1) < 0.05 for count in found.values()), found
+
+
+def test_systems_train_for_as_long_as_albef(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "paces.json"
+    monkeypatch.setattr(evidence_cells, "ROOT", tmp_path)
+    monkeypatch.setattr(evidence_cells, "PACES", file)
+    assert evidence_cells.at_equal_seconds("clip", 1).needs == ("paces.json",)
+    file.write_text('{"seconds_a_step": {"albef": 0.3, "clip": 0.1, "uniter": 0.6}}')
+    for system, steps in (("clip", 2040), ("uniter", 340)):
+        found = evidence_cells.at_equal_seconds(system, 1)
+        assert f"--train.steps={steps}" in found.settings
+        assert all(f"--train.steps={steps}" in command for command in found.before.values())
+
+
+def test_steps_are_timed_in_turn_and_of_all_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+
+    def call(command: list[str], log: Path, name: str) -> None:
+        if "--out" in command:
+            run = Path(command[command.index("--out") + 1])
+            run.mkdir(parents=True)
+            trained.append(name)
+            taken = {"train/seconds": 10.0 * len(trained), "train/steps": 10}
+            (run / "metrics.json").write_text(json.dumps(taken))
+
+    monkeypatch.setattr(paces, "call", call)
+    found = paces.measured(tmp_path, rounds=3, steps=10)
+    assert trained == 3 * ["albef", "clip", "lxmert", "uniter", "oscar"]
+    assert found == {"albef": 6.0, "clip": 7.0, "lxmert": 8.0, "uniter": 9.0, "oscar": 10.0}

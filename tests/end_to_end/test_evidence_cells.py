@@ -1,5 +1,6 @@
 """Two steps of every cell of the evidence, which takes most of a minute."""
 
+import dataclasses
 from pathlib import Path
 
 from cells import read_rows, run_cells
@@ -11,7 +12,8 @@ from verdicts import UNKNOWN
 def test_two_steps_of_every_cell_have_all_figures_of_all_claims(tmp_path: Path) -> None:
     """What is done is not done again."""
     rows, runs = tmp_path / "rows.jsonl", tmp_path / "runs"
-    run_cells(OF_ONE_SEED, rows, runs, quick=True, say=lambda line: None)
+    every = [dataclasses.replace(cell, needs=()) for cell in OF_ONE_SEED]  # no pace is needed for two steps
+    run_cells(every, rows, runs, quick=True, say=lambda line: None)
     found = read_rows(rows)
     assert [row["cell"] for row in found] == [cell.name for cell in OF_ONE_SEED]
     assert len({row["code"] for row in found}) == 1
@@ -21,5 +23,5 @@ def test_two_steps_of_every_cell_have_all_figures_of_all_claims(tmp_path: Path) 
             assert one.verdict == UNKNOWN  # there is one seed
     assert not list(runs.rglob("report.html"))
     told: list[str] = []
-    run_cells(OF_ONE_SEED, rows, runs, quick=True, say=told.append)
+    run_cells(every, rows, runs, quick=True, say=told.append)
     assert told == [f"{len(found)} of {len(found)} cells are done; 0 take about 0 minutes."]
