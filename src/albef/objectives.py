@@ -20,7 +20,7 @@ LOSSES = {
     "itc": "image–text contrast (ITC)",
     "itm": "image–text matching (ITM)",
     "mlm": "masked words (MLM)",
-    "answer": "words of the answers",
+    "answer": "answers to the questions",
     "classification": "classes of the texts",
     "assignment": "images of the texts (text assignment)",
     "objects": "objects of the regions",

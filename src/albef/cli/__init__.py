@@ -21,7 +21,10 @@ from albef.cli.versions import Version
 from albef.errors import UserError, printable
 
 UNEXPECTED, INTERRUPTED = 1, 130
-DESCRIPTION = "Train ALBEF vision–language models, search images with them, and ask them about images."
+DESCRIPTION = (
+    "Train vision–language models, search images with them, and ask them about images. The systems are ALBEF and CLIP, "
+    "and on regions of a detector UNITER, OSCAR and LXMERT."
+)
 FIRST_STEPS = """\
 first steps:
   albef train recipes/quickstart.yaml

@@ -128,7 +128,7 @@ def add_regions(command: argparse.ArgumentParser, default: str) -> None:
         "--regions",
         default="",
         metavar="PLACE",
-        help="where the regions of the images are, for a system that sees regions, as data.regions names it "
+        help="UNITER, OSCAR and LXMERT: file or folder with the regions of the images; docs/data.md says of what kind "
         f"(default: {default})",
     )
 

@@ -56,8 +56,9 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--regions",
         default="",
-        metavar="PATH",
-        help="files of regions, for UNITER, OSCAR and LXMERT; the images themselves need not be in DIR then",
+        metavar="PLACE",
+        help="UNITER, OSCAR and LXMERT: file or folder with the regions of the images, which need not be in DIR then "
+        "(default: none)",
     )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     command.set_defaults(command=prepare)
@@ -93,5 +94,8 @@ def prepare(given: argparse.Namespace) -> None:
     for note in prepared.notes:
         print(note)
     if given.regions:
-        print("RECIPE below stands for a recipe of UNITER, OSCAR or LXMERT.")
+        print(
+            "RECIPE below stands for a recipe in recipes/uniter, recipes/oscar or recipes/lxmert, such as "
+            "recipes/uniter/vqa.yaml."
+        )
     print(f"The images stay in {given.source}. To train on them:\n{prepared.command}")

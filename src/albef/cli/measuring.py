@@ -48,7 +48,8 @@ def add(commands: Commands) -> None:
         usage="albef evaluate RUN_OR_MODEL [--data FILE] [OPTIONS]",
         epilog="examples:\n  albef evaluate runs/quickstart --split test\n"
         "  albef evaluate runs/quickstart --data my-test/test.json\n"
-        "  albef evaluate runs/quickstart --task classes --data my-classes",
+        "  albef evaluate runs/quickstart --task classes --data my-classes\n"
+        "  albef evaluate runs/uniter --data test.json --regions my-regions --gallery 1000",
     )
     command.add_argument(
         "model", metavar="RUN_OR_MODEL", help="run, model directory or model of the Hugging Face hub"
@@ -80,8 +81,8 @@ def add(commands: Commands) -> None:
         type=whole(1),
         default=WANTED.gallery,
         metavar="N",
-        help="rank only the first N images, with their texts. A system without ITC matches every image with every text "
-        "(default: all)",
+        help="rank only the first N images, with their texts. UNITER, OSCAR and LXMERT match each of them with each "
+        "text, which takes long for many (default: all)",
     )
     command.add_argument(
         "--shuffle-images",

@@ -17,6 +17,9 @@ SHOWN = {  # facts whose names need a unit or another word
     "vocabulary": "vocabulary (word pieces)",
     "image_size": "image size (pixels)",
     "patch_size": "patch size (pixels)",
+    "region_width": "numbers in a region's feature",
+    "num_objects": "classes of objects",
+    "num_answers": "listed answers",
     "max_tokens": "longest text (tokens)",
 }
 

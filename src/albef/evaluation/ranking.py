@@ -171,7 +171,7 @@ def tell_passes(engine: Engine, images: int, texts: int) -> None:
         title = SYSTEMS[engine.config.system].title
         say(
             f"{title} compares no features, so each of {images:,} images is matched with each of {texts:,} texts: "
-            f"{images * texts:,} passes. A smaller gallery costs less (--gallery)."
+            f"{images * texts:,} passes. A smaller gallery costs less: --gallery, or evaluate.gallery in a recipe."
         )
 
 
