@@ -3,13 +3,18 @@
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 import toy
+import toy_regions
 from albef.cli.estimate import estimate
 from albef.data.text import Tokenizer
 from albef.model.albef import ALBEF
+from albef.model_config import SystemName
 from albef.model_directory import save_model
 from albef.tasks.pretrain import Pretrain
 from albef.train.start import choose_tokenizer
+from toy_regions import SYSTEM_NAMES
 
 
 def test_counts_the_model_and_sees_what_checkpointing_saves() -> None:
@@ -43,3 +48,12 @@ def test_a_model_to_start_from_says_how_large_it_is(tmp_path: Path) -> None:
     config = toy.config()
     started = dataclasses.replace(config, train=dataclasses.replace(config.train, init=str(tmp_path)))
     assert estimate(started).parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("system", SYSTEM_NAMES)
+def test_models_that_list_answers_are_estimated_with_those_of_the_data(
+    system: SystemName, tmp_path: Path
+) -> None:
+    config = toy_regions.config(system, "vqa", toy_regions.write_data(tmp_path, "vqa"))
+    larger = dataclasses.replace(config, model=dataclasses.replace(config.model, num_answers=5_000))
+    assert estimate(larger).parameters == estimate(config).parameters

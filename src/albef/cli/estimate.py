@@ -12,11 +12,15 @@ from torch import Tensor
 
 from albef import distributed, gpu
 from albef.config import Config
+from albef.data.answers import ListedAnswers
 from albef.data.loader import ExampleSet, batches
 from albef.data.records import Batch
 from albef.data.sources import open_source
+from albef.data.words import AnyTokenizer
 from albef.engine import choose_device
 from albef.model import kernels
+from albef.model.verbs import HEADS
+from albef.run import answers_of, for_answers
 from albef.systems import build_task, regions_for, words_of
 from albef.tasks.base import Task
 from albef.train.allocator import keep_freed_memory
@@ -51,19 +55,14 @@ def estimate(config: Config) -> Estimate:
     processes = gpu.processes(config.train)
     torch.set_num_threads(config.train.threads or max(1, distributed.cores() // processes))
     keep_freed_memory()
-    tokenizer = choose_tokenizer(config)
-    if config.train.init:
-        model = initial_model(config)
-    else:
-        model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
-    config = dataclasses.replace(config, model=model)
+    config, tokenizer, listed = begun(config)
     choice, _ = choose(config, device)
     kernels.use(choice.kernels)
     task = build_task(config).to(device).train()
     optimizer = build_optimizer(task.student, config.train)
     source = open_source(config.data, "train", config.train.seed, config.model.image_size, config.task.name)
     words, regions = words_of(config.model, tokenizer), regions_for(config)
-    examples = ExampleSet(source, words, config.data, config.model, config.train.seed, regions)
+    examples = ExampleSet(source, words, config.data, config.model, config.train.seed, regions, listed)
     most = MAX_ROWS_ON_GPU if device.type == "cuda" else MAX_ROWS
     rows = max(2, min(config.train.batch_size // processes, most))
     stream = (
@@ -104,6 +103,18 @@ def estimate(config: Config) -> Estimate:
         seconds_per_epoch=per_pair * pairs_per_epoch,
         seconds_in_all=per_pair * config.train.steps * config.train.batch_size,
     )
+
+
+def begun(config: Config) -> tuple[Config, AnyTokenizer, ListedAnswers | None]:
+    """The configuration with the model's final sizes, its tokenizer, and the answers of a model that lists them."""
+    tokenizer = choose_tokenizer(config)
+    if config.train.init:
+        model = initial_model(config)
+    else:
+        model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
+    config = dataclasses.replace(config, model=model)
+    answers = answers_of(config) if "answers" in HEADS[model.system] else []
+    return for_answers(config, answers), tokenizer, ListedAnswers(answers) if answers else None
 
 
 def step(
