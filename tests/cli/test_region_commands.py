@@ -124,13 +124,13 @@ SIZES = ["--data.regions=data"]
             "uniter",
             nothing,
             ["--data.regions=nowhere"],
-            "data.regions: nowhere does not exist; name a folder",
+            r"data\.regions \(--regions\): nowhere does not exist; name a folder",
         ),
         (
             "uniter",
             without_regions,
             SIZES,
-            "data.regions: data holds no regions of a known kind; name a folder",
+            r"data\.regions \(--regions\): data holds no regions of a known kind; name a folder",
         ),
         (
             "oscar",

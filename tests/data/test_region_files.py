@@ -118,12 +118,16 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     saved(tmp_path / "a.npz")
     with pytest.raises(BadImage, match=r"4 numbers wide, but the model takes 8"):
         open_regions("", 8).of(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=r"data\.regions: .* does not exist; name a folder with an \.npz"):
+    with pytest.raises(
+        UserError, match=r"data\.regions \(--regions\): .* does not exist; name a folder with an \.npz"
+    ):
         open_regions(str(tmp_path / "nowhere"), WIDTH)
     os.mkfifo(tmp_path / "pipe.tsv")
     for place in (tmp_path / "a.npz", tmp_path / "pipe.tsv", tmp_path.parent / "empty"):
         (tmp_path.parent / "empty").mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=r"data\.regions: .* holds no regions of a known kind"):
+        with pytest.raises(
+            UserError, match=r"data\.regions \(--regions\): .* holds no regions of a known kind"
+        ):
             open_regions(str(place), WIDTH)
 
 

@@ -56,12 +56,12 @@ class RegionFiles:
         if not places:
             raise BadImage(
                 f"{path}: has no regions: nothing in {self.place} has its name; make them, or name the files that have "
-                f"them with data.regions."
+                f"them with data.regions (--regions)."
             )
         if len(places) > 1:
             raise BadImage(
                 f"{path}: has regions in {places[0][0].file} and in {places[1][0].file}; name one of them with "
-                f"data.regions."
+                f"data.regions (--regions)."
             )
         file, key = places[0]
         found = file.read(key)
@@ -119,7 +119,7 @@ def place_of(regions: str) -> Path:
     """The file or folder that `data.regions` names. Raises `UserError` if it is not there."""
     path = Path(os.path.expanduser(regions))
     if not path.exists():
-        raise UserError(f"data.regions: {regions} does not exist; name {understood()}.")
+        raise UserError(f"data.regions (--regions): {regions} does not exist; name {understood()}.")
     return path
 
 
@@ -152,7 +152,9 @@ def open_regions(place: str, width: int) -> RegionStore:
         store = kind.opened(path, files, width) if files else None
         if store is not None:
             return store
-    raise UserError(f"data.regions: {place} holds no regions of a known kind; name {understood()}.")
+    raise UserError(
+        f"data.regions (--regions): {place} holds no regions of a known kind; name {understood()}."
+    )
 
 
 def files_at(place: Path, names: str) -> list[Path]:

@@ -179,7 +179,7 @@ class RegionFolder:
         if not file.is_file():
             raise BadImage(
                 f"{image}: has no regions: there is no {file}. Make one with the arrays features and boxes "
-                f"(docs/data.md), or name where they are with data.regions."
+                f"(docs/data.md), or name where they are with data.regions (--regions)."
             )
         found = read_npz(file)
         check_width(found, self.width, str(file))
