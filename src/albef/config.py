@@ -277,6 +277,11 @@ class EvaluateConfig:
     # grounding: fusion layer of the published maps, counted from 0 (default: the third of six)
     layer: int | None = None
 
+    @property
+    def num_ranked(self) -> int:
+        """How many images of pictograms are ranked."""
+        return min(self.count, self.gallery or self.count)
+
     def __post_init__(self) -> None:
         check_types("evaluate.", self)
         if not self.splits:

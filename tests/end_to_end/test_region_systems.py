@@ -36,7 +36,10 @@ def test_every_task_is_trained_and_measured(system: SystemName, task: TaskName, 
     losses = [value for row in log for name, value in row.items() if name in LOSSES]
     assert losses
     assert np.isfinite(losses).all()
-    assert (tmp_path / "run" / "report.html").is_file()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "This run was not evaluated" not in report
+    assert "Before the vertical dashed line" not in report
+    assert "numbers describe a region" in report
 
 
 @pytest.mark.parametrize("system", SYSTEM_NAMES)

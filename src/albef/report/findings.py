@@ -60,7 +60,7 @@ def gallery_pairs(config: Config, split: str) -> list[Pair]:
     drawn = gallery(
         split, config.evaluate.seed, config.evaluate.count, config.data.num_nouns, config.model.image_size
     )
-    pairs = zip(drawn.images, drawn.captions, strict=True)
+    pairs = list(zip(drawn.images, drawn.captions, strict=True))[: config.evaluate.num_ranked]
     return [Pair(image, caption, number) for number, (image, caption) in enumerate(pairs)]
 
 

@@ -22,7 +22,7 @@ def headline(
     engine: Engine, config: Config, words: str, log: Sequence[LogLine], metrics: Metrics, run: Path
 ) -> str:
     """What was trained on what data, for how long, and the main result."""
-    data, places = config.data, engine.model.places
+    data = config.data
     pairs = log[-1]["pairs"] if log else config.train.batch_size * config.train.steps
     seconds = metrics.get("train/seconds", log[-1]["seconds"] if log else 0.0)
     figures = [(f"{pairs:,.0f}", "image–text pairs seen")]
@@ -35,7 +35,7 @@ def headline(
         figures += [(f"{data.caption_noise:.0%}", "of the training captions are noisy")]
     figures += [
         (f"{sum(parameter.numel() for parameter in engine.model.parameters()):,}", "parameters"),
-        (f"{engine.config.image_size} px", f"image size, {places.rows} × {places.columns} patches"),
+        seen_as(engine),
         (precision(config, run), "training precision"),
     ]
     what = f"{SYSTEMS[engine.config.system].title} ({engine.config.size}) trained on {Path(data.source).name}: {words}"
@@ -46,18 +46,26 @@ def headline(
     )
 
 
+def seen_as(engine: Engine) -> tuple[str, str]:
+    """What the model sees of an image, as a figure and its words."""
+    config, places = engine.config, engine.model.places
+    if config.sees_regions:
+        return f"{config.region_width:,}", "numbers describe a region"
+    return f"{config.image_size} px", f"image size, {places.rows} × {places.columns} patches"
+
+
 def outcome(metrics: Metrics, config: Config) -> str:
-    """The main result in a sentence: by the sum of both scores, if it was measured."""
+    """The main result in a sentence: by the sum of both scores if there are both."""
     if not MEASURED[config.task.name].by_recall:
         return task_outcome(metrics)
     for split in splits(metrics):
-        for score in ("sum", "itc"):
+        for score in ("sum", "itc", "itm"):
             value = metrics.get(f"{split}/{score}/t2i_r1")
             if value is None:
                 continue
             if config.data.source != "pictograms":
                 return f"For {value:.0%} of captions, the right image ranks first."
-            count = config.evaluate.count
+            count = config.evaluate.num_ranked
             return (
                 f"For {value:.0%} of captions, the right image ranks first among {count} images that the model has "
                 f"never seen. Guessing would give {1 / count:.1%}. Split “{title(split)}”, ranked by {SCORES[score]}."
@@ -104,7 +112,7 @@ def course(log: Sequence[LogLine]) -> str:
         )
     fused = [line for line in log if "itm" in line or "mlm" in line]
     lead = "Strong lines are smoothed, faint lines show the logged values."
-    if fused and fused[0] is not log[0]:
+    if fused and "itc" in log[0] and fused[0] is not log[0]:
         lead += " Before the vertical dashed line, only ITC was trained. From there on ITM and MLM were trained too."
     if any("mi_i2t" in line for line in log):
         lead += (

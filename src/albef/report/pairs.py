@@ -93,12 +93,12 @@ def results(engine: Engine, metrics: Metrics, config: Config) -> str:
     embedded = config.data.source == "pictograms"
     if embedded:
         lead += (
-            f" Each split is a gallery of {config.evaluate.count} new scenes. Each caption is true of its own scene "
-            "only. A foil is a caption with one thing changed, so that it is false. Foil accuracy is how often the "
+            f" Each split is a gallery of {config.evaluate.num_ranked} new scenes. Each caption is true of its own "
+            "scene only. A foil is a caption with one thing changed, so that it is false. Foil accuracy is how often the "
             "true caption scores higher."
         )
     # In users' data an image may have several captions, which raises chance from image to text.
-    count = config.evaluate.count if embedded else metrics.get(f"{found[0][0]}/pictures", 0)
+    count = config.evaluate.num_ranked if embedded else metrics.get(f"{found[0][0]}/pictures", 0)
     ways = [metric for metric in RECALLS if metric.startswith("t2i") or (embedded and metric != "r_mean")]
     chance = {metric: min(1.0, int(metric[5:]) / count) for metric in ways} if count else {}
     body = score_table("Recall", metrics, found, RECALLS, chance)
