@@ -94,8 +94,8 @@ def results(engine: Engine, metrics: Metrics, config: Config) -> str:
     if embedded:
         lead += (
             f" Each split is a gallery of {config.evaluate.num_ranked} new scenes. Each caption is true of its own "
-            "scene only. A foil is a caption with one thing changed, so that it is false. Foil accuracy is how often the "
-            "true caption scores higher."
+            "scene only. A foil is a caption with one thing changed, so that it is false. Foil accuracy is how often "
+            "the true caption scores higher."
         )
     # In users' data an image may have several captions, which raises chance from image to text.
     count = config.evaluate.num_ranked if embedded else metrics.get(f"{found[0][0]}/pictures", 0)
