@@ -61,6 +61,22 @@ def trained(config: Config, folder: Path) -> dict[str, torch.Tensor]:
     return load_file(checkpoints_in(folder / "checkpoints")[-1] / "task.safetensors")
 
 
+def test_two_processes_train_as_one_with_two_parts_of_a_batch(tmp_path: Path) -> None:
+    config = toy_regions.config(
+        "lxmert", "pretrain", toy_regions.write_data(tmp_path / "data", "pretrain"), 3
+    )
+    # Dropout depends on how far a slice is padded, and these images have different numbers of regions.
+    model = dataclasses.replace(config.model, dropout=0.0)
+    alone = dataclasses.replace(config.train, micro_batch_size=2, threads=1)
+    two = dataclasses.replace(config.train, processes=2, threads=1)
+    found = [
+        trained(dataclasses.replace(config, model=model, train=train), tmp_path / str(train.processes))
+        for train in (alone, two)
+    ]
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize(
     ("task", "figure", "said"),
     [("retrieval", "data/pictures", "no images to show"), ("vqa", "data/count", "what is beside the fox?")],

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import toy
-from albef.config import Config, ModelConfig, TrainConfig
+from albef.config import Config, DataConfig, ModelConfig, TrainConfig
 from albef.manifest import read_manifest
 from albef.run import prepare
 from albef.train.checkpoint import checkpoints_in
@@ -38,7 +38,7 @@ def number_of(short: int, full: int) -> int:
     return full if FULL else short
 
 
-def config(model: ModelConfig = toy.MODEL) -> Config:
+def config(model: ModelConfig = toy.MODEL, data: DataConfig | None = None) -> Config:
     """A toy training that takes about a second and writes a checkpoint every few steps."""
     settings = TrainConfig(
         steps=STEPS,
@@ -51,16 +51,21 @@ def config(model: ModelConfig = toy.MODEL) -> Config:
         log_every_steps=1,
         checkpoint_every_steps=INTERVAL,
     )
-    return dataclasses.replace(toy.config(train=settings), model=model)
+    return dataclasses.replace(toy.config(train=settings, data=data), model=model)
 
 
-def training(folder: Path, change: Callable[[], None] | None = None, model: ModelConfig = toy.MODEL) -> None:
+def training(
+    folder: Path,
+    change: Callable[[], None] | None = None,
+    model: ModelConfig = toy.MODEL,
+    data: DataConfig | None = None,
+) -> None:
     """What a training process does; its exit code is that of `albef train`."""
     if change is not None:
         change()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
-        train(prepare(config(model), folder), folder)
+        train(prepare(config(model, data), folder), folder)
     except Interrupted as stop:
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
@@ -68,17 +73,20 @@ def training(folder: Path, change: Callable[[], None] | None = None, model: Mode
 
 
 def start(
-    folder: Path, change: Callable[[], None] | None = None, model: ModelConfig = toy.MODEL
+    folder: Path,
+    change: Callable[[], None] | None = None,
+    model: ModelConfig = toy.MODEL,
+    data: DataConfig | None = None,
 ) -> multiprocessing.context.ForkServerProcess:
     """A training that has been started in a process of its own."""
-    process = PROCESSES.Process(target=training, args=(folder, change, model))
+    process = PROCESSES.Process(target=training, args=(folder, change, model, data))
     process.start()
     return process
 
 
-def finish(folder: Path, model: ModelConfig = toy.MODEL) -> None:
+def finish(folder: Path, model: ModelConfig = toy.MODEL, data: DataConfig | None = None) -> None:
     """Trains to the end in a process of its own."""
-    process = start(folder, model=model)
+    process = start(folder, model=model, data=data)
     process.join(120)
     assert process.exitcode == 0, process.exitcode
 

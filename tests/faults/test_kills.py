@@ -1,6 +1,7 @@
 """Trainings that are killed or asked to stop at random moments end where they would have ended."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import faulty
+import pytest
 from faulty import (
     INTERVAL,
     STEPS,
@@ -22,6 +24,9 @@ from faulty import (
 )
 
 import toy_clip
+import toy_regions
+from albef.config import DataConfig
+from albef.model_config import SystemName
 
 
 def slow_disk() -> None:
@@ -54,6 +59,23 @@ def test_a_clip_that_is_killed_goes_on_as_it_would_have(tmp_path: Path) -> None:
         process.kill()
         process.join()
         finish(folder, toy_clip.TRAINED)
+        assert_same_run(folder, tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("system", toy_regions.SYSTEM_NAMES)
+def test_a_system_on_regions_that_is_killed_goes_on_as_it_would_have(
+    system: SystemName, tmp_path: Path
+) -> None:
+    model = dataclasses.replace(toy_regions.model_config(system), dropout=0.1)
+    data = DataConfig(source=str(toy_regions.write_data(tmp_path / "data", "pretrain")))
+    finish(tmp_path / "undisturbed", model, data)
+    for number in range(number_of(1, 20)):
+        folder = tmp_path / str(number)
+        process = start(folder, model=model, data=data)
+        pause(folder, random.Random(number))
+        process.kill()
+        process.join()
+        finish(folder, model, data)
         assert_same_run(folder, tmp_path / "undisturbed")
 
 

@@ -57,10 +57,11 @@ def sample_shown_features(
     Of the hidden regions 80 % become zeros, 10 % get the feature of any region of any image of the batch (published:
     of all data), and 10 % stay.
     """
-    device = features.device
-    kind, choice = torch.rand(2, *hidden.shape, generator=generator, device=device)
-    image = torch.randint(len(hidden), hidden.shape, generator=generator, device=device)
-    region = (choice * mask.sum(1)[image]).long()
+    drawn = torch.zeros(3, *hidden.shape, device=features.device)
+    # Of real regions alone: how far a slice of a batch is padded depends on the number of processes.
+    drawn[:, mask] = torch.rand(3, int(mask.sum()), generator=generator, device=features.device)
+    kind, image = drawn[0], (drawn[1] * len(hidden)).long()
+    region = (drawn[2] * mask.sum(1)[image]).long()
     zeroed, exchanged = hidden & (kind < 0.8), hidden & (kind >= 0.8) & (kind < 0.9)
     shown = features.masked_fill(zeroed[..., None], 0.0)
     return torch.where(exchanged[..., None], features[image, region], shown)
