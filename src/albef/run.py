@@ -55,17 +55,14 @@ def run(config: Config, folder: Path, allow_changes: bool = False, report: bool 
     check_main_thread()
     with contextlib.ExitStack() as held:
 
-        def begin() -> Config:
+        def begin() -> tuple[Config, list[str]]:
             check_free(folder)
             held.enter_context(alone_in(folder))
-            return prepare(config, folder, allow_changes)
+            answers = answers_of(config)  # before training, since the list may be wrong
+            return prepare(config, folder, allow_changes, answers), answers
 
         with distributed.group(config.train.timeout_seconds, config.train.device):
-            config = distributed.from_first(begin)
-            answers = distributed.from_first(
-                lambda: answers_of(config)
-            )  # before training, since the list may be wrong
-            config = for_answers(config, answers)
+            config, answers = distributed.from_first(begin)
             train(config, folder, answers)
             distributed.from_first(lambda: export(config, folder, answers))
             quiet = distributed.rank() > 0
@@ -126,14 +123,18 @@ def why_unmeasured(config: Config, folder: Path) -> str:
     )
 
 
-def prepare(config: Config, folder: Path, allow_changes: bool = False) -> Config:
-    """Prepares a run folder, new or of the same run, and returns the configuration with its final vocabulary size."""
+def prepare(config: Config, folder: Path, allow_changes: bool = False, answers: Sequence[str] = ()) -> Config:
+    """Prepares a run folder, new or of the same run, and returns the configuration with its final sizes.
+
+    These are those of the vocabulary and of the head of `answers`, if the model chooses from a list.
+    """
     # Before anything is written, since there may be no such device.
     check_device(config.train, choose_device(config.train.device))
     tokenizer_file, config_file = folder / TOKENIZER_FILE, folder / CONFIG_FILE
     if config.train.init:
         known = load_recipe(config_file).model if config_file.exists() else None
         config = dataclasses.replace(config, model=initial_model(config, known))
+    config = for_answers(config, answers)
     if tokenizer_file.exists():
         tokenizer = SYSTEMS[config.model.system].tokenizer.load(tokenizer_file)
     else:

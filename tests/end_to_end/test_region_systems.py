@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import toy_regions
 from albef.config import Config, TaskName
 from albef.model_config import SystemName
+from albef.model_directory import read_config
 from albef.run import prepare, run
 from albef.systems import SYSTEMS
 from albef.train.checkpoint import checkpoints_in
@@ -53,6 +54,28 @@ def test_a_run_that_lost_its_last_checkpoint_ends_bit_for_bit_as_before(
     again = trained(config, tmp_path / "run")
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_questions_resume_with_the_answers_of_their_data(listed: bool, tmp_path: Path) -> None:
+    """How many they are is no setting that changed."""
+    config = toy_regions.config("oscar", "vqa", toy_regions.write_data(tmp_path / "data", "vqa"), 4)
+    train_settings = dataclasses.replace(config.train, checkpoint_every_steps=2)
+    data = config.data
+    if listed:
+        (tmp_path / "answers.json").write_text(json.dumps(["fox", *map(str, range(20))]))
+        data = dataclasses.replace(data, answer_list=str(tmp_path / "answers.json"))
+    config = dataclasses.replace(config, train=train_settings, data=data)
+    run(config, tmp_path / "run", report=False)
+    shutil.rmtree(checkpoints_in(tmp_path / "run" / "checkpoints")[-1])
+    run(config, tmp_path / "run", report=False)
+    assert not (tmp_path / "run" / "changes.jsonl").exists()
+    if listed:  # a run with other answers starts from it
+        (tmp_path / "answers.json").write_text(json.dumps(["fox", "3", "none of them"]))
+        train_settings = dataclasses.replace(train_settings, init=str(tmp_path / "run"))
+        run(dataclasses.replace(config, train=train_settings), tmp_path / "other", report=False)
+        model, _ = read_config(tmp_path / "other" / "model" / "config.json")
+        assert model.num_answers == 3
 
 
 def trained(config: Config, folder: Path) -> dict[str, torch.Tensor]:
