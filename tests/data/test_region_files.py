@@ -200,6 +200,17 @@ def test_a_batch_has_regions_and_tags_instead_of_pixels(tmp_path: Path) -> None:
     assert torch.equal(half.visual.features, visual.features[1:])
 
 
+def test_regions_of_different_detectors_are_batched_by_what_they_share() -> None:
+    features, boxes = np.ones((2, 3), np.float32), np.full((2, 6), 0.5, np.float32)
+    first = ImageRegions(features, boxes, classes=np.ones((2, 4), np.float32))
+    second = ImageRegions(features, boxes[:, :4], classes=np.ones((2, 5), np.float32))
+    batch = batch_of_regions([first, second])
+    assert batch.boxes.shape == (2, 2, 4)
+    assert batch.classes is None
+    assert batch_of_regions([first, first]).boxes.shape == (2, 2, 6)
+    assert batch_of_regions([first, first]).classes is not None
+
+
 def test_an_image_without_regions_is_a_bad_sample(tmp_path: Path) -> None:
     for name in "ac":
         saved(tmp_path / f"{name}.npz")
