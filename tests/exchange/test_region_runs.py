@@ -13,14 +13,13 @@ from albef.exchange.importing import import_checkpoint
 from albef.model_config import SystemName
 from albef.model_directory import read_config, read_tensors
 from albef.run import run
-from albef.systems import SYSTEMS
 from toy_regions import SYSTEM_NAMES
 
-# LXMERT published no retrieval.
-TASKS = [(s, t) for s in SYSTEM_NAMES for t in SYSTEMS[s].tasks if (s, t) != ("lxmert", "retrieval")]
+TASKS: tuple[TaskName, ...] = ("pretrain", "vqa")  # of the others, the files' tests say that they come back
 
 
-@pytest.mark.parametrize(("system", "task"), TASKS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("system", SYSTEM_NAMES)
 def test_a_run_goes_out_and_comes_back(system: SystemName, task: TaskName, tmp_path: Path) -> None:
     config = toy_regions.config(system, task, toy_regions.write_data(tmp_path / "data", task))
     run(config, tmp_path / "run", report=False)
