@@ -53,7 +53,7 @@ def test_without_regions_it_is_that_of_the_source() -> None:
 
 
 def test_regions_that_are_nowhere_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.regions: .*none does not exist"):
+    with pytest.raises(UserError, match=r"data\.regions .*none does not exist"):
         fingerprint(tmp_path / "none")
 
 

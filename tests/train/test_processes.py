@@ -30,6 +30,8 @@ from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 from albef.train.steps import Loop
 
+pytestmark = pytest.mark.xdist_group("processes")  # the processes are started once
+
 STEPS, PAIRS = 20, 8
 Loss = Literal["itc", "itm", "mlm"]
 LOSSES: tuple[Loss, ...] = ("itc", "itm", "mlm")

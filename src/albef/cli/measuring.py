@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
         epilog="examples:\n  albef evaluate runs/quickstart --split test\n"
         "  albef evaluate runs/quickstart --data my-test/test.json\n"
         "  albef evaluate runs/quickstart --task classes --data my-classes\n"
-        "  albef evaluate runs/uniter --data test.json --regions my-regions --gallery 1000",
+        "  albef evaluate runs/uniter --data test.json --regions regions --gallery 99",
     )
     command.add_argument(
         "model", metavar="RUN_OR_MODEL", help="run, model directory or model of the Hugging Face hub"

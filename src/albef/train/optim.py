@@ -21,6 +21,7 @@ OPTIMIZERS: dict[str, type[torch.optim.AdamW]] = {
 
 # Heads that a pre-trained model does not have, in all systems: of answers from a list, of classes, of two images.
 NEW_HEADS = ("classifier.", "answer_head.", "entailment_head.", "pair_head.", "pair_attention.")
+DECAYED, NOT_DECAYED, TEMPERATURE, MUON = range(4)  # groups of parameters, in their order
 
 
 def is_decayed(name: str, parameter: nn.Parameter, decay_embeddings: bool) -> bool:
@@ -39,18 +40,21 @@ def build_optimizer(student: nn.Module, config: TrainConfig) -> torch.optim.Adam
     the names of their parameters.
     """
     decays_all = config.optimizer == "bertadam"
-    alike: dict[tuple[float, float, bool], list[tuple[str, nn.Parameter]]] = {}
+    # The first number is the order of the groups, in which the oldest checkpoints count parameters.
+    alike: dict[tuple[int, float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in student.named_parameters():
         muon = config.optimizer == "muon" and is_layer_matrix(name, parameter)
         decays = decays_all or muon or is_decayed(name, parameter, config.decay_embeddings)
         scale = config.head_lr_scale if name.startswith(NEW_HEADS) else 1.0
+        order = MUON if muon else DECAYED if decays else NOT_DECAYED
         if name.endswith("temperature"):
             decays, scale = decays_all or config.decay_embeddings, config.temperature_lr_scale
+            order = TEMPERATURE
         decay = config.weight_decay if decays else 0.0
-        alike.setdefault((decay, scale, muon), []).append((name, parameter))
+        alike.setdefault((order, decay, scale), []).append((name, parameter))
     groups: list[dict[str, Any]] = [
-        {"params": named, "weight_decay": decay, "lr_scale": scale, "muon": muon}
-        for (decay, scale, muon), named in alike.items()
+        {"params": alike[key], "weight_decay": key[1], "lr_scale": key[2], "muon": key[0] == MUON}
+        for key in sorted(alike)
     ]
     return OPTIMIZERS[config.optimizer](groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
