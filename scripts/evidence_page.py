@@ -45,6 +45,8 @@ This page makes {count} comparisons. Where nothing differs, one in twenty looks 
 A small model that sees drawings for minutes is not a large model that sees four million photographs for days. What helps
 here may not help there, and what does not help here may need more data. A verdict says whether a claim held *here*.
 
+The paper's figures are given beside ours. Those of its table 1 could not be looked up again when this was written.
+
 Figures are percentages, and differences are in points. "Without" is what the claim calls worse, and "with" what it calls
 better: a model without the part and with it, or another system and ALBEF.
 """
