@@ -18,7 +18,7 @@ quickstart-smoke: .venv/installed  ## the same in a reduced form, for CI
 	$(BIN)/python scripts/quickstart.py --run runs/quickstart-smoke --fresh --smoke
 
 test: .venv/installed  ## the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --ignore tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore tests/faults
 
 test-faults-short: .venv/installed  ## kills, damage, full disks, malicious files, injected for real; with their counts
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults

@@ -26,7 +26,6 @@ from albef.train.sharding import shard
 from albef.train.steps import Loop
 from toy_region_tasks import TASKS, HardRetrieval
 
-pytestmark = pytest.mark.xdist_group("region_processes")  # the processes are started once
 
 STEPS, PAIRS = 4, 4  # with this seed, four steps of UNITER train all of its objectives
 # Those with attention or steps of a kind of their own: sharing takes time.

@@ -30,7 +30,6 @@ from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 from albef.train.steps import Loop
 
-pytestmark = pytest.mark.xdist_group("processes")  # the processes are started once
 
 STEPS, PAIRS = 20, 8
 Loss = Literal["itc", "itm", "mlm"]
