@@ -20,7 +20,6 @@ from albef.engine import Engine
 from albef.evaluation.by_task import Asked, evaluate_on
 from albef.evaluation.vqa import Asking
 
-
 GALLERY, RECORDS = 140, 70  # three batches and two: two processes can't have as many pictures each
 CLASSES = ("fox", "car", "house")
 TASKS = {"vqa": "answer", "entailment": "entailment", "nlvr": "nlvr", "grounding": "itm"}

@@ -26,7 +26,6 @@ from albef.train.sharding import shard
 from albef.train.steps import Loop
 from toy_region_tasks import TASKS, HardRetrieval
 
-
 STEPS, PAIRS = 4, 4  # with this seed, four steps of UNITER train all of its objectives
 # Those with attention or steps of a kind of their own: sharing takes time.
 SHARED = (UniterPretrain, HardRetrieval, UniterNLVR, LxmertVQA)

@@ -30,7 +30,6 @@ from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 from albef.train.steps import Loop
 
-
 STEPS, PAIRS = 20, 8
 Loss = Literal["itc", "itm", "mlm"]
 LOSSES: tuple[Loss, ...] = ("itc", "itm", "mlm")
