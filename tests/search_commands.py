@@ -14,13 +14,3 @@ def found(home: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tu
     main(["search", str(home / "idx"), "a fox", "--paths", *arguments])
     shown = capsys.readouterr()
     return sorted(shown.out.splitlines()), shown.err
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("albef: ")
-    assert said.count("\n") == 1
-    return said

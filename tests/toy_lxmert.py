@@ -9,6 +9,7 @@ from albef.data.records import Batch
 from albef.data.regions import Regions
 from albef.model_config import ModelConfig
 from albef.peers.lxmert import LXMERT
+from toy_batches import both, pairs
 
 CONFIG = ModelConfig(
     size="lxmert-base",
@@ -71,21 +72,9 @@ def batch() -> Batch:
     generator = torch.Generator().manual_seed(1)
     confidences = torch.rand(2, *hidden.shape, generator=generator) * seen.mask
     return Batch(
-        pixels=None,
-        ids=ids,
-        mask=mask,
-        masked_ids=masked,
-        mlm_positions=positions,
-        mlm_labels=ids.flatten()[positions],
-        image_id=torch.arange(4),
-        caption_id=torch.arange(4),
+        **pairs(ids, mask, masked, positions),
         answer_scores=torch.rand(4, CONFIG.num_answers, generator=generator).round(decimals=1),
-        region_features=seen.features,
-        region_boxes=seen.boxes,
-        region_mask=seen.mask,
-        second_region_features=second.features,
-        second_region_boxes=second.boxes,
-        second_region_mask=second.mask,
+        **both(seen, second),
         label=torch.tensor([0, 1, 1, 0]),
         hidden_regions=hidden,
         object_ids=torch.randint(CONFIG.num_objects, hidden.shape, generator=generator),

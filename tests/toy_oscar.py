@@ -10,6 +10,7 @@ from albef.data.regions import Regions, Tags
 from albef.model_config import ModelConfig
 from albef.peers.oscar import OSCAR, TaggedMemory
 from albef.peers.oscar_task import NOT_PREDICTED
+from toy_batches import both, pairs
 
 CONFIG = ModelConfig(
     size="oscar-plus-base",
@@ -84,21 +85,9 @@ def batch() -> Batch:
     labels[hidden] = seen.tags.ids[hidden]
     masked_tags[hidden] = MASK
     return Batch(
-        pixels=None,
-        ids=ids,
-        mask=mask,
-        masked_ids=masked,
-        mlm_positions=positions,
-        mlm_labels=ids.flatten()[positions],
-        image_id=torch.arange(4),
-        caption_id=torch.arange(4),
+        **pairs(ids, mask, masked, positions),
         answer_scores=torch.rand(4, CONFIG.num_answers, generator=torch.Generator().manual_seed(0)),
-        region_features=seen.features,
-        region_boxes=seen.boxes,
-        region_mask=seen.mask,
-        second_region_features=second.features,
-        second_region_boxes=second.boxes,
-        second_region_mask=second.mask,
+        **both(seen, second),
         label=torch.tensor([1, 0, 0, 1]),
         tag_ids=seen.tags.ids,
         tag_mask=seen.tags.mask,

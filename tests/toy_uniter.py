@@ -9,6 +9,7 @@ from albef.data.records import Batch
 from albef.data.regions import Regions
 from albef.model_config import ModelConfig
 from albef.peers.uniter import PRETRAINING, UNITER
+from toy_batches import both, pairs
 
 CONFIG = ModelConfig(
     size="uniter-base",
@@ -68,22 +69,10 @@ def batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     soft = torch.rand(*hidden.shape, CONFIG.num_objects, generator=generator).softmax(2)
     return Batch(
-        pixels=None,
-        ids=ids,
-        mask=mask,
-        masked_ids=masked,
-        mlm_positions=positions,
-        mlm_labels=ids.flatten()[positions],
-        image_id=torch.arange(4),
-        caption_id=torch.arange(4),
+        **pairs(ids, mask, masked, positions),
         label=torch.tensor([0, 1, 1, 0]),
         answer_scores=torch.rand(4, CONFIG.num_answers, generator=generator).round(decimals=1),
-        region_features=seen.features,
-        region_boxes=seen.boxes,
-        region_mask=seen.mask,
-        second_region_features=second.features,
-        second_region_boxes=second.boxes,
-        second_region_mask=second.mask,
+        **both(seen, second),
         hidden_regions=hidden,
         region_classes=soft,
     )

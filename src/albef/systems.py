@@ -136,7 +136,8 @@ SYSTEMS: dict[SystemName, System] = {
     ),
     "oscar": System(
         title="OSCAR",
-        paper='Li et al., "Oscar: Object-Semantics Aligned Pre-training for Vision-Language Tasks", ECCV 2020',
+        paper='Li et al., "Oscar: Object-Semantics Aligned Pre-training for Vision-Language Tasks", ECCV 2020;\n'
+        'of OSCAR+: Zhang et al., "VinVL: Revisiting Visual Representations in Vision-Language Models", CVPR 2021',
         model=OSCAR,
         heads=("mlm", "pollution"),
         tasks={

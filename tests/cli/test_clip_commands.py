@@ -21,6 +21,7 @@ from albef.exchange.choices import EXPORTS
 from albef.exchange.clip_files import FORMS, write_clip, write_openai
 from albef.model_directory import save_model
 from albef.peers.clip_names import to_published
+from commands import refused
 
 ENGINE = toy_clip.engine()
 STATE = ENGINE.model.state_dict()
@@ -38,17 +39,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def place_of(form: str) -> str:
     return "clip.pt" if form == "openai" else "clip"
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one sentence that a command ends with."""
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("albef: ")
-    assert said.count("\n") == 1
-    return said
 
 
 @pytest.mark.parametrize("form", CLIP_FORMS)

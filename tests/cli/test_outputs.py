@@ -22,6 +22,7 @@ from albef.data.text import Tokenizer
 from albef.engine import Engine
 from albef.errors import printable
 from albef.model_directory import save_model
+from commands import refused
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
@@ -48,17 +49,6 @@ def index(model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> Path
     main(["index", str(model), str(photos), "--out", str(photos.parent / "idx")])
     capsys.readouterr()
     return photos.parent / "idx"
-
-
-def stopped(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The sentence that a command ends with."""
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("albef: ")
-    assert said.count("\n") == 1
-    return said
 
 
 COMMANDS = {
@@ -94,7 +84,7 @@ def test_a_place_where_no_file_can_go_is_refused_before_the_work(
     place = out.format(folder=tmp_path, file=tmp_path / "file")
     known = {"model": model, "index": index, "photo": photos / "a.png", "out": place}
     before = sorted(tmp_path.rglob("*"))
-    assert stopped([part.format(**known) for part in COMMANDS[name]], capsys).startswith(
+    assert refused(capsys, *(part.format(**known) for part in COMMANDS[name])).startswith(
         f"albef: {place or '.'}: "
     )
     assert sorted(tmp_path.rglob("*")) == before
@@ -148,8 +138,8 @@ def test_what_is_read_is_never_written_over(
         "new": tmp_path / "new",
     }
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert f"is {reason} and would be overwritten" in stopped(
-        [part.format(**known) for part in command], capsys
+    assert f"is {reason} and would be overwritten" in refused(
+        capsys, *(part.format(**known) for part in command)
     )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -187,7 +177,7 @@ def test_a_place_where_no_folder_can_go_is_refused_before_the_work(
     place = out.format(file=tmp_path / "file", full=tmp_path / "full")
     known = {"model": model, "photos": photos, "photo": photos / "a.png", "out": place}
     before = sorted(tmp_path.rglob("*"))
-    assert stopped([part.format(**known) for part in FOLDERS[name]], capsys).startswith(f"albef: {place}: ")
+    assert refused(capsys, *(part.format(**known) for part in FOLDERS[name])).startswith(f"albef: {place}: ")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -235,7 +225,7 @@ def test_where_no_file_may_grow_every_command_says_so_and_leaves_nothing(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
-        said = stopped([part.format(**known) for part in command], capsys)
+        said = refused(capsys, *[part.format(**known) for part in command])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     what = f"{tempfile.gettempdir()}, where temporary files are" if temporary else str(tmp_path / "out")
@@ -360,7 +350,7 @@ def test_nothing_is_folded_into_a_pipe(
 
 def test_names_of_any_bytes_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"caf\xe9.idx")
-    assert r"caf\udce9.idx: no such folder" in stopped(["search", str(tmp_path / name), "a fox"], capsys)
+    assert r"caf\udce9.idx: no such folder" in refused(capsys, *["search", str(tmp_path / name), "a fox"])
     assert printable(os.fsdecode(b"caf\xe9\n\x1b[31m ") + "é") == r"caf\udce9\n\x1b[31m é"
 
 

@@ -12,7 +12,7 @@ import toy
 from albef.cli import main
 from albef.engine import Engine
 from albef.model_directory import save_model
-from search_commands import refused
+from commands import refused
 
 
 @pytest.fixture

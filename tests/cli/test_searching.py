@@ -14,7 +14,8 @@ from albef.engine.loaded import LoadedModel
 from albef.model.albef import ALBEF
 from albef.model_directory import save_model
 from albef.search.index import Index
-from search_commands import found, refused
+from commands import refused
+from search_commands import found
 
 
 def test_a_moved_model_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,11 @@
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from PIL import Image
 
@@ -19,6 +17,7 @@ from albef.config import DataConfig, UserError
 from albef.engine import Engine
 from albef.evaluation.by_task import Asked, evaluate_on
 from albef.evaluation.vqa import Asking
+from groups import one_of
 
 GALLERY, RECORDS = 140, 70  # three batches and two: two processes can't have as many pictures each
 CLASSES = ("fox", "car", "house")
@@ -70,14 +69,10 @@ def wrong_in_the_last() -> int:
 
 
 def one_of_two(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(minutes=4)
-    )
-    with pytest.raises(UserError, match="A sentence"):
-        distributed.from_each(wrong_in_the_last)
-    (folder / f"{rank}.json").write_text(json.dumps(measured(folder)))
-    dist.destroy_process_group()
+    with one_of(2, rank, folder):
+        with pytest.raises(UserError, match="A sentence"):
+            distributed.from_each(wrong_in_the_last)
+        (folder / f"{rank}.json").write_text(json.dumps(measured(folder)))
 
 
 @pytest.fixture(scope="module")

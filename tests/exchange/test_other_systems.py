@@ -23,6 +23,7 @@ from albef.model.verbs import VisionLanguageModel
 from albef.model_directory import FILES, save_model
 from albef.peers.uniter_text import CasedTokenizer
 from albef.systems import SYSTEMS
+from commands import refused
 from toy_published import toy_state
 
 ENGINE, CLIP = toy.engine("entailment"), toy_clip.engine()  # without a queue, which takes seconds to write
@@ -49,17 +50,6 @@ def published(system: str) -> dict[str, Tensor]:
         return toy_state("ve")
     model, _ = MODELS[system]
     return dict(SYSTEMS[model.config.system].published(model.state_dict(), model.config))
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one sentence that a command ends with."""
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("albef: ")
-    assert said.count("\n") == 1
-    return said
 
 
 def test_the_table_has_every_system() -> None:

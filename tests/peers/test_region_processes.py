@@ -3,13 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,6 +22,7 @@ from albef.peers.uniter_task import UniterNLVR, UniterPretrain
 from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 from albef.train.steps import Loop
+from groups import one_of
 from toy_region_tasks import TASKS, HardRetrieval
 
 STEPS, PAIRS = 4, 4  # with this seed, four steps of UNITER train all of its objectives
@@ -88,19 +87,11 @@ def play(kind: type[RegionTask], folder: Path, micro_batch_size: int = 0, sharde
 
 
 def one_of_two(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(minutes=2),
-    )
-    for kind in TASKS:
-        play(kind, folder / str(rank))
-        if kind in SHARED:
-            play(kind, folder / f"shared {rank}", sharded=True)
-    dist.destroy_process_group()
+    with one_of(2, rank, folder):
+        for kind in TASKS:
+            play(kind, folder / str(rank))
+            if kind in SHARED:
+                play(kind, folder / f"shared {rank}", sharded=True)
 
 
 @pytest.fixture(scope="module")

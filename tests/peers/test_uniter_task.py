@@ -238,3 +238,15 @@ def test_the_second_image_starts_with_the_type_of_the_first() -> None:
     assert after[name].tolist() == before[name][[0, 1, 1]].tolist()
     trained = toy_uniter.model(("paired_attention",)).state_dict()
     assert torch.equal(UniterNLVR.adapt(trained)[name], trained[name])
+
+
+def test_all_parts_train_one_objective_though_one_has_no_classes() -> None:
+    task, stage = UniterPretrain(CONFIG), stage_of("objects")
+    first, second = toy_uniter.batch().split(2)
+    parts = [first, dataclasses.replace(second, region_classes=None)]
+    targets = joined([task.prepare(part, stage) for part in parts], True)
+    trained = {
+        name for part, one in zip(parts, targets, strict=True) for name in task(part, one, stage).losses
+    }
+    assert "objects" not in trained
+    assert trained in ({"itm", "alignment"}, {"mlm"}, {"features"})

@@ -5,13 +5,11 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file
 from torch import Tensor
@@ -29,6 +27,7 @@ from albef.train.checkpoint import CheckpointWriter, load_checkpoint
 from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 from albef.train.steps import Loop
+from groups import one_of
 
 STEPS, PAIRS = 20, 8
 Loss = Literal["itc", "itm", "mlm"]
@@ -170,17 +169,9 @@ def poison(patch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def one_of_two(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(minutes=4),
-    )
-    for case in CASES:
-        play(case, folder)
-    dist.destroy_process_group()
+    with one_of(2, rank, folder):
+        for case in CASES:
+            play(case, folder)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,10 @@ from albef.exchange.account import Row
 from albef.exchange.pth import Published
 from albef.exchange.stream import Place, write_tensors
 from albef.model.verbs import VisionLanguageModel
+from albef.model_config import SystemName
 from albef.model_directory import FILES, WEIGHTS_FILE, Trained, write_description
 from albef.progress import track
+from albef.systems import SYSTEMS
 from albef.writing import whole_folder
 
 
@@ -39,6 +41,23 @@ def write_converted(
         write_description(temporary, model, tokenizer, card, answers, trained)
         weights = (weight(name).float() for name in track(places, "writing the model", len(places)))
         write_tensors(temporary / WEIGHTS_FILE, places, weights)
+
+
+def card_of_regions(file: Path, system: SystemName, what: str) -> str:
+    """The model card of an imported model that sees regions: where its weights come from."""
+    title = SYSTEMS[system].title
+    a = "a" if title[0] == "U" else "an"
+    return f"""---
+library_name: albef
+---
+# {a.capitalize()} {title}, imported
+
+The weights of `{file.name}`, {a} {title} ({what}), under this library's names and in fp32. Nothing was trained here.
+Images come as regions, which a detector found.
+
+The licence is that of the published file (its code is MIT); so are the data it was trained on and their biases. Method:
+{SYSTEMS[system].paper}.
+"""
 
 
 def account_of_parts(

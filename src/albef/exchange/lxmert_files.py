@@ -19,7 +19,7 @@ from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.clip_configs import TOKENIZER_CONFIG
 from albef.exchange.configs import bert_config, bert_tokenizer, heads_of_layers, is_bert_s
-from albef.exchange.converted import account_of_parts, write_converted
+from albef.exchange.converted import account_of_parts, card_of_regions, write_converted
 from albef.exchange.fitting import check_fit, check_foundation, check_tied, listed_answers
 from albef.exchange.held import Held
 from albef.exchange.pth import Published, write_pth
@@ -95,7 +95,7 @@ def import_lxmert(opened: Published, folder: Path, choices: Choices) -> tuple[St
         folder,
         model,
         tokenizer,
-        lxmert_card(file, what),
+        card_of_regions(file, "lxmert", what),
         Trained(task, file.name),
         lambda name: joined(found.state, name, found.naming),
         answers,
@@ -260,18 +260,3 @@ def account(opened: Published, found: LxmertFile, whose: str, configured: bool) 
     by = f", as {CONFIG_FILE} says" if configured else ""
     rows.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer{by}"))
     return [*rows, Row("assumed", "tokenizer", None, whose)]
-
-
-def lxmert_card(file: Path, what: str) -> str:
-    """The model card of an imported model: where its weights come from."""
-    return f"""---
-library_name: albef
----
-# An LXMERT, imported
-
-The weights of `{file.name}`, an LXMERT ({what}), under this library's names and in fp32. Nothing was trained here.
-Images come as features and boxes of regions, which a detector found.
-
-The licence is that of the published file (its code is MIT); so are the data it was trained on and their biases. Method:
-Tan and Bansal, "LXMERT: Learning Cross-Modality Encoder Representations from Transformers", EMNLP 2019.
-"""

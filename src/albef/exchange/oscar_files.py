@@ -24,7 +24,7 @@ from albef.exchange.configs import (
     not_ours,
     vocabulary_of,
 )
-from albef.exchange.converted import account_of_parts, write_converted
+from albef.exchange.converted import account_of_parts, card_of_regions, write_converted
 from albef.exchange.fitting import check_fit, check_foundation, listed_answers
 from albef.exchange.held import Held
 from albef.exchange.pth import Published, write_pth
@@ -97,7 +97,7 @@ def import_oscar(opened: Published, folder: Path, choices: Choices) -> tuple[Str
         folder,
         model,
         tokenizer,
-        oscar_card(file, kind.what),
+        card_of_regions(file, "oscar", kind.what),
         Trained(kind.task, file.name),
         lambda name: from_published(found.state, [name], found.config)[name],
         answers,
@@ -237,19 +237,3 @@ def account(opened: Published, found: OscarFile, whose: str, configured: bool) -
     told.append(Row("assumed", "tokenizer", None, whose))
     told.append(Row("assumed", "longest text", None, f"{config.max_tokens} tokens, tags included"))
     return told
-
-
-def oscar_card(file: Path, what: str) -> str:
-    """The model card of an imported model: where its weights come from."""
-    return f"""---
-library_name: albef
----
-# An OSCAR, imported
-
-The weights of `{file.name}`, an OSCAR ({what}), under this library's names and in fp32. Nothing was trained here.
-Images come as features, boxes and names of regions, which a detector found.
-
-The licence is that of the published file (its code is MIT); so are the data it was trained on and their biases. Method:
-Li et al., "Oscar: Object-Semantics Aligned Pre-training for Vision-Language Tasks", ECCV 2020; of OSCAR+: Zhang et al.,
-"VinVL: Revisiting Visual Representations in Vision-Language Models", CVPR 2021.
-"""

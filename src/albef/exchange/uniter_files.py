@@ -13,7 +13,7 @@ from albef.config import ModelConfig, TaskName, UserError
 from albef.exchange.account import Row
 from albef.exchange.choices import Choices
 from albef.exchange.configs import heads_of_layers
-from albef.exchange.converted import account_of_parts, write_converted
+from albef.exchange.converted import account_of_parts, card_of_regions, write_converted
 from albef.exchange.fitting import check_fit, check_foundation, listed_answers
 from albef.exchange.pth import Published, write_pth
 from albef.exchange.structure import Structure, numbers, rows
@@ -69,7 +69,7 @@ def import_uniter(opened: Published, folder: Path, choices: Choices) -> tuple[St
         folder,
         model,
         tokenizer,
-        uniter_card(file, what),
+        card_of_regions(file, "uniter", what),
         Trained(task, file.name),
         lambda name: from_published(found.state, [name])[name],
         answers,
@@ -174,18 +174,3 @@ def account(opened: Published, found: UniterFile, choices: Choices) -> list[Row]
     told.append(Row("assumed", "heads", None, f"{found.config.text_heads} in each layer"))
     told.append(Row("assumed", "tokenizer", None, str(choices.tokenizer)))
     return told
-
-
-def uniter_card(file: Path, what: str) -> str:
-    """The model card of an imported model: where its weights come from."""
-    return f"""---
-library_name: albef
----
-# A UNITER, imported
-
-The weights of `{file.name}`, a UNITER ({what}), under this library's names and in fp32. Nothing was trained here.
-Images come as features and boxes of regions, which a detector found.
-
-The licence is that of the published file (its code is MIT); so are the data it was trained on and their biases. Method:
-Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", ECCV 2020.
-"""

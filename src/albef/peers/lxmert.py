@@ -60,10 +60,6 @@ class LXMERT(RegionModel):
         """The regions of images after the object layers."""
         return without_feature(self.image_encoder(regions), regions.mask)
 
-    def encode_text(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Encoding:
-        """Texts after the language layers."""
-        return without_feature(self.text_encoder(ids, mask), mask)
-
     def image_memory(self, image: Encoding) -> RegionMemory:
         """The encoded regions. The cross layers change them for each text, so no more can be remembered."""
         assert image.mask is not None

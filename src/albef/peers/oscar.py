@@ -107,10 +107,6 @@ class OSCAR(RegionModel):
         tags = Tags.none(len(tokens), tokens.device) if regions.tags is None else regions.tags
         return without_feature(tokens, regions.mask)._replace(tags=tags)
 
-    def encode_text(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Encoding:
-        """Embedded texts, from [CLS] to the first [SEP]."""
-        return without_feature(self.text_encoder(ids, mask), mask)
-
     def image_memory(self, image: Encoding) -> TaggedMemory:
         """Embedded regions and tags of the images. Compute them once, use them for any number of texts."""
         assert image.mask is not None

@@ -101,6 +101,10 @@ class RegionModel(VisionLanguageModel):
         mask = torch.ones(images, USUAL_REGIONS, dtype=torch.bool)
         return Regions(features, corners.flatten(2), mask)
 
+    def encode_text(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Encoding:
+        """Embedded texts, after the layers that texts have for themselves."""
+        return without_feature(self.text_encoder(ids, mask), mask)
+
     def begin_match(
         self, text_tokens: Float[Tensor, "texts length width"], text_mask: Bool[Tensor, "texts length"]
     ) -> Float[Tensor, "texts length width"]:

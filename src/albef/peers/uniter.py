@@ -68,10 +68,6 @@ class UNITER(RegionModel):
         """Tokens of the regions of images. The features of `hidden` regions are not seen, their boxes are."""
         return without_feature(self.region_embedding(regions, hidden), regions.mask)
 
-    def encode_text(self, ids: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]) -> Encoding:
-        """Embedded texts."""
-        return without_feature(self.text_encoder(ids, mask), mask)
-
     def image_memory(self, image: Encoding) -> RegionMemory:
         """Embedded regions. Of a model for two images per text: all first images, then all second images."""
         assert image.mask is not None

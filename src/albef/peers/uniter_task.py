@@ -56,13 +56,16 @@ class UniterPretrain(UniterTask):
         """The number of pairs, and of what is to be predicted in them."""
         counts = super().prepare(batch, stage).counts
         counts["mlm"] = torch.full_like(counts["pairs"], len(batch.mlm_labels))
+        # So that all parts and processes draw the same objective: it is above 0 if one of them lacks classes.
+        counts["without_classes"] = torch.full_like(counts["pairs"], batch.region_classes is None)
         if batch.hidden_regions is not None:
             counts["regions"] = batch.hidden_regions.sum().float()
         return Targets(counts)
 
     def forward(self, batch: Batch, targets: Targets, stage: Stage, drawn: Matching | None = None) -> Output:
         """The loss of this step's objective. The images of ITM are drawn unless given."""
-        chosen = sample_objective(self.seed, stage.step, with_classes=batch.region_classes is not None)
+        with_classes = targets.counts["without_classes"].item() == 0
+        chosen = sample_objective(self.seed, stage.step, with_classes)
         if chosen == "itm":
             return self.match(batch, targets, drawn or sample_matching(batch.image_id))
         if chosen == "mlm":
