@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
+from albef.data.records import Batch
 from albef.data.regions import Regions
 
 
@@ -28,3 +31,9 @@ def both(first: Regions, second: Regions) -> dict[str, Tensor]:
         for which, regions in (("", first), ("second_", second))
         for name in ("features", "boxes", "mask")
     }
+
+
+def in_double(batch: Batch) -> Batch:
+    """The batch in double precision, so that the order of sums does not show."""
+    floats = {name: part.double() for name, part in batch.tensors().items() if part.is_floating_point()}
+    return dataclasses.replace(batch, **floats)

@@ -1,7 +1,5 @@
 """Where padding passes through the layers, as on a GPU, every task learns the same as where it is removed."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +8,7 @@ from albef.config import Config
 from albef.peers.region_tasks import RegionTask
 from albef.peers.uniter_task import MIX, UniterPretrain, sample_objective
 from albef.tasks.base import Stage, joined
+from toy_batches import in_double
 from toy_region_tasks import TASKS
 
 CASES = [
@@ -23,9 +22,8 @@ CASES = [
 
 def learned(kind: type[RegionTask], step: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a step in double precision, and its gradients."""
-    given, toy = TASKS[kind].batch(), TASKS[kind]
-    floats = {name: part.double() for name, part in given.tensors().items() if part.is_floating_point()}
-    batch, stage = dataclasses.replace(given, **floats), Stage(0.0, step=step)
+    toy = TASKS[kind]
+    batch, stage = in_double(toy.batch()), Stage(0.0, step=step)
     torch.manual_seed(0)
     task = kind(Config(model=toy.CONFIG)).double()
     (targets,) = joined([task.prepare(batch, stage)], True)

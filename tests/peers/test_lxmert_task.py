@@ -22,6 +22,7 @@ from albef.peers.lxmert_task import (
 )
 from albef.peers.region_draws import Matching, sample_shown_features
 from albef.tasks.base import Negatives, Stage, Targets, joined
+from toy_batches import in_double
 
 TOY = toy_lxmert.CONFIG
 CONFIG = Config(model=TOY, train=TrainConfig(batch_size=4, optimizer="bertadam", schedule="linear"))
@@ -48,7 +49,7 @@ def prepared(task: LxmertTask, part: Batch, rows: slice, patch: pytest.MonkeyPat
 
 def losses_of(task: LxmertTask, rows: int, patch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     """The losses of the batch in parts of so many rows, by name."""
-    whole, total = toy_lxmert.batch(), {}
+    whole, total = in_double(toy_lxmert.batch()), {}
     slices = [slice(first, first + rows) for first in range(0, len(whole), rows)]
     parts = whole.split(rows)
     targets = joined(
@@ -69,19 +70,19 @@ def task_of(kind: type[LxmertTask]) -> LxmertTask:
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_parts_add_up(kind: type[LxmertTask], monkeypatch: pytest.MonkeyPatch) -> None:
-    task, found = task_of(kind), []
+    task, found = task_of(kind).double(), []
     for rows in (4, 2):
         losses = losses_of(task, rows, monkeypatch)
         torch.stack(list(losses.values())).sum().backward()
         found.append([*losses.values(), *(p.grad for p in task.student.parameters() if p.grad is not None)])
         task.zero_grad()
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_every_loss_falls(kind: type[LxmertTask], monkeypatch: pytest.MonkeyPatch) -> None:
-    task, found = task_of(kind), []
+    task, found = task_of(kind).double(), []
     optimizer = torch.optim.Adam(task.parameters(), 3e-3)
     for _ in range(30):
         losses = losses_of(task, 4, monkeypatch)

@@ -23,6 +23,7 @@ from albef.train.optim import build_optimizer
 from albef.train.sharding import shard
 from albef.train.steps import Loop
 from groups import one_of
+from toy_batches import in_double
 from toy_region_tasks import TASKS, HardRetrieval
 
 STEPS, PAIRS = 4, 4  # with this seed, four steps of UNITER train all of its objectives
@@ -52,12 +53,8 @@ class Recorder:
 
 def stream(toy: ModuleType) -> Iterator[Batch]:
     """This process's slice of the same batch, again and again."""
-    given = toy.batch()
-    floats = {name: part.double() for name, part in given.tensors().items() if part.is_floating_point()}
     share = PAIRS // distributed.world_size()
-    part = dataclasses.replace(given, **floats).slice(
-        distributed.rank() * share, (distributed.rank() + 1) * share
-    )
+    part = in_double(toy.batch()).slice(distributed.rank() * share, (distributed.rank() + 1) * share)
     while True:
         yield part
 

@@ -26,6 +26,7 @@ from albef.peers.uniter_task import (
     sample_objective,
 )
 from albef.tasks.base import Stage, joined
+from toy_batches import in_double
 
 CONFIG = Config(model=toy_uniter.CONFIG, train=TrainConfig(batch_size=4))
 TASKS = (UniterRetrieval, UniterVQA, UniterEntailment, UniterNLVR)
@@ -45,7 +46,7 @@ def stage_of(objective: str) -> Stage:
 def stepped(task: UniterTask, stage: Stage, rows: int, drawn: tuple[Tensor, ...] | None) -> list[Tensor]:
     """The gradients of a batch in parts of so many rows, and its loss."""
     torch.manual_seed(0)
-    parts = toy_uniter.batch().split(rows)
+    parts = in_double(toy_uniter.batch()).split(rows)
     targets = joined([task.prepare(part, stage) for part in parts], True)
     total = torch.zeros(())
     for number, (part, one) in enumerate(zip(parts, targets, strict=True)):
@@ -66,9 +67,9 @@ def test_parts_of_pre_training_add_up(objective: str) -> None:
     task = UniterPretrain(CONFIG)
     task.student.load_state_dict(toy_uniter.model().state_dict())
     drawn = MATCHING if objective == "itm" else None
-    whole, parts = (stepped(task, stage_of(objective), rows, drawn) for rows in (4, 2))
+    whole, parts = (stepped(task.double(), stage_of(objective), rows, drawn) for rows in (4, 2))
     for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -76,9 +77,9 @@ def test_parts_of_fine_tuning_add_up(kind: type[UniterTask]) -> None:
     task = kind(CONFIG)
     task.student.load_state_dict(toy_uniter.model(kind.heads).state_dict())
     drawn = RIVALS if kind is UniterRetrieval else None
-    whole, parts = (stepped(task, Stage(alpha=0.0), rows, drawn) for rows in (4, 2))
+    whole, parts = (stepped(task.double(), Stage(alpha=0.0), rows, drawn) for rows in (4, 2))
     for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("way", PAIRS)
@@ -87,10 +88,10 @@ def test_a_text_about_two_images_is_read_in_any_of_three_ways(way: str) -> None:
     task = UniterNLVR(config)
     assert task.student.heads == (way,)
     task.student.load_state_dict(toy_uniter.model((way,)).state_dict())
-    whole, parts = (stepped(task, Stage(alpha=0.0), rows, None) for rows in (4, 2))
+    whole, parts = (stepped(task.double(), Stage(alpha=0.0), rows, None) for rows in (4, 2))
     for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    found = losses_over(task, Stage(alpha=0.0))
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    found = losses_over(task.float(), Stage(alpha=0.0))
     assert found[-1] < found[0]
 
 

@@ -84,6 +84,9 @@ def train(config: Config, run: Path, answers: Sequence[str] = ()) -> None:
 def train_in_processes(config: Config, run: Path, answers: Sequence[str]) -> None:
     """Starts `train.processes` processes that train, and passes signals on to them."""
     check_script()
+    # Asked before they start: a process that waits for others that have stopped hears no signal and is killed late.
+    with alone_in(run, CHILD_LOCK_FILE, say=said_before):
+        pass
     errors = multiprocessing.get_context("spawn").SimpleQueue()
     numbers, noted = heard(), list[int]()
     children: list[BaseProcess] = []
@@ -129,6 +132,10 @@ def train_in_processes(config: Config, run: Path, answers: Sequence[str]) -> Non
         raise Interrupted(message, next((number for number in noted if number != SAVE), signal.SIGINT))
 
 
+def said_before(line: str) -> None:
+    """What is to be said of the folder's first lock is true of the others, and has been said."""
+
+
 def run_child(
     rank: int,
     config: Config,
@@ -142,7 +149,7 @@ def run_child(
     try:
         with handled(stopping, stop_at_once):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping)
-            with alone_in(run, CHILD_LOCK_FILE) if rank == 0 else contextlib.nullcontext():
+            with alone_in(run, CHILD_LOCK_FILE, say=said_before) if rank == 0 else contextlib.nullcontext():
                 dist.init_process_group(
                     "gloo",
                     init_method=f"file://{meeting}/store",
