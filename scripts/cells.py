@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -140,8 +141,23 @@ def read_rows(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
 
 
+class AtOnce(Executor):
+    """Does what it is given when it is given it, in the same thread."""
+
+    def submit(self, function: Callable[..., Any], /, *given: Any) -> Future[Any]:
+        """The finished work."""
+        done: Future[Any] = Future()
+        done.set_result(function(*given))
+        return done
+
+
 def run_cells(
-    cells: Sequence[Cell], rows: Path, runs: Path, quick: bool = False, say: Callable[[str], None] = print
+    cells: Sequence[Cell],
+    rows: Path,
+    runs: Path,
+    quick: bool = False,
+    say: Callable[[str], None] = print,
+    side_by_side: int = 1,
 ) -> None:
     """Runs each cell that has no row yet and adds its row; a cell that lacks what it needs is left out and named."""
     of = commit() if not quick else "quick"
@@ -154,15 +170,39 @@ def run_cells(
     wanted = [cell for cell in ready if cell.key(quick) not in done]
     left = sum(cell.minutes for cell in wanted)
     say(
-        f"{len(ready) - len(wanted)} of {len(cells)} cells are done; {len(wanted)} take about {left:.0f} minutes."
+        f"{len(ready) - len(wanted)} of {len(cells)} cells are done; {len(wanted)} take about "
+        f"{left / side_by_side:.0f} minutes."
     )
-    for number, cell in enumerate(wanted, 1):
-        say(
-            f"[{number}/{len(wanted)}] {cell.name}: about {cell.minutes:.0f} minutes (log: {runs / cell.name}.log)"
-        )
-        row = run_cell(cell, runs, quick) | {"commit": of}
+
+    def one(
+        number: int, cell: Cell, needed: Sequence[Future[float]], first_needed: Sequence[Future[float]]
+    ) -> None:
+        for each in needed:
+            each.result()
+        name = f"[{number}/{len(wanted)}] {cell.name}"
+        say(f"{name}: about {cell.minutes:.0f} minutes (log: {runs / cell.name}.log)")
+        row = run_cell(cell, runs, quick, sum(each.result() for each in first_needed)) | {"commit": of}
         append_whole(rows, json.dumps(row, ensure_ascii=False) + "\n")
-        say(f"    done in {row['seconds'] / 60:.1f} minutes")
+        say(f"{name}: done in {row['seconds'] / 60:.1f} minutes")
+
+    with AtOnce() if side_by_side == 1 else ThreadPoolExecutor(side_by_side) as pool:
+        prepared: dict[str, Future[float]] = {}
+        running: list[Future[None]] = []
+        for number, cell in enumerate(wanted, 1):
+            new = {
+                name: pool.submit(prepare, name, command, cell.name, runs, quick)
+                for name, command in cell.before.items()
+                if name not in prepared
+            }
+            prepared |= new
+            needed = [prepared[name] for name in cell.before]
+            running.append(pool.submit(one, number, cell, needed, list(new.values())))
+        try:
+            for done in as_completed([*prepared.values(), *running]):
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those that run end; no other begins
+            raise
 
 
 def missing(cell: Cell) -> list[str]:
@@ -170,8 +210,11 @@ def missing(cell: Cell) -> list[str]:
     return [name for name in cell.needs if not (ROOT / name).exists()]
 
 
-def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
-    """Trains and measures; the row without its commit. What is finished already is not done again."""
+def run_cell(cell: Cell, runs: Path, quick: bool = False, prepared: float = 0.0) -> Row:
+    """Trains and measures; the row without its commit. What is finished already is not done again.
+
+    `prepared` is the number of seconds that preparing its data took.
+    """
     run, key = runs / cell.name, cell.key(quick)
     runs.mkdir(parents=True, exist_ok=True)
     stamp = runs / f"{cell.name}.json"  # whose run the folder holds, and how long it took so far
@@ -180,7 +223,7 @@ def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
         remove(run)
         begun = {"key": key, "seconds": 0.0}
         write_json(stamp, begun)
-    begun["seconds"] += prepare(cell, runs, quick)
+    begun["seconds"] += prepared
     for command, result in commands_of(cell, runs, quick):
         if not result.exists():
             started = time.monotonic()
@@ -205,16 +248,20 @@ def run_cell(cell: Cell, runs: Path, quick: bool = False) -> Row:
     }
 
 
-def prepare(cell: Cell, runs: Path, quick: bool) -> float:
-    """Prepares a cell's data, unless this version of the code has done so for another cell; the seconds it took."""
-    started = time.monotonic()
-    for name, command in cell.before.items():
-        done = runs / f"{name}.{code_hash()}.done"
-        if not done.exists():
-            words = [*reduced(command), *QUICK] if quick else command
-            (call_here if quick else call)(filled(words, runs, runs), runs / f"{cell.name}.log", cell.name)
-            done.touch()
+def prepare(name: str, command: Sequence[str], cell: str, runs: Path, quick: bool) -> float:
+    """Prepares the data of this name, unless this version of the code has done so; the seconds it took."""
+    started, done = time.monotonic(), runs / f"{name}.{hashed(command)}.done"
+    if not done.exists():
+        runs.mkdir(parents=True, exist_ok=True)
+        words = [*reduced(command), *QUICK] if quick else command
+        (call_here if quick else call)(filled(words, runs, runs), runs / f"{cell}.log", cell)
+        done.touch()
     return time.monotonic() - started
+
+
+def hashed(command: Sequence[str]) -> str:
+    """A hash of a command and of the code that computes."""
+    return hashlib.sha256((json.dumps(list(command)) + code_hash()).encode()).hexdigest()[:12]
 
 
 def reduced(words: Sequence[str]) -> list[str]:

@@ -22,6 +22,8 @@ CHOSEN = dict.fromkeys(("albef", "clip", "lxmert", "uniter", "oscar"), "middle")
 PACES = (
     ROOT / "evidence" / "paces.json"
 )  # seconds of a step of each system, as scripts/paces.py measured them
+# Each cell has one core.
+ALONE = ("--train.processes=1", "--train.threads=1")
 STEPS, RAMP = 680, 600
 GALLERY = ("--evaluate.splits=[test]", "--evaluate.count=500")
 SHORT = (
@@ -66,6 +68,7 @@ def fine_tunings(
         name + suffix: Training(
             f"recipes/pictograms/{name}.yaml",
             (
+                *ALONE,
                 f"--train.steps={STEPS_OF[name]}",
                 f"--train.seed={seed}",
                 "--evaluate.splits=[test]",
@@ -128,30 +131,39 @@ def on_regions(name: str, seed: int) -> Cell:
     found = f"--data.regions={{runs}}/regions/{detector}"
     trained = (f"--train.steps={STEPS}", f"--train.seed={seed}", *GALLERY)
     then = fine_tunings(tasks, seed, (found,))
-    before = {f"regions-{detector}-{seed}": regions_of(QUICKSTART, detector, trained)}
+    before = {f"regions-{detector}-{seed}": regions_in_training(detector, seed)}
     for task in ("vqa", "nlvr", "entailment"):  # also of the tasks of the others with this detector
         one = fine_tunings([task], seed, ())[task]
         before[f"regions-{detector}-{task}-{seed}"] = regions_of(one.recipe, detector, one.settings)
     minutes = 4 + 2 + sum(MINUTES_OF[task] for task in then)
     cost = {"cost": (*COST, f"--regions={{runs}}/regions/{detector}")} if seed == SEEDS[0] else {}
     recipe = f"recipes/pictograms/{system}.yaml"
-    return cell(name, seed, recipe, minutes, (*trained, rate(system), found), then, cost, before)
+    one = cell(name, seed, recipe, minutes, (*trained, rate(system), found), then, cost, before)
+    return dataclasses.replace(one, needs=(PACES.relative_to(ROOT).as_posix(),))
 
 
 def at_equal_seconds(system: str, seed: int) -> Cell:
     """A system that has trained for as long as ALBEF, which scripts/paces.py tells. Finding regions is not counted."""
-    paces = json.loads(PACES.read_text("utf-8"))["seconds_a_step"] if PACES.is_file() else {}
-    steps = round(STEPS * paces["albef"] / paces[system]) if paces else STEPS
-    name, settings = f"{system}-seconds", (f"--train.steps={steps}", rate(system), *GALLERY)
+    name, settings = f"{system}-seconds", (f"--train.steps={steps_of(system)}", rate(system), *GALLERY)
     if system == "clip":
         one = cell(name, seed, CLIP, 4, (*settings, *AS_LARGE))
     else:
-        folder = f"{{runs}}/regions-{name}"  # of its own: as many steps have other images
-        trained = (*settings, f"--train.seed={seed}")
-        before = {f"regions-{name}-{seed}": regions_of(QUICKSTART, "poor", trained, folder)}
-        own = (*settings, f"--data.regions={folder}/poor")
+        before = {f"regions-poor-{seed}": regions_in_training("poor", seed)}
+        own = (*settings, "--data.regions={runs}/regions/poor")
         one = cell(name, seed, f"recipes/pictograms/{system}.yaml", 6, own, before=before)
     return dataclasses.replace(one, needs=(PACES.relative_to(ROOT).as_posix(),))
+
+
+def steps_of(system: str) -> int:
+    """How many steps of a system take as long as ALBEF's training."""
+    paces = json.loads(PACES.read_text("utf-8"))["seconds_a_step"] if PACES.is_file() else {}
+    return round(STEPS * paces["albef"] / paces[system]) if paces else STEPS
+
+
+def regions_in_training(detector: str, seed: int) -> tuple[str, ...]:
+    """The command for the regions of a pre-training. Its first steps see the images of a shorter one."""
+    steps = max(map(steps_of, ["albef", *ON_REGIONS.keys() & CHOSEN.keys()])) if detector == "poor" else STEPS
+    return regions_of(QUICKSTART, detector, (f"--train.steps={steps}", f"--train.seed={seed}", *GALLERY))
 
 
 Paced = tuple[str, tuple[str, ...], bool]
@@ -159,20 +171,25 @@ Paced = tuple[str, tuple[str, ...], bool]
 
 def paced(regions: Path) -> dict[str, Paced]:
     """By system: the recipe and settings whose steps are timed, and whether they need regions, which lie in a folder."""
-    found: dict[str, Paced] = {"albef": (QUICKSTART, SHORT, False), "clip": (CLIP, AS_LARGE, False)}
+    found: dict[str, Paced] = {
+        "albef": (QUICKSTART, (*SHORT, *ALONE), False),
+        "clip": (CLIP, (*AS_LARGE, *ALONE), False),
+    }
     for system in ("lxmert", "uniter", "oscar"):
-        found[system] = (f"recipes/pictograms/{system}.yaml", (f"--data.regions={regions}/poor",), True)
+        found[system] = (
+            f"recipes/pictograms/{system}.yaml",
+            (f"--data.regions={regions}/poor", *ALONE),
+            True,
+        )
     return found
 
 
-def regions_of(
-    recipe: str, detector: str, settings: Sequence[str], folder: str = "{runs}/regions"
-) -> tuple[str, ...]:
+def regions_of(recipe: str, detector: str, settings: Sequence[str]) -> tuple[str, ...]:
     """The command that writes the regions of a training's images."""
     return (
         "scripts/regions.py",
         recipe,
-        folder,
+        "{runs}/regions",
         f"--detector={detector}",
         "--steps=400",
         *settings,
@@ -190,13 +207,14 @@ def rates(
 ) -> list[Cell]:
     """The learning rates that are tried, as many for each system."""
     gallery = f"--evaluate.seed={RATE_SEED}"
+    others = [setting for setting in settings if not setting.startswith("--train.lr=")]
     return [
         cell(
             f"rate-{name}-{which}",
             RATE_SEED,
             recipe,
             4,
-            (*settings, f"--train.lr={tried}", gallery),
+            (*others, f"--train.lr={tried}", gallery),
             before=before,
         )
         for which, tried in RATES.items()
@@ -218,7 +236,7 @@ def cell(
         f"{way}-{seed}",
         recipe,
         minutes,
-        (*settings, f"--train.seed={seed}"),
+        (*ALONE, *settings, f"--train.seed={seed}"),
         measures or {},
         then=then or {},
         report=False,

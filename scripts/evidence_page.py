@@ -22,7 +22,7 @@ teacher. Its tables have one training each. Here each claim was tested with seve
 
 - Commit: {commit}. One version of the code computed every row.
 - Machine: {machine}.
-- Everything together took {hours:.1f} hours.
+- Everything together took {hours:.1f} hours of one core. Cells ran side by side, each on one core.
 - The images are drawn: see [pictograms](pictograms.md). [The glossary](glossary.md) explains the terms.
 {left}
 The rows behind the tables are in [evidence/rows.jsonl](../evidence/rows.jsonl).

@@ -1,6 +1,8 @@
 """Cells run once, go on where they were stopped, and their rows say what they are measurements of."""
 
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import cells
@@ -139,21 +141,65 @@ def test_a_stopped_training_from_a_cell_is_resumed(called: list[list[str]], tmp_
 def test_data_that_several_cells_need_are_prepared_once_for_each_version_of_the_code(
     called: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {"regions-1": ("scripts/regions.py", "a.yaml", "{runs}/regions", "--steps=400")}
-    first, second = (Cell(name, CELL.recipe, 1, before=before) for name in ("one", "two"))
+    command = ("scripts/regions.py", "a.yaml", "{runs}/regions", "--steps=400")
     monkeypatch.setattr(cells, "call", lambda command, log, name: called.append(command))
     monkeypatch.setattr(cells, "code_hash", lambda: "a")
-    for cell in (first, second):
-        cells.prepare(cell, tmp_path, quick=False)
+    for cell in ("one", "two"):
+        cells.prepare("regions-1", command, cell, tmp_path, quick=False)
     assert [command[1:] for command in called] == [
         ["scripts/regions.py", "a.yaml", f"{tmp_path}/regions", "--steps=400"]
     ]
     monkeypatch.setattr(cells, "code_hash", lambda: "b")
-    cells.prepare(first, tmp_path, quick=False)
+    cells.prepare("regions-1", command, "one", tmp_path, quick=False)
     assert len(called) == 2
+    cells.prepare("regions-1", (*command, "--seed=2"), "one", tmp_path, quick=False)
+    assert len(called) == 3
     assert cells.reduced(["a", "--count=500", "--steps=400", "--split=test", "--top-k=64"]) == [
         *("a", "--count=8", "--steps=2", "--split=test", "--top-k=4")
     ]
+
+
+def test_cells_side_by_side_begin_once_their_data_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at a time: neither ends before the other has begun."""
+    begun, both = list[str](), threading.Barrier(2, timeout=20)
+
+    def fake(command: list[str], log: Path, name: str) -> None:
+        begun.append(command[1])
+        both.wait()
+        if command[1] == cells.WITHOUT_REPORT:
+            run = Path(command[command.index("--out") + 1])
+            run.mkdir(parents=True)
+            (run / "metrics.json").write_text("{}")
+
+    monkeypatch.setattr(cells, "call", fake)
+    monkeypatch.setattr(cells, "commit", lambda: "abc1234")
+    before = {"first": ("first.py",), "second": ("second.py",)}
+    some = [Cell(name, CELL.recipe, 1, report=False, before=before) for name in ("one", "two")]
+    run_cells(some, tmp_path / "rows.jsonl", tmp_path / "runs", say=lambda line: None, side_by_side=2)
+    assert sorted(begun[:2]) == ["first.py", "second.py"]
+    assert begun[2:] == 2 * [cells.WITHOUT_REPORT]
+    assert {row["cell"] for row in read_rows(tmp_path / "rows.jsonl")} == {"one", "two"}
+
+
+def test_where_one_fails_no_other_cell_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def fake(command: list[str], log: Path, name: str) -> None:
+        begun.append(name)
+        if name == "cell 0":
+            raise UserError("the disk is full")
+        while len(begun) < 2:
+            time.sleep(0.01)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(cells, "call", fake)
+    monkeypatch.setattr(cells, "commit", lambda: "abc1234")
+    some = [Cell(f"cell {number}", CELL.recipe, 1, report=False) for number in range(9)]
+    with pytest.raises(UserError, match="the disk is full"):
+        run_cells(some, tmp_path / "rows.jsonl", tmp_path / "runs", say=lambda line: None, side_by_side=2)
+    assert len(begun) < 9
 
 
 def test_commands_within_this_process_fail_and_succeed_as_they_would_outside(tmp_path: Path) -> None:

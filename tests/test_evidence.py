@@ -70,6 +70,12 @@ def test_no_seed_of_a_claim_was_used_to_choose_a_learning_rate() -> None:
         assert (seed in SEEDS) != way.startswith("rate-")
 
 
+def test_choosing_a_learning_rate_changes_no_trial() -> None:
+    for cell in CELLS:
+        if cell.name.startswith("rate-"):
+            assert sum(setting.startswith("--train.lr=") for setting in cell.settings) == 1
+
+
 def test_figures_of_claims_are_of_parts_that_cells_have() -> None:
     parts = {
         way_and_seed(cell.name)[0]: {"training", *cell.then, *cell.measures} for cell in reversed(CELLS)
@@ -190,11 +196,16 @@ def test_systems_train_for_as_long_as_albef(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(evidence_cells, "ROOT", tmp_path)
     monkeypatch.setattr(evidence_cells, "PACES", file)
     assert evidence_cells.at_equal_seconds("clip", 1).needs == ("paces.json",)
-    file.write_text('{"seconds_a_step": {"albef": 0.3, "clip": 0.1, "uniter": 0.6}}')
-    for system, steps in (("clip", 2040), ("uniter", 340)):
+    file.write_text(
+        '{"seconds_a_step": {"albef": 0.3, "clip": 0.1, "uniter": 0.6, "lxmert": 0.2, "oscar": 1}}'
+    )
+    for system, steps in (("clip", 2040), ("uniter", 340), ("lxmert", 1020)):
         found = evidence_cells.at_equal_seconds(system, 1)
         assert f"--train.steps={steps}" in found.settings
-        assert all(f"--train.steps={steps}" in command for command in found.before.values())
+        # Regions are made once for all trainings of a seed, so for the longest.
+        assert all("--train.steps=1020" in command for command in found.before.values())
+    regions = evidence_cells.on_regions("uniter", 1).before["regions-poor-1"]
+    assert regions == evidence_cells.at_equal_seconds("oscar", 1).before["regions-poor-1"]
 
 
 def test_steps_are_timed_in_turn_and_of_all_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
