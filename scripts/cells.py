@@ -53,7 +53,13 @@ QUICK = (
     "--evaluate.count=8",
     "--evaluate.top_k=4",
 )
-QUICK_NUMBERS = {"--count": 8, "--steps": 2, "--top-k": 4, "--queries": 2}  # of measurements and preparations
+QUICK_NUMBERS = {
+    "--count": 8,
+    "--steps": 2,
+    "--top-k": 4,
+    "--queries": 2,
+    "--scenes": 50,
+}  # of measurements and preparations
 
 Row = dict[str, Any]
 

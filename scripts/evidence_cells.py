@@ -44,6 +44,7 @@ ABLATION: dict[str, tuple[str, ...]] = {
 WITHOUT_TEACHER = ("--task.distill=[]",)
 LARGE_GALLERY = ("albef", "evaluate", "{run}", "--split=test", "--count=4000")
 FALSE_PAIRS = ("scripts/false_pairs.py", "{run}", "--count=2048")
+INFORMATION = ("scripts/mutual_information.py", "{run}", "--count=10000", "--scenes=200000")
 COST = ("scripts/retrieval_cost.py", "{run}", "--queries=20", "--top-k=64")
 # So that CLIP has as many parameters as ALBEF without its teacher, within 1 %.
 AS_LARGE = ("--model.text_mlp_width=448",)
@@ -92,7 +93,7 @@ def ablation(way: str, seed: int) -> Cell:
     minutes = 4 + sum(MINUTES_OF[name.removesuffix("-distilled")] for name in then)
     measures: dict[str, tuple[str, ...]] = {}
     if way == "full" and seed in FINE_TUNED:
-        measures = {"gallery-4000": LARGE_GALLERY, "false-pairs": FALSE_PAIRS}
+        measures = {"gallery-4000": LARGE_GALLERY, "false-pairs": FALSE_PAIRS, "information": INFORMATION}
         measures |= {"cost": COST} if seed == SEEDS[0] else {}
     return cell(way, seed, QUICKSTART, minutes, (*SHORT, *ABLATION[way]), then, measures)
 

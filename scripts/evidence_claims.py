@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from evidence_cells import CHOSEN, FINE_TUNED, NOISE, ON_REGIONS, noise_name, way_and_seed
+from mutual_information import SIZES
 from verdicts import Difference, difference, verdict
 
 Row = dict[str, Any]
@@ -135,14 +136,16 @@ CLAIMS = (
         "Contrast (ITC) before fusion makes the fused model better.",
         "retrieval 91.3 → 94.1, NLVR2 77.5 → 79.9, VQA 71.4 → 73.3 (table 1)",
         (*fine_tuned("itc", "itm-mlm", DOWNSTREAM), *pretrained("itc", "itm-mlm")),
-        f"{SMALL} Without ITC, matching has to find out by itself what images and words have in common.",
+        f"{SMALL} Without ITC, matching has to find out by itself what images and words have in common. "
+        "With ITC, a training begins with ITC alone here (task.align_first), as the quickstart does.",
     ),
     Claim(
         "Hard negatives",
         "Matching (ITM) learns more from negatives that ITC finds similar than from random ones.",
         "retrieval 94.1 → 94.6, NLVR2 79.9 → 80.4, VQA 73.3 → 73.8 (table 1)",
         (*fine_tuned("hard", "itc", DOWNSTREAM), *pretrained("hard", "itc")),
-        f"{SMALL} A batch has 128 drawings here and had 512 photographs there, so the hardest are not as hard.",
+        f"{SMALL} A batch has 128 drawings here and had 512 photographs there, so the hardest are not as hard. "
+        "Negatives also end half as hard here, as in the quickstart (task.hardness_ramp).",
     ),
     Claim(
         "A teacher for ITC",
@@ -291,3 +294,10 @@ def recalls(rows: Sequence[Row], way: str, system: str) -> dict[int, float]:
     """Mean recall among 500 images by seed, by the score that the system ranks by."""
     score = {"albef": "sum", "clip": "itc"}.get(system, "itm")
     return figures(rows, Figure(way, "training", f"test/{score}/r_mean"))
+
+
+def information(rows: Sequence[Row]) -> dict[str, float]:
+    """What scripts/mutual_information.py measured, by name; the means of the seeds."""
+    names = ("counted", *(f"{score}/{size}" for score in ("itc", "sum") for size in SIZES))
+    found = {name: figures(rows, Figure("full", "information", name)) for name in names}
+    return {name: fmean(values.values()) for name, values in found.items() if values}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
 from evidence_cells import CHOSEN, RATES
-from evidence_claims import CLAIMS, Claim, Judged, judged, noise, recalls
+from evidence_claims import CLAIMS, Claim, Judged, information, judged, noise, recalls
 from evidence_plots import SYSTEMS, costs, picture, recall
+from mutual_information import SIZES
 from results_page import Row, Rows, percent, table
 from retrieval_cost import GALLERIES
 from verdicts import EQUAL, MISSING, Difference, difference, verdict
@@ -64,6 +66,14 @@ Passes and GFLOP are exact for these models. For the seconds, 20 queries were ti
 comparison. All else is computed from that: nothing was timed in a gallery of a million.
 """
 
+INFORMATION = """## How much of a caption does the model see in the image?
+Two things that tell about each other share information, measured in bits. ITC's loss gives a bound of it: log K − loss,
+where K is the number of captions that the right one is told among. The model shows at least so much. The bound cannot be
+above log K, so few negatives cannot show much, however good the model is. That is why the paper keeps a queue.
+
+How much the captions say is counted: one that is true of a share p of all scenes says log 1/p. Means of three seeds.
+"""
+
 TRIED = """## Which learning rates were tried?
 As many for each system, with a seed and a gallery that no comparison uses. The table shows the mean recall. The rate in
 bold was taken for everything else.
@@ -76,7 +86,8 @@ def page(rows: Rows, names: Sequence[str]) -> str:
     parts = [head(rows, [name for name in names if name not in rows], sum(map(len, found.values())))]
     parts.append(summary(found))
     parts += [section(claim, found[claim.name]) for claim in CLAIMS]
-    parts += [of_noise(list(rows.values())), of_cost(list(rows.values())), of_rates(list(rows.values()))]
+    parts += [of_noise(list(rows.values())), of_cost(list(rows.values()))]
+    parts += [of_information(list(rows.values())), of_rates(list(rows.values()))]
     return "\n".join(parts)
 
 
@@ -167,6 +178,27 @@ def of_cost(rows: Sequence[Row]) -> str:
     return (
         f"{COST}\n{table(header, lines)}\n{picture('cost', 'Seconds of a query by the size of the gallery')}"
     )
+
+
+def of_information(rows: Sequence[Row]) -> str:
+    """The bound of the mutual information by K, beside what the captions say."""
+    found = information(rows)
+    lines = [
+        [
+            f"{size:,}",
+            f"{math.log2(size):.1f}",
+            *(number(found.get(f"{score}/{size}")) for score in ("itc", "sum")),
+        ]
+        for size in SIZES
+    ]
+    says = f"The captions say {number(found['counted'])} bits.\n\n" if "counted" in found else ""
+    header = ["K", "log K", "ITC", "ITC and ITM"]
+    return f"{INFORMATION}\n{says}{table(header, lines)}\n{picture('information', 'Bits by the number of captions')}"
+
+
+def number(value: float | None) -> str:
+    """A number of bits, or nothing."""
+    return "" if value is None else f"{value:.1f}"
 
 
 def of_rates(rows: Sequence[Row]) -> str:

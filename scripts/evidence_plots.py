@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import matplotlib
-from evidence_claims import Row, noise, recalls
+from evidence_claims import Row, information, noise, recalls
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mutual_information import SIZES
 from retrieval_cost import GALLERIES
 from verdicts import mean_of
 
@@ -97,7 +99,42 @@ def draw_noise(axes: Axes, rows: Sequence[Row]) -> None:
     axes.legend()
 
 
-PLOTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {"cost": draw_cost, "noise": draw_noise}
+def draw_information(axes: Axes, rows: Sequence[Row]) -> None:
+    """The bits that images and captions have in common, by the number of captions to tell the right one among."""
+    found = information(rows)
+    axes.plot(
+        SIZES,
+        [math.log2(size) for size in SIZES],
+        "--",
+        color=COLOURS[4],
+        label="no bound can be above log K",
+    )
+    if "counted" in found:
+        axes.axhline(
+            found["counted"], linestyle=":", color=COLOURS[3], label="what the captions say, counted"
+        )
+    for score, label, colour, mark in (
+        ("itc", "ITC", COLOURS[0], "o"),
+        ("sum", "ITC and ITM", COLOURS[1], "s"),
+    ):
+        sizes = [size for size in SIZES if f"{score}/{size}" in found]
+        axes.plot(
+            sizes,
+            [found[f"{score}/{size}"] for size in sizes],
+            mark,
+            linestyle="-",
+            color=colour,
+            label=label,
+        )
+    axes.set(xscale="log", ylim=(0, None), xlabel="K: captions, one of which is right", ylabel="bits")
+    axes.legend()
+
+
+PLOTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
+    "cost": draw_cost,
+    "noise": draw_noise,
+    "information": draw_information,
+}
 
 
 def write_plots(rows: Sequence[Row], folder: Path) -> None:

@@ -137,9 +137,10 @@ def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages
         for seed in (1, 2, 3)
     ]
     rows[0]["figures"]["cost"] = {f"{images}/seconds": images / 1e4 for images in GALLERIES}
+    rows[0]["figures"]["information"] = {"counted": 10.5, "itc/128": 5.0, "itc/1000": 6.0, "sum/128": 5.5}
     for folder in ("a", "b"):
         write_plots(rows, tmp_path / folder)
-    names = [f"{plot}-{page}.svg" for plot in ("cost", "noise") for page in ("dark", "light")]
+    names = [f"{plot}-{page}.svg" for plot in ("cost", "information", "noise") for page in ("dark", "light")]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     for name in names:
         text = (tmp_path / "a" / name).read_text()
@@ -148,7 +149,7 @@ def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages
     assert "ALBEF" in (tmp_path / "a" / "cost-light.svg").read_text()
 
 
-def test_noise_and_cost_have_tables() -> None:
+def test_noise_cost_and_information_have_tables() -> None:
     rows = {
         f"{way}-{seed}": {
             "cell": f"{way}-{seed}",
@@ -162,7 +163,12 @@ def test_noise_and_cost_have_tables() -> None:
     rows["full-1"]["figures"]["cost"] = {
         f"{images}/{unit}": images / 2e3 for images in GALLERIES for unit in ("passes", "gflop", "seconds")
     }
+    rows["full-1"]["figures"]["information"] = {"counted": 10.52, "itc/1000": 6.04, "itc/128": 5.0}
+    rows["full-2"]["figures"]["information"] = {"counted": 10.5, "itc/128": 5.2, "sum/128": 5.5}
     text = page(rows, list(rows))
+    assert "The captions say 10.5 bits." in text
+    assert "| 128 | 7.0 | 5.1 | 5.5 |" in text
+    assert "| 1,000 | 10.0 | 6.0 |  |" in text
     assert "| 20% | 32.0 | 52.0 | +20.0 (+20.0 to +20.0) | held |" in text
     assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
     assert "| ALBEF | 10,000 | 5 | 5 | 5 | 52.0 |" in text
