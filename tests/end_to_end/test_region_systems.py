@@ -43,6 +43,20 @@ def test_every_task_is_trained_and_measured(system: SystemName, task: TaskName, 
     assert "numbers describe a region" in report
 
 
+@pytest.mark.parametrize("nameless", [3, 8])
+def test_images_whose_objects_the_detector_could_not_name_are_learned_from(
+    nameless: int, tmp_path: Path
+) -> None:
+    """Of all images, and of some."""
+    config = toy_regions.config("oscar", "pretrain", toy_regions.write_data(tmp_path / "data", "pretrain"))
+    for number in range(nameless):
+        arrays = {**toy_regions.regions(number, 2), "tags": np.array([], "<U1")}
+        np.savez(tmp_path / "data" / f"{number}.npz", **arrays)
+    run(config, tmp_path / "run", report=False)
+    assert not (tmp_path / "run" / "bad_samples.jsonl").exists()
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data/pictures"] == 8
+
+
 @pytest.mark.parametrize("system", SYSTEM_NAMES)
 def test_a_run_that_lost_its_last_checkpoint_ends_bit_for_bit_as_before(
     system: SystemName, tmp_path: Path

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from albef.data.images import BadImage
 from albef.data.regions import ImageRegions, check_width, regions_of
@@ -116,10 +116,11 @@ class RegionTable:
 
 
 class Flat(NamedTuple):
-    """A column of lists: where each row's values begin, and all values."""
+    """A column of lists: where each row's values begin, all values, and which rows have a list, empty or not."""
 
     starts: Int[np.ndarray, " rows_and_end"]
     values: np.ndarray
+    given: Bool[np.ndarray, " rows"]
 
     def row(self, number: int) -> np.ndarray:
         """The values of a row."""
@@ -132,7 +133,7 @@ class Group(NamedTuple):
     columns: dict[str, Flat]
 
     def arrays(self, row: int) -> dict[str, np.ndarray]:
-        """The arrays of an image, as an .npz has them. What is empty is left out."""
+        """The arrays of an image, as an .npz has them. What is empty is left out, but for tags: there may be none."""
         found = {name: column.row(row) for name, column in self.columns.items()}
         boxes = found["boxes"]
         count = len(boxes) // 4
@@ -141,7 +142,9 @@ class Group(NamedTuple):
         for name in {"features", "classes"} & found.keys():
             if count and len(found[name]) % count == 0:
                 found[name] = found[name].reshape(count, -1)
-        return {name: array for name, array in found.items() if len(array) or name in ("features", "boxes")}
+        kept = {"features", "boxes"} | {name for name, array in found.items() if len(array)}
+        kept |= {name for name in ("tags",) if name in found and self.columns[name].given[row]}
+        return {name: array for name, array in found.items() if name in kept}
 
 
 class OpenedFile(NamedTuple):
@@ -245,7 +248,7 @@ def hashed(name: str) -> np.uint64:
 
 def flat(column: pa.Array) -> Flat:
     """A column of lists, or of lists of lists, with its values one after the other."""
-    starts = np.arange(len(column) + 1)
+    starts, given = np.arange(len(column) + 1), column.is_valid().to_numpy(zero_copy_only=False)
     while is_list(column.type):
         if pa.types.is_fixed_size_list(column.type):
             size = column.type.list_size
@@ -253,7 +256,7 @@ def flat(column: pa.Array) -> Flat:
         else:
             inner = column.offsets.to_numpy()
         starts, column = inner[starts], column.values
-    return Flat(starts, column.to_numpy(zero_copy_only=False))
+    return Flat(starts, column.to_numpy(zero_copy_only=False), given)
 
 
 def missing(image: Path | np.ndarray, name: str, place: Path) -> BadImage:
@@ -293,7 +296,7 @@ def written_table(path: Path, facts: Mapping[str, Any]) -> Iterator[Add]:
             names: Sequence[str],
             counts: Sequence[int],
             arrays: Mapping[str, np.ndarray],
-            tags: Sequence[Sequence[str]],
+            tags: Sequence[Sequence[str] | None],
         ) -> None:
             ends = np.cumsum([0, *counts])
             columns: dict[str, Any] = {"image": list(names), "tags": list(tags)}

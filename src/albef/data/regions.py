@@ -77,7 +77,7 @@ class Regions(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageRegions:
-    """What a detector found in one image, as a file holds it. What a file does not say is None or empty."""
+    """What a detector found in one image, as a file holds it. What a file does not say is None."""
 
     features: Float32[np.ndarray, "regions width"]
     # left, top, right, bottom, as shares of the image's width and height; then what a published file says besides
@@ -87,7 +87,7 @@ class ImageRegions:
     attribute_ids: Int64[np.ndarray, " regions"] | None = None
     attribute_confidences: Float32[np.ndarray, " regions"] | None = None
     classes: Float32[np.ndarray, "regions classes"] | None = None  # probabilities, with the background
-    tags: tuple[str, ...] = ()  # the names of the objects
+    tags: tuple[str, ...] | None = None  # the names of the objects; empty: the detector knew none of them
 
     def __len__(self) -> int:
         return len(self.features)
@@ -127,7 +127,7 @@ class LabelledRegions:
         sizes = {"object_ids": "num_objects", "attribute_ids": "num_attributes", "classes": "num_objects"}
         for name in self.labels.names:
             given = getattr(found, name)
-            if given is None or len(given) == 0:
+            if given is None:
                 if self.labels.needed:
                     raise BadImage(
                         f"{place}: its regions have no {name}, from which a model of system {self.config.system} learns "
@@ -240,7 +240,7 @@ def regions_of(arrays: dict[str, np.ndarray], place: str) -> ImageRegions:
                 raise BadImage(f"{place}: {name} must hold numbers of classes, counted from 0.")
             numbers[name] = classes.astype(np.int64)
     check_boxes(numbers["boxes"], place)
-    tags = checked_tags(arrays["tags"].reshape(-1).tolist(), place) if "tags" in arrays else ()
+    tags = checked_tags(arrays["tags"].reshape(-1).tolist(), place) if "tags" in arrays else None
     return ImageRegions(**numbers, tags=tags)
 
 

@@ -49,7 +49,7 @@ class Words(Protocol):
     def encode_answer(self, answer: str) -> Ids:
         """The ids of an answer, which is not cleaned and only cut to the positions that there are."""
 
-    def encode_tags(self, tags: Sequence[str]) -> Ids:
+    def encode_tags(self, tags: Sequence[str] | None) -> Ids:
         """The ids of the names of an image's objects, as `Tags` has them. Empty without tags."""
 
     def content(self, cleaned: str) -> Ids:
@@ -93,7 +93,7 @@ class BertWords:
         """Ids of `[CLS] tokens [SEP]`."""
         return self.tokenizer.encode(answer, self.config.max_positions, append_sep=True)
 
-    def encode_tags(self, tags: Sequence[str]) -> Ids:
+    def encode_tags(self, tags: Sequence[str] | None) -> Ids:
         """Ids of `tokens [SEP]`, where the names are joined by spaces."""
         if not tags:
             return np.zeros(0, np.int64)

@@ -73,9 +73,9 @@ class ClipWords:
         """As any text."""
         return self.encode(answer)
 
-    def encode_tags(self, tags: Sequence[str]) -> Ids:
+    def encode_tags(self, tags: Sequence[str] | None) -> Ids:
         """As any text: the system reads no tags."""
-        return self.encode(" ".join(tags))
+        return self.encode(" ".join(tags or ()))
 
     def content(self, cleaned: str) -> Ids:
         """Ids of all tokens, without start and end."""
