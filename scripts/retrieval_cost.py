@@ -57,11 +57,14 @@ def seconds(work: Callable[[int], object], queries: int) -> float:
     return statistics.median(spent[1:])
 
 
-def measured(engine: Engine, queries: int, top_k: int, split: str, seed: int, nouns: int) -> dict[str, float]:
-    """Cost of the parts of a query, and of whole queries by size of the gallery."""
-    drawn = gallery(split, seed, top_k, nouns, engine.config.image_size)
-    texts = [drawn.captions[number % top_k] for number in range(queries + 1)]
-    images = next(iter(engine.image_encodings(list(drawn.images))))
+def measured(engine: Engine, queries: int, top_k: int, count: int, seed: int, nouns: int) -> dict[str, float]:
+    """Cost of the parts of a query, and of whole queries by size of the gallery.
+
+    The images are the first of a test gallery of `count`. A smaller gallery may have others, and so other regions.
+    """
+    drawn = gallery("test", seed, count, nouns, engine.config.image_size)
+    texts = [drawn.captions[number % count] for number in range(queries + 1)]
+    images = next(iter(engine.image_encodings(list(drawn.images[:top_k]))))
     pairs = len(images.tokens)
     encoded = list(engine.text_encodings(texts, batch_size=1))
 
@@ -107,15 +110,16 @@ def main() -> None:
     parser.add_argument(
         "--top-k", type=int, default=64, help="images that are matched after ITC (default: 64)"
     )
+    parser.add_argument("--count", type=int, default=500, help="images of the gallery (default: 500)")
     parser.add_argument("--nouns", type=int, default=24, help="of the drawn images (default: 24)")
     parser.add_argument(
-        "--regions", default="", help="where the regions of the images of split test, seed 1, are"
+        "--regions", default="", help="where the regions of the images of this gallery, seed 1, are"
     )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
     torch.set_num_threads(1)
     engine = Engine.load(given.model, quiet=True, regions=given.regions)
-    figures = measured(engine, given.queries, given.top_k, "test", 1, given.nouns)
+    figures = measured(engine, given.queries, given.top_k, given.count, 1, given.nouns)
     if given.json:
         write_json(given.json, figures)
     table = Table("images", "passes", "GFLOP", "seconds")

@@ -1,10 +1,12 @@
 """What a query costs: counted by hand, and with the passes that each kind of model needs."""
 
+import numpy as np
 import pytest
 import torch
 from retrieval_cost import GALLERIES, measured, operations
 
 import toy
+from albef.data.pictograms.gallery import gallery
 from albef.model import kernels
 
 
@@ -28,10 +30,22 @@ def test_operations_are_counted_with_any_library() -> None:
     ],
 )
 def test_passes_of_a_query(heads: tuple[str, ...], passes: list[int]) -> None:
-    found = measured(toy.engine(*heads), queries=1, top_k=3, split="test", seed=1, nouns=8)
+    found = measured(toy.engine(*heads), queries=1, top_k=3, count=5, seed=1, nouns=8)
     assert [found[f"{images}/passes"] for images in GALLERIES] == passes
     for images, count in zip(GALLERIES, passes, strict=True):
         expected = found["text_gflop"] + (count - 1) * found.get("match_gflop", 0.0)
         expected += images * found.get("compare_gflop", 0.0)
         assert found[f"{images}/gflop"] == pytest.approx(expected)
     assert found["text_gflop"] > 0
+
+
+def test_the_images_are_those_that_an_evaluation_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are regions of those. In a smaller gallery some captions fit two scenes, and other scenes are taken."""
+    seen: list[np.ndarray] = []
+    engine = toy.engine("contrast", "itm")
+    encode = engine.image_encodings
+    monkeypatch.setattr(engine, "image_encodings", lambda images: seen.extend(images) or encode(images))
+    measured(engine, queries=1, top_k=64, count=500, seed=1, nouns=24)
+    size = engine.config.image_size
+    np.testing.assert_array_equal(seen, gallery("test", 1, 500, 24, size).images[:64])
+    assert (gallery("test", 1, 64, 24, size).images != np.stack(seen)).any()
