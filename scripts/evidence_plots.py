@@ -127,6 +127,8 @@ def draw_information(axes: Axes, rows: Sequence[Row]) -> None:
             label=label,
         )
     axes.set(xscale="log", ylim=(0, None), xlabel="K: captions, one of which is right", ylabel="bits")
+    axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+    axes.minorticks_off()
     axes.legend()
 
 
