@@ -1,11 +1,14 @@
 """Cells run once, go on where they were stopped, and their rows say what they are measurements of."""
 
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import cells
+import evidence
 import pytest
 import results
 from cells import Cell, read_rows, run_cells
@@ -261,6 +264,20 @@ def test_every_cell_of_the_results_has_a_recipe_and_commands_that_parse(cell: Ce
             build_parser().parse_args(cells.filled(command, tmp_path, tmp_path)[3:])
         else:
             assert (cells.ROOT / command[0]).is_file()
+
+
+@pytest.mark.parametrize("script", [evidence, results])
+def test_ctrl_c_ends_with_a_sentence(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def stopped(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "run_cells", stopped)
+    monkeypatch.setattr(sys, "argv", ["script", "--quick", str(tmp_path)])
+    with pytest.raises(SystemExit, match="130"):
+        script.main()
+    assert capsys.readouterr().err == "Stopped. The same command goes on from here.\n"
 
 
 def test_rows_of_different_code_make_no_page() -> None:
