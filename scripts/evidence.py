@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cells import ROOT, read_rows, run_cells
 from evidence_cells import CELLS, OF_ONE_SEED
-from evidence_page import page
+from evidence_page import fill_readme, page
 from evidence_plots import write_plots
 from results_page import latest
 
@@ -24,7 +24,7 @@ from albef.writing import write_whole
 
 ROWS = ROOT / "evidence" / "rows.jsonl"
 RUNS = ROOT / "runs" / "evidence"
-PAGE = ROOT / "docs" / "evidence.md"
+PAGE, README = ROOT / "docs" / "evidence.md", ROOT / "README.md"
 NAMES = [cell.name for cell in CELLS]
 
 
@@ -49,6 +49,8 @@ def main() -> None:
         found = latest(read_rows(rows))
         write_plots(list(found.values()), page_file.with_suffix(""))
         write_whole(page_file, page(found, NAMES))
+        if not given.quick:
+            write_whole(README, fill_readme(README.read_text("utf-8"), found))
         print(f"Written: {page_file}")
     except UserError as error:
         print(error, file=sys.stderr)

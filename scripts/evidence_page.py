@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -12,7 +13,9 @@ from evidence_plots import SYSTEMS, costs, picture, recall
 from mutual_information import SIZES
 from results_page import Row, Rows, percent, table
 from retrieval_cost import GALLERIES
-from verdicts import EQUAL, MISSING, Difference, difference, verdict
+from verdicts import EQUAL, HELD, MISSING, NOT, UNKNOWN, Difference, difference, verdict
+
+BLOCK = re.compile(r"(<!-- evidence: begin.*?-->\n).*?(<!-- evidence: end -->)", re.DOTALL)  # in README
 
 HEAD = """# Evidence
 
@@ -89,6 +92,18 @@ def page(rows: Rows, names: Sequence[str]) -> str:
     parts += [of_noise(list(rows.values())), of_cost(list(rows.values()))]
     parts += [of_information(list(rows.values())), of_rates(list(rows.values()))]
     return "\n".join(parts)
+
+
+def fill_readme(text: str, rows: Rows) -> str:
+    """README with a line for each verdict, which names the claims; unchanged until every claim has a verdict."""
+    first = {claim.name: next(judged(list(rows.values()), claim)).verdict for claim in CLAIMS}
+    if MISSING in first.values():
+        return text
+    lines = "".join(
+        f"- {verdict.capitalize()}: {', '.join(name for name in first if first[name] == verdict) or 'none'}.\n"
+        for verdict in (HELD, NOT, UNKNOWN)
+    )
+    return BLOCK.sub(lambda found: found[1] + lines + found[2], text)
 
 
 def head(rows: Rows, missing: Sequence[str], count: int) -> str:

@@ -14,7 +14,7 @@ import paces
 import pytest
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, way_and_seed
 from evidence_claims import CLAIMS, Claim, Comparison, Figure, judged
-from evidence_page import page
+from evidence_page import fill_readme, page
 from evidence_plots import INKS, write_plots
 from retrieval_cost import GALLERIES
 from verdicts import HELD, MISSING, NOT, UNKNOWN
@@ -101,6 +101,9 @@ def test_a_comparison_is_paired_by_seed_and_sums_its_figures() -> None:
     assert second.found.mean == pytest.approx(0.3)
 
 
+README = "# Name\n<!-- evidence: begin (made) -->\n- old\n<!-- evidence: end -->\nMore.\n"
+
+
 def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, c = (Figure(way, "training", "x") for way in "abc")
     claims = tuple(
@@ -128,6 +131,14 @@ def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyP
     assert "| accuracy | 60.0 | 70.0 | +10.0 (+7.5 to +12.5) | 3 | held |" in text
     assert "Not measured yet: 1 of 10 cells." in text
     assert "took 4.5 hours" in text
+    assert fill_readme(README, rows) == README  # one claim has no verdict yet
+    monkeypatch.setattr("evidence_page.CLAIMS", claims[:3])
+    assert fill_readme(README, rows).splitlines()[2:5] == [
+        "- Held: Up.",
+        "- Did not hold: Down.",
+        "- Cannot be told: Unclear.",
+    ]
+    assert fill_readme("no block", rows) == "no block"
 
 
 def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages(tmp_path: Path) -> None:
