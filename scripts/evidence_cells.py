@@ -24,7 +24,7 @@ PACES = (
 )  # seconds of a step of each system, as scripts/paces.py measured them
 # Each cell has one core.
 ALONE = ("--train.processes=1", "--train.threads=1")
-STEPS, RAMP = 680, 600
+STEPS, RAMP, BATCH = 680, 600, 128  # the batch of all recipes
 GALLERY = ("--evaluate.splits=[test]", "--evaluate.count=500")
 SHORT = (
     f"--train.steps={STEPS}",

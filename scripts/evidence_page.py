@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from statistics import fmean
 
-from evidence_cells import CHOSEN, RATES
-from evidence_claims import CLAIMS, Claim, Judged, information, judged, noise, recalls
+from evidence_cells import BATCH, CHOSEN, FINE_TUNED, RATES, STEPS
+from evidence_claims import CLAIMS, TASKS, Claim, Figure, Judged, figures, information, judged, noise, recalls
 from evidence_plots import SYSTEMS, costs, picture, recall
 from mutual_information import SIZES
 from results_page import Row, Rows, percent, table
@@ -35,7 +35,8 @@ The rows behind the tables are in [evidence/rows.jsonl](../evidence/rows.jsonl).
 ## How is a verdict reached?
 The rule was written before the run.
 
-1. Two ways of training are compared seed by seed. Each pair of trainings has the same seed, data and number of steps.
+1. Two ways of training are compared seed by seed. Each pair of trainings has the same seed, data and number
+   of steps, unless the line says otherwise.
 2. The mean difference gets a 95 % interval (Student's t, of the pairs).
 3. The whole interval is above 0: the claim **held**.
 4. It is wholly below 0, or wholly within {equal:.0f} point of 0: the claim **did not hold**.
@@ -55,6 +56,22 @@ The paper's figures are given beside ours. Those of its table 1 could not be loo
 Figures are percentages, and differences are in points. "Without" is what the claim calls worse, and "with" what it calls
 better: a model without the part and with it, or another system and ALBEF.
 """
+
+COMPARED = """## How do the five systems compare?
+All of them saw the same {pairs:,} pairs and have as many parameters, within 5 %. ALBEF's teacher and the detector of
+UNITER, OSCAR and LXMERT are not counted. Means of three seeds. A foil is a caption with one thing changed: a guess is
+right in half of them. A dash: the system does not have the task.
+"""
+
+# By way: the system's name, the score that it ranks by, and how its fine-tunings are called.
+SIDE_BY_SIDE = {
+    "full": ("ALBEF", "sum", "-distilled"),
+    "clip": ("CLIP", "itc", ""),
+    "lxmert": ("LXMERT", "itm", ""),
+    "uniter": ("UNITER", "itm", ""),
+    "oscar": ("OSCAR", "itm", ""),
+    "uniter-oracle": ("UNITER with an oracle as its detector", "itm", ""),
+}
 
 NOISE = """## From which noise on does the teacher help?
 A caption is noisy if it is a list of tags, names one thing only, says something wrong, or belongs to another image. Mean
@@ -89,7 +106,7 @@ def page(rows: Rows, names: Sequence[str]) -> str:
     parts = [head(rows, [name for name in names if name not in rows], sum(map(len, found.values())))]
     parts.append(summary(found))
     parts += [section(claim, found[claim.name]) for claim in CLAIMS]
-    parts += [of_noise(list(rows.values())), of_cost(list(rows.values()))]
+    parts += [of_systems(list(rows.values())), of_noise(list(rows.values())), of_cost(list(rows.values()))]
     parts += [of_information(list(rows.values())), of_rates(list(rows.values()))]
     return "\n".join(parts)
 
@@ -163,6 +180,32 @@ def section(claim: Claim, found: Sequence[Judged]) -> str:
         f"## {claim.name}\n{claim.sentence}\n\n- The paper: {claim.paper}.\n- Here: **{found[0].verdict}**.\n"
         f"- Why they may differ: {claim.differs}\n\n{table(header, lines)}"
     )
+
+
+def of_systems(rows: Sequence[Row]) -> str:
+    """All systems side by side."""
+    kinds, tasks = ("noun", "count", "size"), ("vqa", "nlvr", "entailment")
+    lines = []
+    for way, (name, score, suffix) in SIDE_BY_SIDE.items():
+        wanted = [
+            Figure(way, "training", f"test/{score}/{what}")
+            for what in ("r_mean", *(f"foil_{k}" for k in kinds))
+        ]
+        wanted += [Figure(way, task + suffix, TASKS[task][1]) for task in tasks]
+        found = [
+            [value for seed, value in figures(rows, one).items() if seed in FINE_TUNED] for one in wanted
+        ]
+        shows = any(found)
+        lines.append([name, *(percent(fmean(each)) if each else "—" * shows for each in found)])
+    header = [
+        "system",
+        "mean recall among 500",
+        *(f"foils of {kind}s" for kind in kinds),
+        "VQA",
+        "NLVR2",
+        "entailment",
+    ]
+    return f"{COMPARED.format(pairs=STEPS * BATCH)}\n{table(header, lines)}"
 
 
 def of_noise(rows: Sequence[Row]) -> str:

@@ -47,6 +47,7 @@ def test_every_recipe_accepts_its_settings_and_has_the_seed_of_its_cell() -> Non
     for name, (recipe, settings) in TRAININGS.items():
         config = load_recipe(cells.ROOT / recipe, settings)
         assert config.train.seed == way_and_seed(name.split(".")[0])[1]
+        assert config.train.batch_size == evidence_cells.BATCH or "." in name
 
 
 def test_ways_of_the_ablation_differ_in_what_their_names_say() -> None:
@@ -176,7 +177,12 @@ def test_noise_cost_and_information_have_tables() -> None:
     }
     rows["full-1"]["figures"]["information"] = {"counted": 10.52, "itc/1000": 6.04, "itc/128": 5.0}
     rows["full-2"]["figures"]["information"] = {"counted": 10.5, "itc/128": 5.2, "sum/128": 5.5}
+    rows["clip-1"] = rows["hard-1"] | {"cell": "clip-1", "figures": {"training": {"test/itc/r_mean": 0.25}}}
+    rows["full-2"]["figures"]["vqa-distilled"] = {"test/accuracy": 0.7}
     text = page(rows, list(rows))
+    assert "| ALBEF | 52.0 | — | — | — | 70.0 | — | — |" in text
+    assert "| CLIP | 25.0 | — | — | — | — | — | — |" in text
+    assert "| UNITER |  |  |  |  |  |  |  |" in text
     assert "The captions say 10.5 bits." in text
     assert "| 128 | 7.0 | 5.1 | 5.5 |" in text
     assert "| 1,000 | 10.0 | 6.0 |  |" in text
