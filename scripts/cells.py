@@ -180,35 +180,45 @@ def run_cells(
         f"{left / side_by_side:.0f} minutes."
     )
 
-    def one(
-        number: int, cell: Cell, needed: Sequence[Future[float]], first_needed: Sequence[Future[float]]
-    ) -> None:
+    def work(cell: Cell, needed: Sequence[Future[float]], first_needed: Sequence[Future[float]]) -> None:
         for each in needed:
             each.result()
-        name = f"[{number}/{len(wanted)}] {cell.name}"
+        name = f"[{wanted.index(cell) + 1}/{len(wanted)}] {cell.name}"
         say(f"{name}: about {cell.minutes:.0f} minutes (log: {runs / cell.name}.log)")
         row = run_cell(cell, runs, quick, sum(each.result() for each in first_needed)) | {"commit": of}
         append_whole(rows, json.dumps(row, ensure_ascii=False) + "\n")
         say(f"{name}: done in {row['seconds'] / 60:.1f} minutes")
 
     with AtOnce() if side_by_side == 1 else ThreadPoolExecutor(side_by_side) as pool:
-        prepared: dict[str, Future[float]] = {}
-        running: list[Future[None]] = []
-        for number, cell in enumerate(wanted, 1):
-            new = {
-                name: pool.submit(prepare, name, command, cell.name, runs, quick)
-                for name, command in cell.before.items()
-                if name not in prepared
-            }
-            prepared |= new
-            needed = [prepared[name] for name in cell.before]
-            running.append(pool.submit(one, number, cell, needed, list(new.values())))
         try:
-            for done in as_completed([*prepared.values(), *running]):
-                done.result()
+            for finished in as_completed(handed_out(pool, wanted, runs, quick, work)):
+                finished.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those that run end; no other begins
             raise
+
+
+Work = Callable[[Cell, Sequence[Future[float]], Sequence[Future[float]]], None]
+
+
+def handed_out(
+    pool: Executor, cells: Sequence[Cell], runs: Path, quick: bool, work: Work
+) -> list[Future[Any]]:
+    """The work on all cells, for the pool to do, with the preparation of their data before it.
+
+    `work` gets what the cell's data need, and which of that no earlier cell needs.
+    """
+    prepared: dict[str, Future[float]] = {}
+    running: list[Future[None]] = []
+    for cell in cells:
+        new = {
+            name: pool.submit(prepare, name, command, cell.name, runs, quick)
+            for name, command in cell.before.items()
+            if name not in prepared
+        }
+        prepared |= new
+        running.append(pool.submit(work, cell, [prepared[name] for name in cell.before], list(new.values())))
+    return [*prepared.values(), *running]
 
 
 def missing(cell: Cell) -> list[str]:
