@@ -189,7 +189,7 @@ def test_noise_cost_and_information_have_tables() -> None:
     assert "| 20% | 32.0 | 52.0 | +20.0 (+20.0 to +20.0) | held |" in text
     assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
     assert "| ALBEF | 10,000 | 5 | 5 | 5 | 52.0 |" in text
-    assert "| albef |  | **53.0** |  |" in text
+    assert "| albef |  |  | **53.0** |  |" in text
 
 
 def test_a_page_of_nothing_says_so() -> None:
