@@ -191,6 +191,7 @@ def of_systems(rows: Sequence[Row]) -> str:
             Figure(way, "training", f"test/{score}/{what}")
             for what in ("r_mean", *(f"foil_{k}" for k in kinds))
         ]
+        wanted.insert(1, Figure(way, "retrieval" + suffix, f"test/{score}/r_mean"))
         wanted += [Figure(way, task + suffix, TASKS[task][1]) for task in tasks]
         found = [
             [value for seed, value in figures(rows, one).items() if seed in FINE_TUNED] for one in wanted
@@ -200,6 +201,7 @@ def of_systems(rows: Sequence[Row]) -> str:
     header = [
         "system",
         "mean recall among 500",
+        "fine-tuned, among 300",
         *(f"foils of {kind}s" for kind in kinds),
         "VQA",
         "NLVR2",

@@ -180,9 +180,9 @@ def test_noise_cost_and_information_have_tables() -> None:
     rows["clip-1"] = rows["hard-1"] | {"cell": "clip-1", "figures": {"training": {"test/itc/r_mean": 0.25}}}
     rows["full-2"]["figures"]["vqa-distilled"] = {"test/accuracy": 0.7}
     text = page(rows, list(rows))
-    assert "| ALBEF | 52.0 | — | — | — | 70.0 | — | — |" in text
-    assert "| CLIP | 25.0 | — | — | — | — | — | — |" in text
-    assert "| UNITER |  |  |  |  |  |  |  |" in text
+    assert "| ALBEF | 52.0 | — | — | — | — | 70.0 | — | — |" in text
+    assert "| CLIP | 25.0 | — | — | — | — | — | — | — |" in text
+    assert "| UNITER |  |  |  |  |  |  |  |  |" in text
     assert "The captions say 10.5 bits." in text
     assert "| 128 | 7.0 | 5.1 | 5.5 |" in text
     assert "| 1,000 | 10.0 | 6.0 |  |" in text
