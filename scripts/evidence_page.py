@@ -270,7 +270,7 @@ def of_rates(rows: Sequence[Row]) -> str:
             found = recalls(rows, f"rate-{system}-{which}", system)
             value = percent(next(iter(found.values()), None))
             cells.append(f"**{value}**" if value and which == chosen else value)
-        lines.append([system, *cells])
+        lines.append([SYSTEMS[system], *cells])
     return f"{TRIED}\n{table(['system', *RATES.values()], lines)}"
 
 

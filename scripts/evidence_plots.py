@@ -75,7 +75,6 @@ def draw_cost(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(
         xscale="log", yscale="log", xlabel="images in the gallery", ylabel="seconds of a query, one thread"
     )
-    axes.legend()
 
 
 def draw_noise(axes: Axes, rows: Sequence[Row]) -> None:
@@ -96,7 +95,6 @@ def draw_noise(axes: Axes, rows: Sequence[Row]) -> None:
             label=f"{label} soft targets",
         )
     axes.set(xlabel="noisy captions, %", ylabel="mean recall, %")
-    axes.legend()
 
 
 def draw_information(axes: Axes, rows: Sequence[Row]) -> None:
@@ -129,7 +127,6 @@ def draw_information(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xscale="log", ylim=(0, None), xlabel="K: captions, one of which is right", ylabel="bits")
     axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
     axes.minorticks_off()
-    axes.legend()
 
 
 PLOTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
@@ -146,7 +143,10 @@ def write_plots(rows: Sequence[Row], folder: Path) -> None:
         for page, ink in INKS.items():
             with matplotlib.rc_context(style(ink)):
                 figure = Figure((6.4, 3.6), layout="constrained")
-                draw(figure.subplots(), rows)
+                axes = figure.subplots()
+                draw(axes, rows)
+                if axes.get_legend_handles_labels()[0]:
+                    axes.legend()
                 text = io.StringIO()
                 figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
             write_whole(folder / f"{name}-{page}.svg", text.getvalue())

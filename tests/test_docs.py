@@ -113,8 +113,8 @@ def words(sentence: str) -> int:
 
 
 def says_picture(text: str) -> list[str]:
-    """Where a page says picture instead of image; names of files and folders may."""
-    prose = LINK.sub(r"\1", without_code(text))
+    """Where a page says picture instead of image; names of files, folders and HTML's element may."""
+    prose = re.sub(r"<[^<>]*>", "", LINK.sub(r"\1", without_code(text)))
     return [
         word for word in prose.split() if re.search(r"pictures?\b", word, re.IGNORECASE) and "/" not in word
     ]

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import cells
+import evidence
 import evidence_cells
 import evidence_claims
 import paces
 import pytest
+from cells import read_rows
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, way_and_seed
 from evidence_claims import CLAIMS, Claim, Comparison, Figure, judged
 from evidence_page import fill_readme, page
 from evidence_plots import INKS, write_plots
+from results_page import latest
 from retrieval_cost import GALLERIES
 from verdicts import HELD, MISSING, NOT, UNKNOWN
 
@@ -159,6 +162,7 @@ def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages
         assert text == (tmp_path / "b" / name).read_text()
         assert (INKS["dark"] in text) == ("dark" in name)
     assert "ALBEF" in (tmp_path / "a" / "cost-light.svg").read_text()
+    write_plots([], tmp_path / "nothing")  # without a word about an empty legend
 
 
 def test_noise_cost_and_information_have_tables() -> None:
@@ -189,7 +193,15 @@ def test_noise_cost_and_information_have_tables() -> None:
     assert "| 20% | 32.0 | 52.0 | +20.0 (+20.0 to +20.0) | held |" in text
     assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
     assert "| ALBEF | 10,000 | 5 | 5 | 5 | 52.0 |" in text
-    assert "| albef |  |  | **53.0** |  |" in text
+    assert "| ALBEF |  |  | **53.0** |  |" in text
+
+
+def test_page_and_readme_are_made_of_the_rows() -> None:
+    rows = latest(read_rows(evidence.ROWS))
+    assert evidence.PAGE.read_text("utf-8") == page(rows, evidence.NAMES)
+    readme = evidence.README.read_text("utf-8")
+    assert fill_readme(readme, rows) == readme
+    assert set(rows) <= set(evidence.NAMES)
 
 
 def test_a_page_of_nothing_says_so() -> None:
