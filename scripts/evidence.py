@@ -50,7 +50,7 @@ def main() -> None:
         write_plots(list(found.values()), page_file.with_suffix(""))
         write_whole(page_file, page(found, NAMES))
         if not given.quick:
-            write_whole(README, fill_readme(README.read_text("utf-8"), found))
+            write_whole(README, fill_readme(README.read_text("utf-8"), found, NAMES))
         print(f"Written: {page_file}")
     except UserError as error:
         print(error, file=sys.stderr)

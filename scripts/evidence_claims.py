@@ -98,7 +98,7 @@ def more_at(share: float) -> Comparison:
         for one in (share, 0.0)
     )
     return Comparison(
-        f"mean recall, {share:.0%} of the captions false",
+        f"mean recall, {share:.0%} of the captions noisy",
         (with_noise[0], without[1]),
         (with_noise[1], without[0]),
     )
@@ -152,7 +152,7 @@ CLAIMS = (
         "The teacher's soft targets make ITC better.",
         "retrieval 94.6 → 94.9, NLVR2 80.4 → 80.3, VQA 73.8 → 74.1 (table 1)",
         pretrained("distilled-itc", "hard"),
-        f"{SMALL} A fifth of the captions is false here, in a way that we chose.",
+        f"{SMALL} A fifth of the captions is noisy here, in ways that we chose.",
     ),
     Claim(
         "A teacher for MLM",
@@ -190,7 +190,7 @@ CLAIMS = (
         "The noisier the text, the more the teacher helps.",
         "said of the web's text (section 3.3), without a figure",
         (more_at(0.5), more_at(0.8)),
-        "Here a known share of the captions is replaced by others. The web's captions are wrong in other ways.",
+        "Here a known share of the captions is made noisy. The web's captions are wrong in other ways.",
     ),
     Claim(
         "A teacher knows false captions",

@@ -111,11 +111,11 @@ def page(rows: Rows, names: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
-def fill_readme(text: str, rows: Rows) -> str:
-    """README with a line for each verdict, which names the claims; unchanged until every claim has a verdict."""
-    first = {claim.name: next(judged(list(rows.values()), claim)).verdict for claim in CLAIMS}
-    if MISSING in first.values():
+def fill_readme(text: str, rows: Rows, names: Sequence[str]) -> str:
+    """README with a line for each verdict, which names the claims; unchanged until these cells are all there."""
+    if not all(name in rows for name in names):
         return text
+    first = {claim.name: next(judged(list(rows.values()), claim)).verdict for claim in CLAIMS}
     lines = "".join(
         f"- {verdict.capitalize()}: {', '.join(name for name in first if first[name] == verdict) or 'none'}.\n"
         for verdict in (HELD, NOT, UNKNOWN)
@@ -219,9 +219,8 @@ def of_noise(rows: Sequence[Row]) -> str:
         means = (percent(fmean(each.values()) if each else None) for each in (without[share], with_it[share]))
         lines.append([f"{share:.0%}", *means, shown(found), verdict(found)])
     header = ["noisy captions", "without", "with", "difference in points", "the teacher helps"]
-    return (
-        f"{NOISE}\n{table(header, lines)}\n{picture('noise', 'Mean recall by the share of noisy captions')}"
-    )
+    plot = picture("noise", "Mean recall by the share of noisy captions") if any(with_it.values()) else ""
+    return f"{NOISE}\n{table(header, lines)}\n{plot}"
 
 
 def of_cost(rows: Sequence[Row]) -> str:
@@ -235,9 +234,8 @@ def of_cost(rows: Sequence[Row]) -> str:
                 [SYSTEMS[system], f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds]
             )
     header = ["system", "images", "passes", "GFLOP", "seconds", "mean recall among 500"]
-    return (
-        f"{COST}\n{table(header, lines)}\n{picture('cost', 'Seconds of a query by the size of the gallery')}"
-    )
+    plot = picture("cost", "Seconds of a query by the size of the gallery") if lines else ""
+    return f"{COST}\n{table(header, lines)}\n{plot}"
 
 
 def of_information(rows: Sequence[Row]) -> str:
@@ -253,7 +251,8 @@ def of_information(rows: Sequence[Row]) -> str:
     ]
     says = f"The captions say {number(found['counted'])} bits.\n\n" if "counted" in found else ""
     header = ["K", "log K", "ITC", "ITC and ITM"]
-    return f"{INFORMATION}\n{says}{table(header, lines)}\n{picture('information', 'Bits by the number of captions')}"
+    plot = picture("information", "Bits by the number of captions") if found else ""
+    return f"{INFORMATION}\n{says}{table(header, lines)}\n{plot}"
 
 
 def number(value: float | None) -> str:

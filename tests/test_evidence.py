@@ -135,14 +135,14 @@ def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyP
     assert "| accuracy | 60.0 | 70.0 | +10.0 (+7.5 to +12.5) | 3 | held |" in text
     assert "Not measured yet: 1 of 10 cells." in text
     assert "took 4.5 hours" in text
-    assert fill_readme(README, rows) == README  # one claim has no verdict yet
+    assert fill_readme(README, rows, [*rows, "d-1"]) == README  # one cell is not there yet
     monkeypatch.setattr("evidence_page.CLAIMS", claims[:3])
-    assert fill_readme(README, rows).splitlines()[2:5] == [
+    assert fill_readme(README, rows, list(rows)).splitlines()[2:5] == [
         "- Held: Up.",
         "- Did not hold: Down.",
         "- Cannot be told: Unclear.",
     ]
-    assert fill_readme("no block", rows) == "no block"
+    assert fill_readme("no block", rows, list(rows)) == "no block"
 
 
 def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages(tmp_path: Path) -> None:
@@ -190,6 +190,7 @@ def test_noise_cost_and_information_have_tables() -> None:
     assert "The captions say 10.5 bits." in text
     assert "| 128 | 7.0 | 5.1 | 5.5 |" in text
     assert "| 1,000 | 10.0 | 6.0 |  |" in text
+    assert text.count("<picture>") == 3
     assert "| 20% | 32.0 | 52.0 | +20.0 (+20.0 to +20.0) | held |" in text
     assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
     assert "| ALBEF | 10,000 | 5 | 5 | 5 | 52.0 |" in text
@@ -200,13 +201,14 @@ def test_page_and_readme_are_made_of_the_rows() -> None:
     rows = latest(read_rows(evidence.ROWS))
     assert evidence.PAGE.read_text("utf-8") == page(rows, evidence.NAMES)
     readme = evidence.README.read_text("utf-8")
-    assert fill_readme(readme, rows) == readme
+    assert fill_readme(readme, rows, evidence.NAMES) == readme
     assert set(rows) <= set(evidence.NAMES)
 
 
 def test_a_page_of_nothing_says_so() -> None:
     text = page({}, ["full-1"])
     assert "Not measured yet: 1 of 1 cells." in text
+    assert "<picture>" not in text  # there is nothing to see
     assert text.count(f"**{MISSING}**") == 2 * len(CLAIMS)
 
 

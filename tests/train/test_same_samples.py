@@ -1,11 +1,9 @@
 """One, two and four real processes form every step of the same samples, and fill the queue in the same order."""
 
 import dataclasses
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file
 from torch import Tensor
@@ -14,6 +12,7 @@ import toy
 from albef.config import Config
 from albef.run import prepare
 from albef.train.loop import train_process
+from groups import one_of
 
 STEPS, PAIRS = 5, 8  # more pairs than there are in an epoch of 24
 
@@ -22,15 +21,8 @@ def one_of_four(rank: int, config: Config, folder: Path) -> None:
     """Trains with all four processes, and then with two."""
     for size in (4, 2):
         if rank < size:
-            dist.init_process_group(
-                "gloo",
-                init_method=f"file://{folder}/store-{size}",
-                rank=rank,
-                world_size=size,
-                timeout=timedelta(minutes=4),
-            )
-            train_process(config, folder / str(size))
-            dist.destroy_process_group()
+            with one_of(size, rank, folder / f"group-{size}"):
+                train_process(config, folder / str(size))
 
 
 def queue(run: Path) -> tuple[list[int], list[int], Tensor]:
@@ -49,6 +41,7 @@ def test_the_samples_and_the_queue_are_the_same(tmp_path: Path) -> None:
     )
     for size in (1, 2, 4):
         config = prepare(config, tmp_path / str(size))
+        (tmp_path / f"group-{size}").mkdir()
     multiprocessing.start_processes(one_of_four, (config, tmp_path), nprocs=4, start_method="spawn")
     threads = torch.get_num_threads()
     train_process(config, tmp_path / "1")
