@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from evidence_cells import CHOSEN, FINE_TUNED, NOISE, ON_REGIONS, noise_name, way_and_seed
+from false_pairs import PRECISIONS, SUSPECTED_BY
 from mutual_information import SIZES
 from verdicts import Difference, difference, verdict
 
@@ -300,6 +301,39 @@ def recalls(rows: Sequence[Row], way: str, system: str) -> dict[int, float]:
     """Mean recall among 500 images by seed, by the score that the system ranks by."""
     score = {"albef": "sum", "clip": "itc"}.get(system, "itm")
     return figures(rows, Figure(way, "training", f"test/{score}/r_mean"))
+
+
+# By way of pre-training: the system, how many times the usual pairs it saw, and the score that it ranks by.
+MORE_PAIRS = {
+    "full": ("ALBEF", 1, "sum"),
+    "clip": ("CLIP", 1, "itc"),
+    "clip-4x": ("CLIP", 4, "itc"),
+    "clip-16x": ("CLIP", 16, "itc"),
+}
+
+
+def more_pairs(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
+    """Mean recalls by way, each of the three seeds that has them: among 500 images, and among 4,000."""
+    return {
+        way: (
+            of_three(rows, Figure(way, "training", f"test/{score}/r_mean")),
+            of_three(rows, Figure(way, "gallery-4000", f"test/{score}/r_mean")),
+        )
+        for way, (_, _, score) in MORE_PAIRS.items()
+    }
+
+
+def of_three(rows: Sequence[Row], figure: Figure) -> list[float]:
+    """A figure of the three seeds that all ways of training have."""
+    return [value for seed, value in figures(rows, figure).items() if seed in FINE_TUNED]
+
+
+def suspects(rows: Sequence[Row], share: float) -> dict[str, float]:
+    """What scripts/false_pairs.py measured with this share of noisy captions, by name; the means of the seeds."""
+    way = noise_name(share, teacher=True)
+    names = ["share", *(f"{by}/{what}" for by in SUSPECTED_BY for what in (*PRECISIONS, "average_precision"))]
+    found = {name: of_three(rows, Figure(way, "false-pairs", name)) for name in names}
+    return {name: fmean(values) for name, values in found.items() if values}
 
 
 def information(rows: Sequence[Row]) -> dict[str, float]:

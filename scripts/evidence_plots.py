@@ -9,13 +9,24 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import matplotlib
-from evidence_claims import Row, information, noise, recalls
+import matplotlib.figure
+from evidence_cells import BATCH, FINE_TUNED, STEPS
+from evidence_claims import (
+    CLAIMS,
+    MORE_PAIRS,
+    Row,
+    information,
+    judged,
+    more_pairs,
+    noise,
+    recalls,
+    suspects,
+)
+from false_pairs import PRECISIONS, SUSPECTED_BY
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from mutual_information import SIZES
 from retrieval_cost import GALLERIES
-from verdicts import mean_of
+from verdicts import EQUAL, HELD, NOT, UNKNOWN, mean_of
 
 from albef.writing import write_whole
 
@@ -60,9 +71,74 @@ def costs(rows: Sequence[Row]) -> dict[str, Mapping[str, float]]:
 
 
 def recall(rows: Sequence[Row], system: str) -> float | None:
-    """The mean recall among 500 images, over the seeds."""
+    """The mean recall among 500 images, over three seeds, by the score that the system ranks by."""
     found = recalls(rows, "full" if system == "albef" else system, system)
-    return fmean(found.values()) if found else None
+    known = [value for seed, value in found.items() if seed in FINE_TUNED]
+    return fmean(known) if known else None
+
+
+def draw_verdicts(axes: Axes, rows: Sequence[Row]) -> None:
+    """The difference that decides about each claim, with its interval; of at least two seeds."""
+    first = {claim.name: next(judged(rows, claim)) for claim in CLAIMS}
+    axes.axvspan(-100 * EQUAL, 100 * EQUAL, color=COLOURS[4], alpha=0.2, linewidth=0)
+    axes.axvline(0, color=COLOURS[4], linewidth=1)
+    for verdict, colour, mark in (
+        (HELD, COLOURS[2], "o"),
+        (NOT, COLOURS[1], "X"),
+        (UNKNOWN, COLOURS[0], "D"),
+    ):
+        known = {
+            name: one.found
+            for name, one in first.items()
+            if one.verdict == verdict and one.found is not None and one.found.pairs > 1
+        }
+        axes.errorbar(
+            [100 * found.mean for found in known.values()],
+            [list(first).index(name) for name in known],
+            xerr=[100 * (found.high - found.mean) for found in known.values()],
+            color=colour,
+            fmt=mark,
+            capsize=3,
+            label=verdict,
+        )
+    axes.set_xscale("symlog", linthresh=2)  # small differences are seen beside large ones
+    ticks = (-30, -10, -3, -1, 0, 1, 3, 10, 30)
+    axes.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(first)), list(first))
+    axes.set(ylim=(len(first) - 0.5, -0.5), xlabel="difference in points, with its 95 % interval")
+
+
+def draw_pairs(axes: Axes, rows: Sequence[Row]) -> None:
+    """Mean recall by the number of pairs: CLIP with more of them, and ALBEF."""
+    found = more_pairs(rows)
+    for gallery, size, line in ((0, "500", "-"), (1, "4,000", "--")):
+        for system, colour, mark in (("ALBEF", COLOURS[0], "o"), ("CLIP", COLOURS[1], "s")):
+            points = {
+                times * STEPS * BATCH: 100 * fmean(found[way][gallery])
+                for way, (name, times, _) in MORE_PAIRS.items()
+                if name == system and found[way][gallery]
+            }
+            label = f"{system}, among {size}"
+            if system == "ALBEF" and points:  # a line to compare CLIP with
+                axes.axhline(next(iter(points.values())), linestyle=line, color=colour, alpha=0.5)
+            axes.plot(list(points), list(points.values()), line, color=colour, marker=mark, label=label)
+    axes.set(xscale="log", xlabel="pairs", ylabel="mean recall, %")
+    pairs = sorted({times * STEPS * BATCH for _, times, _ in MORE_PAIRS.values()})
+    axes.set_xticks(pairs, [f"{count:,}" for count in pairs])
+    axes.minorticks_off()
+
+
+def draw_suspects(axes: Axes, rows: Sequence[Row]) -> None:
+    """Precision by recall of the false captions, where half of the captions are noisy."""
+    found = suspects(rows, 0.5)
+    for (way, by), colour, mark in zip(SUSPECTED_BY.items(), COLOURS, "osD", strict=False):
+        points = {recall: found.get(f"{way}/{name}") for name, recall in PRECISIONS.items()}
+        known = {100 * recall: 100 * value for recall, value in points.items() if value is not None}
+        axes.plot(list(known), list(known.values()), color=colour, marker=mark, label=by)
+    if "share" in found:
+        axes.axhline(100 * found["share"], linestyle=":", color=COLOURS[4], label="guessing")
+    axes.set(ylim=(0, 100), xlabel="false captions that are found, %", ylabel="false among those seen, %")
 
 
 def draw_cost(axes: Axes, rows: Sequence[Row]) -> None:
@@ -79,14 +155,14 @@ def draw_cost(axes: Axes, rows: Sequence[Row]) -> None:
 
 def draw_noise(axes: Axes, rows: Sequence[Row]) -> None:
     """Mean recall with and without the teacher's soft targets, by the share of noisy captions."""
-    for teacher, colour, mark, label in (
-        (True, COLOURS[0], "o", "with"),
-        (False, COLOURS[1], "s", "without"),
+    for teacher, colour, mark, label, aside in (
+        (True, COLOURS[0], "o", "with", 0.5),
+        (False, COLOURS[1], "s", "without", -0.5),
     ):
         points = {share: mean_of(list(values.values())) for share, values in noise(rows, teacher).items()}
         known = {share: found for share, found in points.items() if found is not None and found.pairs > 1}
         axes.errorbar(
-            [100 * share for share in known],
+            [100 * share + aside for share in known],
             [100 * found.mean for found in known.values()],
             [100 * (found.high - found.mean) for found in known.values()],
             color=colour,
@@ -130,6 +206,9 @@ def draw_information(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 PLOTS: dict[str, Callable[[Axes, Sequence[Row]], None]] = {
+    "verdicts": draw_verdicts,
+    "pairs": draw_pairs,
+    "suspects": draw_suspects,
     "cost": draw_cost,
     "noise": draw_noise,
     "information": draw_information,
@@ -142,11 +221,11 @@ def write_plots(rows: Sequence[Row], folder: Path) -> None:
     for name, draw in PLOTS.items():
         for page, ink in INKS.items():
             with matplotlib.rc_context(style(ink)):
-                figure = Figure((6.4, 3.6), layout="constrained")
+                figure = matplotlib.figure.Figure((6.4, 4.0), layout="constrained")
                 axes = figure.subplots()
                 draw(axes, rows)
                 if axes.get_legend_handles_labels()[0]:
-                    axes.legend()
+                    figure.legend(loc="outside upper center", ncols=2)
                 text = io.StringIO()
                 figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
             write_whole(folder / f"{name}-{page}.svg", text.getvalue())

@@ -26,6 +26,8 @@ from albef.writing import write_json
 
 BATCH = 128  # captions that the teacher chooses from, as in training
 RECALLS = (0.1, 0.25, 0.5, 0.75, 0.9)
+PRECISIONS = {f"at_{recall:g}": recall for recall in RECALLS}  # names of figures, by what they are at
+SUSPECTED_BY = {"teacher": "the teacher", "itc": "ITC", "sum": "ITC and ITM"}
 
 
 def pairs_of(config: Config, count: int) -> list[Item]:
@@ -61,7 +63,8 @@ def precisions(suspicion: np.ndarray, false: np.ndarray) -> dict[str, float]:
     precision = right.cumsum() / np.arange(1, len(right) + 1)
     at = precision[right]  # where each further false pair is found
     found = {
-        f"at_{recall:g}": float(at[max(0, int(np.ceil(recall * len(at))) - 1) :].max()) for recall in RECALLS
+        name: float(at[max(0, int(np.ceil(recall * len(at))) - 1) :].max())
+        for name, recall in PRECISIONS.items()
     }
     return {"average_precision": float(at.mean()), **found}
 
@@ -88,8 +91,8 @@ def main() -> None:
     if given.json:
         write_json(given.json, figures)
     table = Table("%", *(f"at recall {100 * recall:g}" for recall in RECALLS), "mean")
-    for way in ("teacher", "itc", "sum"):
-        names = [*(f"at_{recall:g}" for recall in RECALLS), "average_precision"]
+    for way in SUSPECTED_BY:
+        names = [*PRECISIONS, "average_precision"]
         table.add_row(way, *(f"{100 * figures.get(f'{way}/{name}', np.nan):.1f}" for name in names))
     Console().print(table, f"{100 * figures['share']:.1f} % of {len(items):,} pairs are false.")
 

@@ -17,7 +17,8 @@ from cells import read_rows
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, way_and_seed
 from evidence_claims import CLAIMS, Claim, Comparison, Figure, judged
 from evidence_page import fill_readme, page
-from evidence_plots import INKS, write_plots
+from evidence_plots import INKS, PLOTS, write_plots
+from false_pairs import PRECISIONS
 from results_page import latest
 from retrieval_cost import GALLERIES
 from verdicts import HELD, MISSING, NOT, UNKNOWN
@@ -134,6 +135,7 @@ def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyP
         assert f"## {name}\n{name} is so.\n\n- The paper: 1 → 2.\n- Here: **{said}**." in text
     assert "| accuracy | 60.0 | 70.0 | +10.0 (+7.5 to +12.5) | 3 | held |" in text
     assert "Not measured yet: 1 of 10 cells." in text
+    assert "evidence/verdicts-light.svg" in text
     assert "took 4.5 hours" in text
     assert fill_readme(README, rows, [*rows, "d-1"]) == README  # one cell is not there yet
     monkeypatch.setattr("evidence_page.CLAIMS", claims[:3])
@@ -155,7 +157,7 @@ def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages
     rows[0]["figures"]["information"] = {"counted": 10.5, "itc/128": 5.0, "itc/1000": 6.0, "sum/128": 5.5}
     for folder in ("a", "b"):
         write_plots(rows, tmp_path / folder)
-    names = [f"{plot}-{page}.svg" for plot in ("cost", "information", "noise") for page in ("dark", "light")]
+    names = [f"{plot}-{page}.svg" for plot in sorted(PLOTS) for page in ("dark", "light")]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
     for name in names:
         text = (tmp_path / "a" / name).read_text()
@@ -165,7 +167,7 @@ def test_plots_are_the_same_for_the_same_rows_and_drawn_for_light_and_dark_pages
     write_plots([], tmp_path / "nothing")  # without a word about an empty legend
 
 
-def test_noise_cost_and_information_have_tables() -> None:
+def test_all_that_is_measured_beside_the_claims_has_a_table() -> None:
     rows = {
         f"{way}-{seed}": {
             "cell": f"{way}-{seed}",
@@ -182,6 +184,12 @@ def test_noise_cost_and_information_have_tables() -> None:
     rows["full-1"]["figures"]["information"] = {"counted": 10.52, "itc/1000": 6.04, "itc/128": 5.0}
     rows["full-2"]["figures"]["information"] = {"counted": 10.5, "itc/128": 5.2, "sum/128": 5.5}
     rows["clip-1"] = rows["hard-1"] | {"cell": "clip-1", "figures": {"training": {"test/itc/r_mean": 0.25}}}
+    rows["clip-1"]["figures"]["gallery-4000"] = {"test/itc/r_mean": 0.125}
+    found = {f"itc/{name}": 0.01 * (90 - 10 * at) + 0.01 * (at == 4) for at, name in enumerate(PRECISIONS)}
+    rows["noise-50-full-1"] = rows["hard-1"] | {
+        "cell": "noise-50-full-1",
+        "figures": {"false-pairs": found | {"share": 0.3, "itc/average_precision": 0.75}},
+    }
     rows["full-2"]["figures"]["vqa-distilled"] = {"test/accuracy": 0.7}
     text = page(rows, list(rows))
     assert "| ALBEF | 52.0 | — | — | — | — | 70.0 | — | — |" in text
@@ -190,7 +198,11 @@ def test_noise_cost_and_information_have_tables() -> None:
     assert "The captions say 10.5 bits." in text
     assert "| 128 | 7.0 | 5.1 | 5.5 |" in text
     assert "| 1,000 | 10.0 | 6.0 |  |" in text
-    assert text.count("<picture>") == 3
+    assert "| 50% | ITC | 30.0 | 90.0 | 80.0 | 70.0 | 60.0 | 51.0 | 75.0 |" in text
+    assert "| 80% | ITC |  |  |  |  |  |  |  |" in text
+    assert "| CLIP | 87,040 | 25.0 | 12.5 | 1 |" in text
+    assert "| CLIP | 1,392,640 |  |  |  |" in text
+    assert text.count("<picture>") == 5  # of verdicts there is none to see yet
     assert "| 20% | 32.0 | 52.0 | +20.0 (+20.0 to +20.0) | held |" in text
     assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
     assert "| ALBEF | 10,000 | 5 | 5 | 5 | 52.0 |" in text
