@@ -25,20 +25,29 @@ BLOCK = re.compile(r"(<!-- evidence: begin.*?-->\n).*?(<!-- evidence: end -->)",
 
 HEAD = """# Evidence
 
-This page answers: do the claims of the paper hold when they are tested anew, small but with seeds and intervals?
-`make evidence` made it. No figure here is written by hand.
-
-The paper says of its method: align images and texts before you fuse them, learn from hard negatives, and from a momentum
-teacher. Its tables have one training each. Here each claim was tested with several seeds.
-
-- Commit: {commit}. One version of the code computed every row.
-- Machine: {machine}.
-- Everything together took {hours:.1f} hours of one core. Cells ran side by side, each on one core.
-- The images are drawn: see [pictograms](pictograms.md). [The glossary](glossary.md) explains the terms.
+The ALBEF paper claims that each part of its method helps. Its tables have one training each. This page tests every claim
+anew, small, but with several seeds and with intervals. `make evidence` made it. No figure here is written by hand.
 {left}
-The rows behind the tables are in [evidence/rows.jsonl](../evidence/rows.jsonl).
+## What is ALBEF?
+A model of images and texts. It has these parts.
 
-## How is a verdict reached?
+- An image encoder and a text encoder turn an image and a text into a vector each. **ITC** (contrast) makes the vectors
+  of an image and its caption alike, and those of others unlike. This is "align".
+- A fusion encoder reads a text while it looks at an image. This is "fuse". **ITM** (matching) says whether the two
+  belong together. **MLM** (masked words) fills in words that were hidden.
+- A **teacher** is a slow average of the model itself. What it finds likely are **soft targets**. The model learns from
+  them too, beside the captions that were given.
+
+Such a model is pre-trained on images with captions, then fine-tuned for a task. **Retrieval** finds the image of a text,
+and the text of an image. **VQA** answers questions. **NLVR2** says whether a sentence is true of two images.
+**Entailment** says whether an image proves a sentence, contradicts it, or neither.
+
+**Mean recall** is how often the right one is among the first 1, 5 and 10 that are found, averaged. A **foil** is a
+caption with one thing changed: the figure is how often the true caption scores higher. Guessing gives 50.
+[The glossary](glossary.md) has all terms.
+"""
+
+RULE = """## How is a verdict reached?
 The rule was written before the run.
 
 1. Two ways of training are compared seed by seed. Each pair of trainings has the same seed, data and number
@@ -53,24 +62,40 @@ The first comparison of a claim decides about it. This was chosen beforehand too
 This page makes {count} comparisons. Where nothing differs, one in twenty looks like a difference by chance: here about
 {chance:.0f}, were there none at all.
 
-## What can a toy tell?
-A small model that sees drawings for minutes is not a large model that sees four million photographs for days. What helps
-here may not help there, and what does not help here may need more data. A verdict says whether a claim held *here*.
-
-The paper's figures are given beside ours. Those of its table 1 could not be looked up again when this was written.
-
 Figures are percentages, and differences are in points. "Without" is what the claim calls worse, and "with" what it calls
 better: a model without the part and with it, or another system and ALBEF.
+
+## What can a toy tell?
+A small model that sees [drawings](pictograms.md) for minutes is not a large model that sees four million photographs for
+days. What helps here may not help there, and what does not help here may need more data. A verdict says whether a claim
+held *here*.
+
+The paper's figures are given beside ours. Those of its table 1 could not be looked up again when this was written.
+"""
+
+ORIGIN = """## Where do the figures come from?
+- Command: `make evidence`. It goes on where it was stopped.
+- Commit: {commit}. One version of the code computed every row.
+- Machine: {machine}.
+- Everything together took {hours:.1f} hours of one core. Cells ran side by side, each on one core.
+- Rows: [evidence/rows.jsonl](../evidence/rows.jsonl), one for each pre-training and all that hangs on it.
 """
 
 
 def page(rows: Rows, names: Sequence[str]) -> str:
     """The whole page. `names` are all cells; those without a row are named."""
-    found = {claim.name: list(judged(list(rows.values()), claim)) for claim in CLAIMS}
-    parts = [head(rows, [name for name in names if name not in rows], sum(map(len, found.values())))]
-    parts.append(summary(found))
-    parts += [section(claim, found[claim.name]) for claim in CLAIMS]
-    parts += [of(list(rows.values())) for of in TABLES]
+    measured = list(rows.values())
+    found = {claim.name: list(judged(measured, claim)) for claim in CLAIMS}
+    left = sum(name not in rows for name in names)
+    count = sum(map(len, found.values()))
+    parts = [
+        HEAD.format(left=f"\nNot measured yet: {left} of {left + len(rows)} cells.\n" if left else ""),
+        summary(found),
+        RULE.format(equal=100 * EQUAL, count=count, chance=count / 20),
+        *(section(claim, found[claim.name]) for claim in CLAIMS),
+        *(of(measured) for of in TABLES),
+        origin(rows),
+    ]
     return "\n".join(parts)
 
 
@@ -86,17 +111,12 @@ def fill_readme(text: str, rows: Rows, names: Sequence[str]) -> str:
     return BLOCK.sub(lambda found: found[1] + lines + found[2], text)
 
 
-def head(rows: Rows, missing: Sequence[str], count: int) -> str:
-    """What the page is, where its figures come from, and how verdicts are reached."""
-    left = f"- Not measured yet: {len(missing)} of {len(missing) + len(rows)} cells.\n" if missing else ""
-    return HEAD.format(
+def origin(rows: Rows) -> str:
+    """What the figures were made with."""
+    return ORIGIN.format(
         commit=", ".join(every(rows, "commit")),
         machine=" and ".join(dict.fromkeys(machine(row) for row in rows.values())) or "none yet",
         hours=sum(row["seconds"] for row in rows.values()) / 3600,
-        left=left,
-        equal=100 * EQUAL,
-        count=count,
-        chance=count / 20,
     )
 
 
@@ -142,6 +162,6 @@ def section(claim: Claim, found: Sequence[Judged]) -> str:
     ]
     header = ["compared by", "without", "with", "difference in points", "seeds", "verdict"]
     return (
-        f"## {claim.name}\n{claim.sentence}\n\n- The paper: {claim.paper}.\n- Here: **{found[0].verdict}**.\n"
-        f"- Why they may differ: {claim.differs}\n\n{table(header, lines)}"
+        f"## {claim.name}\n{claim.sentence}\n\n{claim.compared}\n\n- The paper: {claim.paper}.\n"
+        f"- Here: **{found[0].verdict}**.\n- Why they may differ: {claim.differs}\n\n{table(header, lines)}"
     )

@@ -27,8 +27,7 @@ from verdicts import MISSING, Difference, difference, verdict
 
 COMPARED = """## How do the five systems compare?
 All of them saw the same {pairs:,} pairs and have as many parameters, within 5 %. ALBEF's teacher and the detector of
-UNITER, OSCAR and LXMERT are not counted. Means of three seeds. A foil is a caption with one thing changed: a guess is
-right in half of them. A dash: the system does not have the task.
+UNITER, OSCAR and LXMERT are not counted. Means of three seeds. A dash: the system does not have the task.
 """
 
 # By way: the system's name, the score that it ranks by, and how its fine-tunings are called.

@@ -98,7 +98,7 @@ def row(name: str, value: float) -> dict[str, Any]:
 def test_a_comparison_is_paired_by_seed_and_sums_its_figures() -> None:
     rows = [row("a-1", 0.5), row("a-2", 0.7), row("b-1", 0.4), row("b-2", 0.5), row("b-3", 0.0)]
     a, b = (Figure(way, "training", "x") for way in "ab")
-    claim = Claim("", "", "", (Comparison("", (a,), (b,)), Comparison("", (a, a), (b, b))), "")
+    claim = Claim("", "", "", "", (Comparison("", (a,), (b,)), Comparison("", (a, a), (b, b))), "")
     first, second = judged(rows, claim)
     assert first.found is not None
     assert second.found is not None
@@ -112,7 +112,14 @@ README = "# Name\n<!-- evidence: begin (made) -->\n- old\n<!-- evidence: end -->
 def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, c = (Figure(way, "training", "x") for way in "abc")
     claims = tuple(
-        Claim(name, f"{name} is so.", "1 → 2", (Comparison("accuracy", (ours,), (theirs,)),), "Drawings.")
+        Claim(
+            name,
+            f"{name} is so.",
+            "Both.",
+            "1 → 2",
+            (Comparison("accuracy", (ours,), (theirs,)),),
+            "Drawings.",
+        )
         for name, ours, theirs in (
             ("Up", a, b),
             ("Down", b, a),
@@ -132,7 +139,7 @@ def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyP
     text = page(rows, [*rows, "d-1"])
     for name, said in (("Up", HELD), ("Down", NOT), ("Unclear", UNKNOWN), ("Later", MISSING)):
         assert f"[{name}](#{name.lower()}) | {name} is so. | **{said}** |" in text
-        assert f"## {name}\n{name} is so.\n\n- The paper: 1 → 2.\n- Here: **{said}**." in text
+        assert f"## {name}\n{name} is so.\n\nBoth.\n\n- The paper: 1 → 2.\n- Here: **{said}**." in text
     assert "| accuracy | 60.0 | 70.0 | +10.0 (+7.5 to +12.5) | 3 | held |" in text
     assert "Not measured yet: 1 of 10 cells." in text
     assert "evidence/verdicts-light.svg" in text
