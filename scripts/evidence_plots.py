@@ -181,7 +181,7 @@ def draw_information(axes: Axes, rows: Sequence[Row]) -> None:
         [math.log2(size) for size in SIZES],
         "--",
         color=COLOURS[4],
-        label="no bound can be above log K",
+        label="no bound can be above log₂ K",
     )
     if "counted" in found:
         axes.axhline(

@@ -68,11 +68,12 @@ comparison. All else is computed from that: nothing was timed in a gallery of a 
 """
 
 INFORMATION = """## How much of a caption does the model see in the image?
-Two things that tell about each other share information, measured in bits. ITC's loss gives a bound of it: log K − loss,
+Two things that tell about each other share information, measured in bits. ITC's loss gives a bound of it: log₂ K − loss,
 where K is the number of captions that the right one is told among. The model shows at least so much. The bound cannot be
-above log K, so few negatives cannot show much, however good the model is. That is why the paper keeps a queue.
+above log₂ K, so few negatives cannot show much, however good the model is. That is why the paper keeps a queue.
 
-How much the captions say is counted: one that is true of a share p of all scenes says log 1/p. Means of three seeds.
+How much the captions say is counted: one that is true of a share p of all scenes says log₂ 1/p bits. ITM reads every
+caption with every image, so ITC with ITM was measured with the fewest captions alone. Means of three seeds.
 """
 
 TRIED = """## Which learning rates were tried?
@@ -176,7 +177,7 @@ def of_information(rows: Sequence[Row]) -> str:
         for size in SIZES
     ]
     says = f"The captions say {number(found['counted'])} bits.\n\n" if "counted" in found else ""
-    header = ["K", "log K", "ITC", "ITC and ITM"]
+    header = ["K", "log₂ K", "ITC", "ITC and ITM"]
     plot = picture("information", "Bits by the number of captions") if found else ""
     return f"{INFORMATION}\n{says}{table(header, lines)}\n{plot}"
 
