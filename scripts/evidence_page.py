@@ -71,6 +71,10 @@ A small model that sees [drawings](pictograms.md) for minutes is not a large mod
 days. What helps here may not help there, and what does not help here may need more data. A verdict says whether a claim
 held *here*.
 
+The paper begins with a trained ViT and BERT. Here all models begin with random weights. From
+[trained encoders](results.md#what-do-pre-trained-encoders-give), fusion hardly begins to learn in a quarter of an hour on
+a CPU, so nothing could be told about it.
+
 The paper's figures are given beside ours. Those of its table 1 could not be looked up again when this was written.
 """
 
