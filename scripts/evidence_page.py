@@ -72,8 +72,8 @@ days. What helps here may not help there, and what does not help here may need m
 held *here*.
 
 The paper begins with a trained ViT and BERT. Here all models begin with random weights. From
-[trained encoders](results.md#what-do-pre-trained-encoders-give), fusion hardly begins to learn in a quarter of an hour on
-a CPU, so nothing could be told about it.
+[trained encoders](results.md#what-do-pre-trained-encoders-give), fusion hardly begins to learn in a quarter of an hour
+on a CPU, so nothing could be told about it.
 
 The paper's figures are given beside ours. Those of its table 1 could not be looked up again when this was written.
 """
@@ -94,7 +94,11 @@ def page(rows: Rows, names: Sequence[str]) -> str:
     left = sum(name not in rows for name in names)
     count = sum(map(len, found.values()))
     parts = [
-        HEAD.format(left=f"\nNot measured yet: {left} of {left + len(rows)} cells.\n" if left else ""),
+        HEAD.format(
+            left=f"\nNot measured yet: {left} of {left + len(rows)} cells. Verdicts may change until all are there.\n"
+            if left
+            else ""
+        ),
         summary(found),
         RULE.format(equal=100 * EQUAL, count=count, chance=count / 20),
         *(section(claim, found[claim.name]) for claim in CLAIMS),
