@@ -53,7 +53,7 @@ USUAL_NOISE = 0.2  # of the recipe, so "full" and "hard" have it
 STEPS_OF = {"retrieval": 350, "vqa": 600, "nlvr": 450, "entailment": 400}  # half of the recipes'
 # Five captions for each image, so a model without ITC matches 450,000 pairs.
 FEWER = {"retrieval": ("--evaluate.count=300",)}
-MINUTES_OF = {"retrieval": 2.5, "vqa": 3.0, "nlvr": 3.0, "entailment": 2.0}
+MINUTES_OF = {"retrieval": 2.0, "vqa": 4.0, "nlvr": 4.5, "entailment": 2.2}
 # Systems on regions: whose recipe, which detector of scripts/regions.py, and what they are fine-tuned for.
 ON_REGIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "lxmert": ("lxmert", "poor", ("retrieval", "vqa", "nlvr")),
@@ -93,11 +93,12 @@ def ablation(way: str, seed: int) -> Cell:
         then |= fine_tunings(tasks, seed, WITHOUT_TEACHER)
         if way == "full":
             then |= fine_tunings(["retrieval", *tasks], seed, (), "-distilled")
-    minutes = 4 + sum(MINUTES_OF[name.removesuffix("-distilled")] for name in then)
+    minutes = 5 + sum(MINUTES_OF[name.removesuffix("-distilled")] for name in then)
     measures: dict[str, tuple[str, ...]] = {}
     if way == "full" and seed in FINE_TUNED:
         measures = {"gallery-4000": LARGE_GALLERY, "false-pairs": FALSE_PAIRS, "information": INFORMATION}
         measures |= {"cost": COST} if seed == SEEDS[0] else {}
+        minutes += 3
     return cell(way, seed, QUICKSTART, minutes, (*SHORT, *ABLATION[way]), then, measures)
 
 
@@ -105,7 +106,7 @@ def noisy(share: float, teacher: bool, seed: int) -> Cell:
     """A pre-training on captions of which this share is false, with or without the teacher's soft targets."""
     settings = (*SHORT, f"--data.caption_noise={share}", *(() if teacher else WITHOUT_TEACHER))
     measures = {"false-pairs": FALSE_PAIRS} if share else {}
-    return cell(noise_name(share, teacher), seed, QUICKSTART, 4, settings, measures=measures)
+    return cell(noise_name(share, teacher), seed, QUICKSTART, 5, settings, measures=measures)
 
 
 def noise_name(share: float, teacher: bool) -> str:
@@ -127,7 +128,7 @@ def clip(seed: int, times: int = 1) -> Cell:
     measures |= {"cost": COST} if (seed, times) == (SEEDS[0], 1) else {}
     settings = (f"--train.steps={STEPS * times}", rate("clip"), *AS_LARGE, *GALLERY)
     then = fine_tunings(["retrieval"], seed, ()) if times == 1 else {}
-    return cell(name, seed, CLIP, 2.5 * times, settings, then, measures)
+    return cell(name, seed, CLIP, 4.5 * times + (3 if then else 1), settings, then, measures)
 
 
 def on_regions(name: str, seed: int) -> Cell:
