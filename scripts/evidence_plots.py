@@ -33,6 +33,7 @@ from albef.writing import write_whole
 matplotlib.use("agg")
 INKS = {"light": "#1f2328", "dark": "#e6edf3"}
 COLOURS = ("#2f81f7", "#db6d28", "#3fb950", "#a371f7", "#bf8700")
+DRAWN = 0.5  # the share of noisy captions whose suspects are drawn
 SYSTEMS = {"albef": "ALBEF", "clip": "CLIP", "lxmert": "LXMERT", "uniter": "UNITER", "oscar": "OSCAR"}
 
 
@@ -131,7 +132,7 @@ def draw_pairs(axes: Axes, rows: Sequence[Row]) -> None:
 
 def draw_suspects(axes: Axes, rows: Sequence[Row]) -> None:
     """Precision by recall of the false captions, where half of the captions are noisy."""
-    found = suspects(rows, 0.5)
+    found = suspects(rows, DRAWN)
     for (way, by), colour, mark in zip(SUSPECTED_BY.items(), COLOURS, "osD", strict=False):
         points = {recall: found.get(f"{way}/{name}") for name, recall in PRECISIONS.items()}
         known = {100 * recall: 100 * value for recall, value in points.items() if value is not None}

@@ -18,7 +18,7 @@ from evidence_claims import (
     recalls,
     suspects,
 )
-from evidence_plots import SYSTEMS, costs, picture, recall
+from evidence_plots import DRAWN, SYSTEMS, costs, picture, recall
 from false_pairs import PRECISIONS, SUSPECTED_BY
 from mutual_information import SIZES
 from results_page import Row, percent, table
@@ -147,7 +147,7 @@ def of_suspects(rows: Sequence[Row]) -> str:
     at = [f"{recall:.0%} found" if recall != 0.5 else "half found" for recall in PRECISIONS.values()]
     header = ["noisy captions", "suspected by", "guessing", *at, "mean"]
     plot = picture("suspects", "Precision by the share of false captions that are found")
-    return f"{SUSPECTED}\n{table(header, lines)}\n{plot if any(by_share.values()) else ''}"
+    return f"{SUSPECTED}\n{table(header, lines)}\n{plot if by_share[DRAWN] else ''}"
 
 
 def of_cost(rows: Sequence[Row]) -> str:
