@@ -103,14 +103,14 @@ def ablation(way: str, seed: int) -> Cell:
 
 
 def noisy(share: float, teacher: bool, seed: int) -> Cell:
-    """A pre-training on captions of which this share is false, with or without the teacher's soft targets."""
+    """A pre-training on captions of which this share is noisy, with or without the teacher's soft targets."""
     settings = (*SHORT, f"--data.caption_noise={share}", *(() if teacher else WITHOUT_TEACHER))
     measures = {"false-pairs": FALSE_PAIRS} if share else {}
     return cell(noise_name(share, teacher), seed, QUICKSTART, 5, settings, measures=measures)
 
 
 def noise_name(share: float, teacher: bool) -> str:
-    """The way of this share of false captions."""
+    """The way of this share of noisy captions."""
     if share == USUAL_NOISE:
         return "full" if teacher else "hard"
     return f"noise-{round(100 * share)}-{'full' if teacher else 'hard'}"

@@ -93,7 +93,7 @@ def fine_tuned(ours: str, theirs: str, tasks: Sequence[str], suffix: str = "") -
 
 
 def more_at(share: float) -> Comparison:
-    """What the teacher gives with this share of false captions, more than it gives without any."""
+    """What the teacher gives with this share of noisy captions, more than it gives without any."""
     metric = "test/sum/r_mean"
     with_noise, without = (
         [Figure(noise_name(one, teacher), "training", metric) for teacher in (True, False)]

@@ -64,7 +64,8 @@ Images are encoded beforehand. ALBEF encodes the text, compares it with all imag
 only compares. The systems on regions match the text with every image, and their detector is not counted.
 
 Passes and GFLOP are exact for these models. For the seconds, 20 queries were timed on one thread: a text, a match, a
-comparison. All else is computed from that: nothing was timed in a gallery of a million.
+comparison. All else is computed from that: nothing was timed in a gallery of a million. Each system was timed by itself,
+while another training ran. So compare passes and GFLOP first, and seconds only where they differ much.
 """
 
 INFORMATION = """## How much of a caption does the model see in the image?
