@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 import matplotlib.figure
-from evidence_cells import BATCH, FINE_TUNED, STEPS
+from evidence_cells import BATCH, FINE_TUNED, NOISE, STEPS
 from evidence_claims import (
     CLAIMS,
     MORE_PAIRS,
@@ -171,7 +171,8 @@ def draw_noise(axes: Axes, rows: Sequence[Row]) -> None:
             capsize=3,
             label=f"{label} soft targets",
         )
-    axes.set(xlabel="noisy captions, %", ylabel="mean recall, %")
+    axes.set_xticks([100 * share for share in NOISE])
+    axes.set(xlim=(-5, 100 * max(NOISE) + 5), xlabel="noisy captions, %", ylabel="mean recall, %")
 
 
 def draw_information(axes: Axes, rows: Sequence[Row]) -> None:
