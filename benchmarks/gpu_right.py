@@ -7,6 +7,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,16 +43,20 @@ def golden_part(setting: Setting) -> Iterator[Figures]:
     single = [path for path in files if not path.stem.endswith("_steps")]
     wrong = list[str]()
     for precision, chosen in (("fp32", files), ("bf16", single)):
-        compared, worst = 0, (0.0, "")
+        compared, worst = list[float](), (0.0, "")
         for path in chosen[::5] if setting.quick else chosen:
             try:
                 for name, off in deviations(path, setting.device, half=precision == "bf16"):
-                    compared, worst = compared + 1, max(worst, (off, f"{path.stem}, {name}"))
+                    compared.append(off)
+                    worst = max(worst, (off, f"{path.stem}, {name}"))
                     if precision == "fp32" and not off <= CLOSE:
                         wrong.append(f"{path.stem}, {name} is off by {off:.1e}")
             except Exception as error:  # the other files may be right
                 wrong.append(f"{path.stem} in {precision}: {type(error).__name__}: {error}".splitlines()[0])
-        yield {precision: f"{compared} tensors, the farthest off by {worst[0]:.1e} ({worst[1]})"}
+        yield {
+            precision: f"{len(compared)} tensors, half of them off by at most {statistics.median(compared):.1e}, "
+            f"the farthest by {worst[0]:.1e} ({worst[1]})"
+        }
     for number, one in enumerate(wrong[:SHOWN], 1):
         yield {f"wrong, {number} of {len(wrong)}": one}
     if wrong:
@@ -62,6 +67,9 @@ def deviations(path: Path, device: torch.device, half: bool) -> Iterator[tuple[s
     """How far each tensor of a golden file is off, as a share of its largest value."""
     with device, torch.autocast(device.type, torch.bfloat16, enabled=half):
         for name, got, expected, _ in replay(path):
+            # A recall is a count: where rounding swaps two ranks, it jumps.
+            if half and name.startswith("metrics"):
+                continue
             wanted = expected.double().cpu()
             difference = (got.double().cpu() - wanted).abs()
             yield name, float(difference.max() / wanted.abs().max().clamp(min=SMALL))
