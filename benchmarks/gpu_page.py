@@ -35,6 +35,7 @@ def section(found: Mapping[str, Any]) -> str:
         HEADING,
         "",
         f"Measured by `make gpu` on {found['date']}; no figure here is written by hand.",
+        "MFU is the share of the best product: operations of the matrix products that real tokens need, in a second.",
         "",
     ]
     lines += ["| part | what | figure |", "| --- | --- | --- |"]

@@ -123,7 +123,7 @@ def products(setting: Setting) -> float:
 def real_operations(config: Config, batch: Batch) -> float:
     """Operations of a step's matrix products for the batch's real tokens: no padding, nothing computed again."""
     of_length = operations_by_length(config.model, config.task)
-    return float(of_length(batch.mask.sum(1).double().numpy()).sum())
+    return float(of_length(batch.mask.sum(1).double().cpu().numpy()).sum())
 
 
 @functools.cache

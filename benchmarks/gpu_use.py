@@ -8,7 +8,6 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from albef import distributed
 from albef.config import Config, DataConfig
 from albef.data.images import ImageInput
 from albef.data.loader import ExampleSet, batches
+from albef.data.records import Batch
 from albef.data.sources import open_source
 from albef.data.text import Tokenizer
 from albef.data.words import BertWords
@@ -47,6 +47,7 @@ WORDS = (
     "and",
     "trees",
 )
+LOADING_SECONDS = 6.0
 TRAINED_PAIRS = 512  # in a step
 EVALUATING_SECONDS = 60  # of the time that a training has: export, figures and report of it
 SHOWN = (
@@ -106,15 +107,26 @@ def loader_part(setting: Setting) -> Iterator[Figures]:
     examples = ExampleSet(
         open_source(data, "train", 0), BertWords(Tokenizer.bert(), config.model), data, config.model, 0
     )
-    workers = setting.workers
-    stream = batches(examples, size, workers=workers, pinned=setting.on_gpu)
-    for batch in islice(stream, max(1, 2 * workers)):  # until all workers are at work
-        batch.to(setting.device)
-    begin, count, seconds = time.perf_counter(), 0, 0.0
-    while seconds < (0.2 if setting.quick else 5):
-        next(stream).to(setting.device, non_blocking=True)
-        count, seconds = count + size, time.perf_counter() - begin
-    yield {f"images/s, {workers or 'no'} workers, {distributed.cores()} cores": round(count / seconds)}
+    for workers in dict.fromkeys((0, setting.workers)):  # one core, then all of them
+        speed = images_per_second(batches(examples, size, workers=workers, pinned=setting.on_gpu), setting)
+        yield {f"images/s, {workers or 'no'} workers, {distributed.cores()} cores": round(speed)}
+
+
+def images_per_second(stream: Iterator[Batch], setting: Setting) -> float:
+    """Images that come and reach the device in a second. The first half of the time is not counted.
+
+    Workers have batches ready when the counting begins, but then they are as many when it ends.
+    """
+    seconds, marks, counts = (0.2 if setting.quick else LOADING_SECONDS), list[float](), list[int]()
+    begin = time.perf_counter()
+    while len(marks) < 3 or marks[-1] - begin < seconds:
+        batch = next(stream).to(setting.device, non_blocking=True)
+        counts.append(len(batch))
+        marks.append(time.perf_counter())
+    first = next(
+        number for number, mark in enumerate(marks) if mark - begin > seconds / 2 or number == len(marks) - 2
+    )
+    return sum(counts[first + 1 :]) / (marks[-1] - marks[first])
 
 
 def training_part(setting: Setting) -> Iterator[Figures]:

@@ -73,7 +73,8 @@ held *here*.
 
 The paper begins with a trained ViT and BERT. Here all models begin with random weights. From
 [trained encoders](results.md#what-do-pre-trained-encoders-give), fusion hardly begins to learn in a quarter of an hour
-on a CPU, so nothing could be told about it.
+on a CPU, so nothing could be told about it. A GPU could tell: `python scripts/encoders.py` trains from them with all
+losses, with ITC alone, and without ITC. It has not been run on one.
 
 The paper's figures are given beside ours. Those of its table 1 could not be looked up again when this was written.
 """

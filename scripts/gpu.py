@@ -35,10 +35,12 @@ from gpu_page import section, with_section  # noqa: E402
 from gpu_right import golden_part, resume_part, waits_part  # noqa: E402
 from gpu_setting import Figures, Setting  # noqa: E402
 from gpu_steps import compiled_part, phases_part, published_part, steps_part  # noqa: E402
+from gpu_systems import systems_part  # noqa: E402
 from gpu_use import inference_part, loader_part, training_part  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from albef.cli.versions import cpu  # noqa: E402
 from albef.gpu import gpus, is_gpu  # noqa: E402
 
 RESULTS = ROOT / "BENCHMARKS.md"
@@ -67,7 +69,7 @@ class Outcome(NamedTuple):
 def machine_part(setting: Setting) -> Iterator[Figures]:
     """Versions and the card."""
     yield {"Python": platform.python_version(), "torch": torch.__version__}
-    yield {"processors": f"{os.cpu_count()}, {platform.machine()}"}
+    yield {"CPU": f"{os.cpu_count()} cores of {cpu()}"}
     if setting.on_gpu:
         yield {"CUDA": str(torch.version.cuda)}
         for number, gpu in enumerate(gpus()):
@@ -78,14 +80,15 @@ def machine_part(setting: Setting) -> Iterator[Figures]:
 PARTS = (
     Part("machine", 5, machine_part),
     Part("golden files", 40, golden_part),
-    Part("waits", 15, waits_part),
+    Part("waits", 25, waits_part),
     Part("kill and resume", 40, resume_part),
-    Part("step", 60, steps_part),
+    Part("step", 100, steps_part),
     Part("published", 25, published_part),
     Part("phases", 10, phases_part),
-    Part("inference", 30, inference_part),
-    Part("loader", 20, loader_part),
     Part("compiled", 90, compiled_part),
+    Part("inference", 30, inference_part),
+    Part("loader", 25, loader_part),
+    Part("systems", 60, systems_part),
     Part("training", 120, training_part),
 )
 

@@ -1,16 +1,20 @@
 """`make gpu` on a CPU: a part that fails, hangs or dies is told in a line, and the others go on."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import gpu
 import gpu_page
+import gpu_use
 import pytest
+import torch
 from gpu_setting import Figures, Setting
 from rich.console import Console
 
@@ -70,6 +74,25 @@ def test_every_part_is_told_of_and_one_table_comes_last(
     assert [name for name in parts if name in table] == list(parts)
     assert "ValueError: it is" in table
     assert "1,234" in table
+
+
+def test_a_replay_copies_a_tensor_to_the_host_before_numpy_reads_it() -> None:
+    sources = [*(ROOT / "tests" / "parity").glob("replay*.py"), *(ROOT / "benchmarks").glob("gpu*.py")]
+    calls = [
+        (path.name, ast.unparse(node.value))
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "numpy"
+    ]
+    assert calls
+    assert not [found for found in calls if not found[1].endswith(".cpu()")]
+
+
+def test_speed_counts_the_images_of_the_second_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, *(0.02 * number for number in range(1, 100))])
+    monkeypatch.setattr(gpu_use.time, "perf_counter", lambda: next(clock))
+    quick = Setting(torch.device("cpu"), True, Path())
+    assert gpu_use.images_per_second(repeat(quick.batch(8)), quick) == pytest.approx(8 / 0.02)
 
 
 def test_without_a_gpu_it_says_how_to_try_it(

@@ -163,9 +163,9 @@ def replay_pixels(golden: Golden) -> Iterator[Comparison]:
     one_step = (0.0, 1.001 / 255 / min(config.std))
     for number, (mode, _, _) in enumerate(golden.case["images"]):
         inputs = golden.group(f"input.{number}.")
-        image = Image.fromarray(inputs["image"].numpy())
+        image = Image.fromarray(inputs["image"].cpu().numpy())
         if mode == "P":
-            image.putpalette(inputs["palette"].numpy().tobytes())
+            image.putpalette(inputs["palette"].cpu().numpy().tobytes())
         assert image.mode == mode
         seen = torch.from_numpy(evaluation_transform(image, golden.case["image_res"], "crop"))
         got = {"pixels": normalised(seen, config.mean, config.std)}

@@ -156,7 +156,7 @@ def compare_recalls(scores: Tensor, golden: Golden) -> Iterator[Comparison]:
     each = golden.case["captions_per_image"]
     of_image = [range(image * each, (image + 1) * each) for image in range(len(scores))]
     of_caption = [caption // each for caption in range(scores.shape[1])]
-    table = scores.float().numpy()
+    table = scores.float().cpu().numpy()
     for direction, ranked, truth in (("i2t", table, of_image), ("t2i", table.T, of_caption)):
         for name, expected in golden.case["metrics"][f"{direction}_retrieval"].items():
             got = recall_at(ranked, truth, int(name.removeprefix("R@")))

@@ -261,7 +261,7 @@ def replay_retrieval(golden: Golden) -> Iterator[Comparison]:
     }
     yield from compare(got | gradients(model), expected, TIGHT)
     for name, published in (("metrics", False), ("metrics_published", True)):
-        recalls = recalls_of(matrix.float().numpy(), image_of_text.numpy(), published)
+        recalls = recalls_of(matrix.float().cpu().numpy(), image_of_text.cpu().numpy(), published)
         for key, value in case[name].items():
             yield f"{name}.{key}", torch.tensor(recalls[key]), torch.tensor(value), TIGHT
 
