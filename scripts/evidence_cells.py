@@ -46,6 +46,7 @@ LARGE_GALLERY = ("albef", "evaluate", "{run}", "--split=test", "--count=4000")
 FALSE_PAIRS = ("scripts/false_pairs.py", "{run}", "--count=2048")
 INFORMATION = ("scripts/mutual_information.py", "{run}", "--count=10000", "--scenes=200000")
 COST = ("scripts/retrieval_cost.py", "{run}", "--queries=20", "--top-k=64", "--count=500")
+TIMED = "costs-1"  # the row of scripts/query_costs.py, which is not a training
 # So that CLIP has as many parameters as ALBEF without its teacher, within 1 %.
 AS_LARGE = ("--model.text_mlp_width=448",)
 NOISE = (0.0, 0.2, 0.5, 0.8)

@@ -47,6 +47,14 @@ class Claim:
     differs: str  # why the paper's figures and ours may differ
 
 
+class System(NamedTuple):
+    """A system: its name, the way in which it is compared with the others, and the score that it ranks by."""
+
+    name: str
+    way: str
+    score: str
+
+
 class Judged(NamedTuple):
     """A comparison with its difference and verdict."""
 
@@ -57,6 +65,15 @@ class Judged(NamedTuple):
     verdict: str
 
 
+SYSTEMS = {
+    "albef": System("ALBEF", "full", "sum"),
+    "clip": System("CLIP", "clip", "itc"),
+    "lxmert": System("LXMERT", "lxmert", "itm"),
+    "uniter": System("UNITER", "uniter", "itm"),
+    "oscar": System("OSCAR", "oscar", "itm"),
+}
+# By way of pre-training: the system, and how many times the usual pairs it saw.
+MORE_PAIRS = {"full": ("albef", 1), "clip": ("clip", 1), "clip-4x": ("clip", 4), "clip-16x": ("clip", 16)}
 RETRIEVAL = "mean recall, fine-tuned"
 TASKS = {
     "retrieval": (RETRIEVAL, "test/itm/r_mean"),
@@ -317,29 +334,16 @@ def noise(rows: Sequence[Row], teacher: bool) -> dict[float, dict[int, float]]:
     }
 
 
-def recalls(rows: Sequence[Row], way: str, system: str) -> dict[int, float]:
-    """Mean recall among 500 images by seed, by the score that the system ranks by."""
-    score = {"albef": "sum", "clip": "itc"}.get(system, "itm")
-    return figures(rows, Figure(way, "training", f"test/{score}/r_mean"))
-
-
-# By way of pre-training: the system, how many times the usual pairs it saw, and the score that it ranks by.
-MORE_PAIRS = {
-    "full": ("ALBEF", 1, "sum"),
-    "clip": ("CLIP", 1, "itc"),
-    "clip-4x": ("CLIP", 4, "itc"),
-    "clip-16x": ("CLIP", 16, "itc"),
-}
+def recall(system: str, way: str, part: str = "training") -> Figure:
+    """Mean recall by the score that the system ranks by."""
+    return Figure(way, part, f"test/{SYSTEMS[system].score}/r_mean")
 
 
 def more_pairs(rows: Sequence[Row]) -> dict[str, tuple[list[float], list[float]]]:
     """Mean recalls by way, each of the three seeds that has them: among 500 images, and among 4,000."""
     return {
-        way: (
-            of_three(rows, Figure(way, "training", f"test/{score}/r_mean")),
-            of_three(rows, Figure(way, "gallery-4000", f"test/{score}/r_mean")),
-        )
-        for way, (_, _, score) in MORE_PAIRS.items()
+        way: (of_three(rows, recall(system, way)), of_three(rows, recall(system, way, "gallery-4000")))
+        for way, (system, _) in MORE_PAIRS.items()
     }
 
 

@@ -10,16 +10,18 @@ from statistics import fmean
 from typing import Any
 
 import matplotlib.figure
-from evidence_cells import BATCH, FINE_TUNED, NOISE, STEPS
+from evidence_cells import BATCH, NOISE, STEPS, TIMED
 from evidence_claims import (
     CLAIMS,
     MORE_PAIRS,
+    SYSTEMS,
     Row,
     information,
     judged,
     more_pairs,
     noise,
-    recalls,
+    of_three,
+    recall,
     suspects,
 )
 from false_pairs import PRECISIONS, SUSPECTED_BY
@@ -34,7 +36,6 @@ matplotlib.use("agg")
 INKS = {"light": "#1f2328", "dark": "#e6edf3"}
 COLOURS = ("#2f81f7", "#db6d28", "#3fb950", "#a371f7", "#bf8700")
 DRAWN = 0.5  # the share of noisy captions whose suspects are drawn
-SYSTEMS = {"albef": "ALBEF", "clip": "CLIP", "lxmert": "LXMERT", "uniter": "UNITER", "oscar": "OSCAR"}
 
 
 def style(ink: str) -> dict[Any, Any]:
@@ -60,21 +61,14 @@ def style(ink: str) -> dict[Any, Any]:
     }
 
 
-def costs(rows: Sequence[Row]) -> dict[str, Mapping[str, float]]:
-    """What a query costs, by system; of the cells that measured it."""
-    ways = {system: "full" if system == "albef" else system for system in SYSTEMS}
-    return {
-        system: row["figures"]["cost"]
-        for system, way in ways.items()
-        for row in rows
-        if row["cell"].rpartition("-")[0] == way and "cost" in row["figures"]
-    }
+def timed(rows: Sequence[Row]) -> dict[str, Mapping[str, float]]:
+    """What a query costs, by system; empty before all of them were timed in turn."""
+    return next((row["figures"] for row in rows if row["cell"] == TIMED), {})
 
 
-def recall(rows: Sequence[Row], system: str) -> float | None:
-    """The mean recall among 500 images, over three seeds, by the score that the system ranks by."""
-    found = recalls(rows, "full" if system == "albef" else system, system)
-    known = [value for seed, value in found.items() if seed in FINE_TUNED]
+def found_by(rows: Sequence[Row], system: str) -> float | None:
+    """The mean recall of a system among 500 images, over three seeds."""
+    known = of_three(rows, recall(system, SYSTEMS[system].way))
     return fmean(known) if known else None
 
 
@@ -114,18 +108,18 @@ def draw_pairs(axes: Axes, rows: Sequence[Row]) -> None:
     """Mean recall by the number of pairs: CLIP with more of them, and ALBEF."""
     found = more_pairs(rows)
     for gallery, size, line in ((0, "500", "-"), (1, "4,000", "--")):
-        for system, colour, mark in (("ALBEF", COLOURS[0], "o"), ("CLIP", COLOURS[1], "s")):
+        for system, colour, mark in (("albef", COLOURS[0], "o"), ("clip", COLOURS[1], "s")):
             points = {
                 times * STEPS * BATCH: 100 * fmean(found[way][gallery])
-                for way, (name, times, _) in MORE_PAIRS.items()
-                if name == system and found[way][gallery]
+                for way, (one, times) in MORE_PAIRS.items()
+                if one == system and found[way][gallery]
             }
-            label = f"{system}, among {size}"
-            if system == "ALBEF" and points:  # a line to compare CLIP with
+            label = f"{SYSTEMS[system].name}, among {size}"
+            if system == "albef" and points:  # a line to compare CLIP with
                 axes.axhline(next(iter(points.values())), linestyle=line, color=colour, alpha=0.5)
             axes.plot(list(points), list(points.values()), line, color=colour, marker=mark, label=label)
     axes.set(xscale="log", xlabel="pairs", ylabel="mean recall, %")
-    pairs = sorted({times * STEPS * BATCH for _, times, _ in MORE_PAIRS.values()})
+    pairs = sorted({times * STEPS * BATCH for _, times in MORE_PAIRS.values()})
     axes.set_xticks(pairs, [f"{count:,}" for count in pairs])
     axes.minorticks_off()
 
@@ -144,10 +138,10 @@ def draw_suspects(axes: Axes, rows: Sequence[Row]) -> None:
 
 def draw_cost(axes: Axes, rows: Sequence[Row]) -> None:
     """Seconds of a query by the size of the gallery."""
-    for (system, found), colour, mark in zip(costs(rows).items(), COLOURS, "osD^v", strict=False):
+    for (system, found), colour, mark in zip(timed(rows).items(), COLOURS, "osD^v", strict=False):
         spent = [found[f"{images}/seconds"] for images in GALLERIES]
-        finds = recall(rows, system)
-        label = SYSTEMS[system] if finds is None else f"{SYSTEMS[system]}: mean recall {100 * finds:.0f} %"
+        finds, name = found_by(rows, system), SYSTEMS[system].name
+        label = name if finds is None else f"{name}: mean recall {100 * finds:.0f} %"
         axes.plot(GALLERIES, spent, color=colour, marker=mark, label=label)
     axes.set(
         xscale="log", yscale="log", xlabel="images in the gallery", ylabel="seconds of a query, one thread"

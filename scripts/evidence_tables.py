@@ -9,16 +9,18 @@ from statistics import fmean
 from evidence_cells import BATCH, CHOSEN, NOISE, RATES, STEPS
 from evidence_claims import (
     MORE_PAIRS,
+    SYSTEMS,
     TASKS,
     Figure,
+    figures,
     information,
     more_pairs,
     noise,
     of_three,
-    recalls,
+    recall,
     suspects,
 )
-from evidence_plots import DRAWN, SYSTEMS, costs, picture, recall
+from evidence_plots import DRAWN, found_by, picture, timed
 from false_pairs import PRECISIONS, SUSPECTED_BY
 from mutual_information import SIZES
 from results_page import Row, percent, table
@@ -30,14 +32,14 @@ All of them saw the same {pairs:,} pairs and have as many parameters, within 5 %
 UNITER, OSCAR and LXMERT are not counted. Means of three seeds. A dash: the system does not have the task.
 """
 
-# By way: the system's name, the score that it ranks by, and how its fine-tunings are called.
+# By way: the system, what its name is followed by, and how its fine-tunings are called.
 SIDE_BY_SIDE = {
-    "full": ("ALBEF", "sum", "-distilled"),
-    "clip": ("CLIP", "itc", ""),
-    "lxmert": ("LXMERT", "itm", ""),
-    "uniter": ("UNITER", "itm", ""),
-    "oscar": ("OSCAR", "itm", ""),
-    "uniter-oracle": ("UNITER with an oracle as its detector", "itm", ""),
+    "full": ("albef", "", "-distilled"),
+    "clip": ("clip", "", ""),
+    "lxmert": ("lxmert", "", ""),
+    "uniter": ("uniter", "", ""),
+    "oscar": ("oscar", "", ""),
+    "uniter-oracle": ("uniter", " with an oracle as its detector", ""),
 }
 
 PAIRS = """## How much more data makes up for missing fusion?
@@ -64,8 +66,8 @@ Images are encoded beforehand. ALBEF encodes the text, compares it with all imag
 only compares. The systems on regions match the text with every image, and their detector is not counted.
 
 Passes and GFLOP are exact for these models. For the seconds, 20 queries were timed on one thread: a text, a match, a
-comparison. All else is computed from that: nothing was timed in a gallery of a million. Each system was timed by itself,
-while another training ran. So compare passes and GFLOP first, and seconds only where they differ much.
+comparison. The five systems took turns (`scripts/query_costs.py`). All else is computed from that: nothing was timed in
+a gallery of a million.
 """
 
 INFORMATION = """## How much of a caption does the model see in the image?
@@ -90,16 +92,14 @@ def of_systems(rows: Sequence[Row]) -> str:
     """All systems side by side."""
     kinds, tasks = ("noun", "count", "size"), ("vqa", "nlvr", "entailment")
     lines = []
-    for way, (name, score, suffix) in SIDE_BY_SIDE.items():
-        wanted = [
-            Figure(way, "training", f"test/{score}/{what}")
-            for what in ("r_mean", *(f"foil_{k}" for k in kinds))
-        ]
-        wanted.insert(1, Figure(way, "retrieval" + suffix, f"test/{score}/r_mean"))
+    for way, (system, with_what, suffix) in SIDE_BY_SIDE.items():
+        name, _, score = SYSTEMS[system]
+        wanted = [recall(system, way), recall(system, way, "retrieval" + suffix)]
+        wanted += [Figure(way, "training", f"test/{score}/foil_{kind}") for kind in kinds]
         wanted += [Figure(way, task + suffix, TASKS[task][1]) for task in tasks]
         found = [of_three(rows, one) for one in wanted]
         shows = any(found)
-        lines.append([name, *(percent(fmean(each)) if each else "—" * shows for each in found)])
+        lines.append([name + with_what, *(percent(fmean(each)) if each else "—" * shows for each in found)])
     header = [
         "system",
         "mean recall among 500",
@@ -116,9 +116,11 @@ def of_pairs(rows: Sequence[Row]) -> str:
     """What CLIP finds with more pairs, beside ALBEF."""
     found = more_pairs(rows)
     lines = []
-    for way, (system, times, _) in MORE_PAIRS.items():
+    for way, (system, times) in MORE_PAIRS.items():
         means = (percent(fmean(each) if each else None) for each in found[way])
-        lines.append([system, f"{times * STEPS * BATCH:,}", *means, str(len(found[way][0]) or "")])
+        lines.append(
+            [SYSTEMS[system].name, f"{times * STEPS * BATCH:,}", *means, str(len(found[way][0]) or "")]
+        )
     header = ["system", "pairs", "mean recall among 500", "among 4,000", "seeds"]
     plot = picture("pairs", "Mean recall by the number of pairs") if any(map(any, found.values())) else ""
     return f"{PAIRS}\n{table(header, lines)}\n{plot}"
@@ -154,13 +156,11 @@ def of_suspects(rows: Sequence[Row]) -> str:
 def of_cost(rows: Sequence[Row]) -> str:
     """What a query costs in each system, beside what it finds."""
     lines = []
-    for system, found in costs(rows).items():
+    for system, found in timed(rows).items():
         for images in GALLERIES:
             passes, gflop, spent = (found[f"{images}/{unit}"] for unit in ("passes", "gflop", "seconds"))
-            finds = percent(recall(rows, system))
-            lines.append(
-                [SYSTEMS[system], f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds]
-            )
+            name, finds = SYSTEMS[system].name, percent(found_by(rows, system))
+            lines.append([name, f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds])
     header = ["system", "images", "passes", "GFLOP", "seconds", "mean recall among 500"]
     plot = picture("cost", "Seconds of a query by the size of the gallery") if lines else ""
     return f"{COST}\n{table(header, lines)}\n{plot}"
@@ -194,10 +194,10 @@ def of_rates(rows: Sequence[Row]) -> str:
     for system, chosen in CHOSEN.items():
         cells = []
         for which in RATES:
-            found = recalls(rows, f"rate-{system}-{which}", system)
+            found = figures(rows, recall(system, f"rate-{system}-{which}"))
             value = percent(next(iter(found.values()), None))
             cells.append(f"**{value}**" if value and which == chosen else value)
-        lines.append([SYSTEMS[system], *cells])
+        lines.append([SYSTEMS[system].name, *cells])
     return f"{TRIED}\n{table(['system', *RATES.values()], lines)}"
 
 

@@ -11,8 +11,9 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from albef import Engine
-from albef.data.pictograms.gallery import gallery
+from albef.data.pictograms.gallery import Gallery, gallery
 from albef.model import kernels
 from albef.model.kernels import Kernels
 from albef.writing import write_json
@@ -47,52 +48,79 @@ def operations(work: Callable[[], object]) -> float:
     return counter.get_total_flops() / GIGA
 
 
-def seconds(work: Callable[[int], object], queries: int) -> float:
-    """The median CPU time of some work for each query, after one to warm up."""
-    spent = []
+def in_turn(works: Mapping[str, Callable[[int], object]], queries: int) -> dict[str, float]:
+    """The median CPU time of each work for a query. They take turns, after one round to warm up."""
+    spent: dict[str, list[float]] = {name: [] for name in works}
     for number in range(queries + 1):
-        began = time.process_time()
-        work(number)
-        spent.append(time.process_time() - began)
-    return statistics.median(spent[1:])
+        for name, work in works.items():
+            began = time.process_time()
+            work(number)
+            spent[name].append(time.process_time() - began)
+    return {name: statistics.median(each[1:]) for name, each in spent.items()}
 
 
-def measured(engine: Engine, queries: int, top_k: int, count: int, seed: int, nouns: int) -> dict[str, float]:
-    """Cost of the parts of a query, and of whole queries by size of the gallery.
+class Parts(NamedTuple):
+    """What a query is made of, each for the query of a number; None for what the model does not do."""
+
+    text: Callable[[int], object]
+    match: Callable[[int], object] | None
+    compare: Callable[[int], object] | None
+    pairs: int  # in a match
+    width: int  # of the features that are compared
+
+
+def parts_of(engine: Engine, queries: int, top_k: int, drawn: Gallery) -> Parts:
+    """A query's parts: the first captions of a gallery, matched with its first images."""
+    texts = [drawn.captions[number % len(drawn.captions)] for number in range(queries + 1)]
+    images = next(iter(engine.image_encodings(list(drawn.images[:top_k]))))
+    encoded = list(engine.text_encodings(texts, batch_size=1))
+    width = images.feature.shape[1] if engine.can_contrast else 0
+    features = torch.nn.functional.normalize(torch.randn(COMPARED, width), dim=1)
+    return Parts(
+        lambda number: next(iter(engine.text_encodings([texts[number]]))),
+        (lambda number: engine.match_images(encoded[number], images)) if engine.can_match else None,
+        (lambda number: features @ encoded[number].feature[0]) if engine.can_contrast else None,
+        len(images.tokens),
+        width,
+    )
+
+
+def measured(
+    engines: Mapping[str, Engine], queries: int, top_k: int, count: int, seed: int, nouns: int
+) -> dict[str, dict[str, float]]:
+    """By name of the model, the cost of the parts of a query, and of whole queries by size of the gallery.
 
     The images are the first of a test gallery of `count`. A smaller gallery may have others, and so other regions.
     """
-    drawn = gallery("test", seed, count, nouns, engine.config.image_size)
-    texts = [drawn.captions[number % count] for number in range(queries + 1)]
-    images = next(iter(engine.image_encodings(list(drawn.images[:top_k]))))
-    pairs = len(images.tokens)
-    encoded = list(engine.text_encodings(texts, batch_size=1))
+    parts = {
+        name: parts_of(engine, queries, top_k, gallery("test", seed, count, nouns, engine.config.image_size))
+        for name, engine in engines.items()
+    }
+    works = {
+        f"{name}/{what}": work
+        for name, one in parts.items()
+        for what, work in (("text", one.text), ("match", one.match), ("compare", one.compare))
+        if work
+    }
+    spent = in_turn(works, queries)
+    return {name: costs(name, one, spent, top_k) for name, one in parts.items()}
 
-    def read(number: int) -> object:
-        return next(iter(engine.text_encodings([texts[number]])))
 
-    def match(number: int) -> object:
-        return engine.match_images(encoded[number], images)
-
-    found = {"text_gflop": operations(lambda: read(0)), "text_seconds": seconds(read, queries)}
-    if engine.can_match:
-        found["match_gflop"] = operations(lambda: match(0)) / pairs
-        found["match_seconds"] = seconds(match, queries) / pairs
-    if engine.can_contrast:
-        width = images.feature.shape[1]
-        features = torch.nn.functional.normalize(torch.randn(COMPARED, width), dim=1)
-        found["compare_gflop"] = 2 * width / GIGA
-        found["compare_seconds"] = (
-            seconds(lambda number: features @ encoded[number].feature[0], queries) / COMPARED
-        )
-    for images_there in GALLERIES:
-        matched = (
-            0 if not engine.can_match else min(top_k, images_there) if engine.can_contrast else images_there
-        )
-        compared = images_there if engine.can_contrast else 0
-        found[f"{images_there}/passes"] = 1.0 + matched
+def costs(name: str, parts: Parts, spent: Mapping[str, float], top_k: int) -> dict[str, float]:
+    """What the parts of a model's query cost, and the whole one by size of the gallery."""
+    found = {"text_gflop": operations(lambda: parts.text(0)), "text_seconds": spent[f"{name}/text"]}
+    if match := parts.match:
+        found["match_gflop"] = operations(lambda: match(0)) / parts.pairs
+        found["match_seconds"] = spent[f"{name}/match"] / parts.pairs
+    if parts.compare:
+        found["compare_gflop"] = 2 * parts.width / GIGA
+        found["compare_seconds"] = spent[f"{name}/compare"] / COMPARED
+    for images in GALLERIES:
+        compared = images if parts.compare else 0
+        matched = 0 if not parts.match else min(top_k, images) if parts.compare else images
+        found[f"{images}/passes"] = 1.0 + matched
         for unit in ("gflop", "seconds"):
-            found[f"{images_there}/{unit}"] = (
+            found[f"{images}/{unit}"] = (
                 found[f"text_{unit}"]
                 + matched * found.get(f"match_{unit}", 0.0)
                 + compared * found.get(f"compare_{unit}", 0.0)
@@ -119,7 +147,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     engine = Engine.load(given.model, quiet=True, regions=given.regions)
-    figures = measured(engine, given.queries, given.top_k, given.count, 1, given.nouns)
+    figures = measured({"": engine}, given.queries, given.top_k, given.count, 1, given.nouns)[""]
     if given.json:
         write_json(given.json, figures)
     table = Table("images", "passes", "GFLOP", "seconds")

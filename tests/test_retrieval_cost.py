@@ -1,9 +1,14 @@
 """What a query costs: counted by hand, and with the passes that each kind of model needs."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+import query_costs
+import retrieval_cost
 import torch
-from retrieval_cost import GALLERIES, measured, operations
+from retrieval_cost import GALLERIES, in_turn, measured, operations
 
 import toy
 from albef.data.pictograms.gallery import gallery
@@ -30,7 +35,7 @@ def test_operations_are_counted_with_any_library() -> None:
     ],
 )
 def test_passes_of_a_query(heads: tuple[str, ...], passes: list[int]) -> None:
-    found = measured(toy.engine(*heads), queries=1, top_k=3, count=5, seed=1, nouns=8)
+    found = measured({"a": toy.engine(*heads)}, queries=1, top_k=3, count=5, seed=1, nouns=8)["a"]
     assert [found[f"{images}/passes"] for images in GALLERIES] == passes
     for images, count in zip(GALLERIES, passes, strict=True):
         expected = found["text_gflop"] + (count - 1) * found.get("match_gflop", 0.0)
@@ -45,7 +50,39 @@ def test_the_images_are_those_that_an_evaluation_sees(monkeypatch: pytest.Monkey
     engine = toy.engine("contrast", "itm")
     encode = engine.image_encodings
     monkeypatch.setattr(engine, "image_encodings", lambda images: seen.extend(images) or encode(images))
-    measured(engine, queries=1, top_k=64, count=500, seed=1, nouns=24)
+    measured({"a": engine}, queries=1, top_k=64, count=500, seed=1, nouns=24)
     size = engine.config.image_size
     np.testing.assert_array_equal(seen, gallery("test", 1, 500, 24, size).images[:64])
     assert (gallery("test", 1, 64, 24, size).images != np.stack(seen)).any()
+
+
+def test_works_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, done = [0.0], list[tuple[str, int]]()
+
+    def work(name: str, seconds: float) -> Callable[[int], object]:
+        def one(number: int) -> None:
+            done.append((name, number))
+            clock[0] += 9.0 if number == 0 else seconds
+
+        return one
+
+    monkeypatch.setattr(retrieval_cost.time, "process_time", lambda: clock[0])
+    found = in_turn({"a": work("a", 1.0), "b": work("b", 2.0)}, queries=3)
+    assert found == {"a": 1.0, "b": 2.0}
+    assert done == [(name, number) for number in range(4) for name in "ab"]
+
+
+def test_all_systems_are_timed_with_their_models_and_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = {}
+
+    def load(source: Path, quiet: bool, regions: str) -> object:
+        loaded[source.name] = Path(regions).name
+        return toy.engine("contrast", "itm")
+
+    monkeypatch.setattr(query_costs.Engine, "load", load)
+    monkeypatch.setattr(query_costs, "commit", lambda: "abc")
+    found = query_costs.row(Path("runs"), queries=1, top_k=2, count=4)
+    assert loaded == {"full-1": "", "clip-1": "", "lxmert-1": "poor", "uniter-1": "poor", "oscar-1": "poor"}
+    assert found["cell"] == "costs-1"
+    assert list(found["figures"]) == ["albef", "clip", "lxmert", "uniter", "oscar"]
+    assert all(one["1000/passes"] == 3 and one["1000/seconds"] > 0 for one in found["figures"].values())
