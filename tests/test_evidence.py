@@ -15,9 +15,10 @@ import paces
 import pytest
 from cells import read_rows
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, TIMED, way_and_seed
-from evidence_claims import CLAIMS, Claim, Comparison, Figure, judged
+from evidence_claims import CLAIMS, MORE_PAIRS, Claim, Comparison, Figure, judged
 from evidence_page import fill_readme, page
 from evidence_plots import INKS, PLOTS, write_plots
+from evidence_tables import enough
 from false_pairs import PRECISIONS
 from results_page import latest
 from retrieval_cost import GALLERIES
@@ -218,6 +219,21 @@ def test_all_that_is_measured_beside_the_claims_has_a_table() -> None:
     assert f"| 50% |  |  | {MISSING} | {MISSING} |" in text
     assert "| ALBEF | 10,000 | 5 | 5 | 5 | 52.0 |" in text
     assert "| ALBEF |  |  | **53.0** |  |" in text
+
+
+@pytest.mark.parametrize(
+    ("by_way", "says"),
+    [
+        ({}, ""),
+        ({"full": 0.5}, "less with all"),
+        ({"full": 0.5, "clip": 0.4, "clip-4x": 0.45}, "less with all"),
+        ({"full": 0.5, "clip": 0.4, "clip-4x": 0.5, "clip-16x": 0.6}, "with 4 times the pairs"),
+        ({"full": 0.5, "clip": 0.6, "clip-4x": 0.7}, "nothing has to be made up for"),
+    ],
+)
+def test_from_how_many_pairs_on_contrast_alone_finds_as_much(by_way: dict[str, float], says: str) -> None:
+    found = {way: ([by_way[way]] if way in by_way else [], []) for way in MORE_PAIRS}
+    assert (says in enough(found)) if says else not enough(found)
 
 
 def test_page_and_readme_are_made_of_the_rows() -> None:
