@@ -285,7 +285,8 @@ CLAIMS = (
             *beside("uniter-oracle", "UNITER with an oracle as its detector"),
         ),
         "Detectors of photographs miss much. Ours sees drawings, and we chose how poor it is. "
-        "Published, UNITER and OSCAR begin with a trained BERT. Here all begin with random weights.",
+        "Published, UNITER and OSCAR begin with a trained BERT. Here all begin with random weights. None of the three "
+        "has contrast (ITC). UNITER trains one of its objectives in each step, as published, ALBEF all of them.",
     ),
 )
 
