@@ -142,7 +142,7 @@ def on_regions(name: str, seed: int) -> Cell:
     for task in STEPS_OF:  # also of the tasks of the others with this detector
         one = fine_tunings([task], seed, ())[task]
         before[f"regions-{detector}-{task}-{seed}"] = regions_of(one.recipe, detector, one.settings)
-    minutes = 4 + 2 + sum(MINUTES_OF[task] for task in then)
+    minutes = 4 + 8 + sum(MINUTES_OF[task] for task in then)  # 8: regions, and ranking by all pairs
     cost = {"cost": (*COST, f"--regions={{runs}}/regions/{detector}")} if seed == SEEDS[0] else {}
     recipe = f"recipes/pictograms/{system}.yaml"
     one = cell(name, seed, recipe, minutes, (*trained, rate(system), found), then, cost, before)
