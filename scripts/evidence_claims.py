@@ -286,7 +286,9 @@ CLAIMS = (
         ),
         "Detectors of photographs miss much. Ours sees drawings, and we chose how poor it is. "
         "Published, UNITER and OSCAR begin with a trained BERT. Here all begin with random weights. None of the three "
-        "has contrast (ITC). UNITER trains one of its objectives in each step, as published, ALBEF all of them.",
+        "has contrast (ITC). UNITER trains one of its objectives in each step, as published, ALBEF all of them. All are "
+        "fine-tuned with rates that were made for ALBEF. UNITER and OSCAR were pre-trained best with a quarter of its "
+        "rate, so they may want less in fine-tuning too.",
     ),
 )
 
