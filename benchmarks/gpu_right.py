@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import multiprocessing
 import os
 import signal
@@ -53,8 +54,9 @@ def golden_part(setting: Setting) -> Iterator[Figures]:
                         wrong.append(f"{path.stem}, {name} is off by {off:.1e}")
             except Exception as error:  # the other files may be right
                 wrong.append(f"{path.stem} in {precision}: {type(error).__name__}: {error}".splitlines()[0])
+        median = statistics.median(compared or [math.nan])
         yield {
-            precision: f"{len(compared)} tensors, half of them off by at most {statistics.median(compared):.1e}, "
+            precision: f"{len(compared)} tensors, half of them off by at most {median:.1e}, "
             f"the farthest by {worst[0]:.1e} ({worst[1]})"
         }
     for number, one in enumerate(wrong[:SHOWN], 1):

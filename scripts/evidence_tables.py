@@ -179,8 +179,8 @@ def of_cost(rows: Sequence[Row]) -> str:
             name, finds = SYSTEMS[system].name, percent(found_by(rows, system))
             lines.append([name, f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds])
     header = ["system", "images", "passes", "GFLOP", "seconds", "mean recall among 500"]
-    plot = picture("cost", "Seconds of a query by the size of the gallery") if lines else ""
-    return f"{COST}\n{table(header, lines)}\n{plot}"
+    plot = picture("cost", "Seconds of a query by the size of the gallery")
+    return f"{COST}\n{table(header, lines)}\n{plot}" if lines else f"{COST}\n{MISSING.capitalize()}.\n"
 
 
 def of_information(rows: Sequence[Row]) -> str:

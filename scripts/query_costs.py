@@ -31,7 +31,12 @@ def row(runs: Path, queries: int, top_k: int, count: int) -> Row:
     engines = {}
     for name, system in SYSTEMS.items():
         regions = runs / "regions" / ON_REGIONS[name][1] if name in ON_REGIONS else ""
-        engines[name] = Engine.load(runs / f"{system.way}-{SEEDS[0]}", quiet=True, regions=str(regions))
+        model = runs / f"{system.way}-{SEEDS[0]}"
+        if not model.is_dir():
+            raise UserError(
+                f"{model} is not there: remove the row of {model.name} from {ROWS}, and make evidence trains it again."
+            )
+        engines[name] = Engine.load(model, quiet=True, regions=str(regions))
     figures = measured(engines, queries, top_k, count, seed=1, nouns=24)
     return {
         "cell": TIMED,

@@ -11,7 +11,7 @@ from cells import ROOT
 from albef.recipe import load_recipe
 
 
-def test_ways_differ_in_their_losses_alone() -> None:
+def test_ways_differ_in_what_their_names_say() -> None:
     given = encoders.settings(60, 16, "cpu")
     tasks = {
         way: load_recipe(ROOT / encoders.RECIPE, (*given, *more)).task for way, more in encoders.WAYS.items()

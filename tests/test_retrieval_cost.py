@@ -11,6 +11,7 @@ import torch
 from retrieval_cost import GALLERIES, in_turn, measured, operations
 
 import toy
+from albef.config import UserError
 from albef.data.pictograms.gallery import gallery
 from albef.model import kernels
 
@@ -72,7 +73,9 @@ def test_works_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest
     assert done == [(name, number) for number in range(4) for name in "ab"]
 
 
-def test_all_systems_are_timed_with_their_models_and_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_systems_are_timed_with_their_models_and_regions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = {}
 
     def load(source: Path, quiet: bool, regions: str) -> object:
@@ -81,7 +84,12 @@ def test_all_systems_are_timed_with_their_models_and_regions(monkeypatch: pytest
 
     monkeypatch.setattr(query_costs.Engine, "load", load)
     monkeypatch.setattr(query_costs, "commit", lambda: "abc")
-    found = query_costs.row(Path("runs"), queries=1, top_k=2, count=4)
+    names = ["full-1", "clip-1", "lxmert-1", "uniter-1", "oscar-1"]
+    for name in names:
+        with pytest.raises(UserError, match=f"{name} is not there: remove the row of {name}"):
+            query_costs.row(tmp_path, queries=1, top_k=2, count=4)
+        (tmp_path / name).mkdir()
+    found = query_costs.row(tmp_path, queries=1, top_k=2, count=4)
     assert loaded == {"full-1": "", "clip-1": "", "lxmert-1": "poor", "uniter-1": "poor", "oscar-1": "poor"}
     assert found["cell"] == "costs-1"
     assert list(found["figures"]) == ["albef", "clip", "lxmert", "uniter", "oscar"]
