@@ -8,11 +8,13 @@ Finished cells are kept in evidence/rows.jsonl and not run again, so it can be s
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
 from cells import ROOT, read_rows, run_cells
+from encoders import ENCODERS
 from evidence_cells import CELLS, OF_ONE_SEED
 from evidence_page import fill_readme, page
 from evidence_plots import write_plots
@@ -48,7 +50,8 @@ def main() -> None:
             run_cells(chosen, rows, RUNS, side_by_side=cores())
         found = latest(read_rows(rows))
         write_plots(list(found.values()), page_file.with_suffix(""))
-        write_whole(page_file, page(found, NAMES))
+        trained_already = {} if given.quick else json.loads(ENCODERS.read_text("utf-8"))
+        write_whole(page_file, page(found, NAMES, trained_already))
         if not given.quick:
             write_whole(README, fill_readme(README.read_text("utf-8"), found, NAMES))
         print(f"Written: {page_file}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from evidence_claims import CLAIMS, Claim, Judged, judged
 from evidence_plots import picture
 from evidence_tables import (
     of_cost,
+    of_encoders,
     of_information,
     of_noise,
     of_pairs,
@@ -71,10 +73,8 @@ A small model that sees [drawings](pictograms.md) for minutes is not a large mod
 days. What helps here may not help there, and what does not help here may need more data. A verdict says whether a claim
 held *here*.
 
-The paper begins with a trained ViT and BERT. Here all models begin with random weights. From
-[trained encoders](results.md#what-do-pre-trained-encoders-give), fusion hardly begins to learn in a quarter of an hour
-on a CPU, so nothing could be told about it. A GPU could tell: `python scripts/encoders.py` trains from them with all
-losses, with ITC alone, and without ITC. It has not been run on one.
+The paper begins with a trained ViT and BERT. Here all models begin with random weights, except in
+[the last comparison](#what-if-the-encoders-are-trained-already).
 
 The paper's figures are given beside ours. Those of its table 1 could not be looked up again when this was written.
 """
@@ -88,8 +88,8 @@ ORIGIN = """## Where do the figures come from?
 """
 
 
-def page(rows: Rows, names: Sequence[str]) -> str:
-    """The whole page. `names` are all cells; those without a row are named."""
+def page(rows: Rows, names: Sequence[str], encoders: Mapping[str, Any]) -> str:
+    """The whole page. `names` are all cells; those without a row are counted. `encoders` is of `encoders.py`."""
     measured = list(rows.values())
     found = {claim.name: list(judged(measured, claim)) for claim in CLAIMS}
     left = sum(name not in rows for name in names)
@@ -104,6 +104,7 @@ def page(rows: Rows, names: Sequence[str]) -> str:
         RULE.format(equal=100 * EQUAL, count=count, chance=count / 20),
         *(section(claim, found[claim.name]) for claim in CLAIMS),
         *(of(measured) for of in TABLES),
+        of_encoders(encoders),
         origin(rows),
     ]
     return "\n".join(parts)

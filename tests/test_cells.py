@@ -1,5 +1,6 @@
 """Cells run once, go on where they were stopped, and their rows say what they are measurements of."""
 
+import hashlib
 import subprocess
 import sys
 import threading
@@ -47,6 +48,11 @@ def run(cells_: list[Cell], folder: Path) -> list[cells.Row]:
     """Runs cells, silently; all rows after it."""
     run_cells(cells_, folder / "kept" / "rows.jsonl", folder / "runs", say=lambda line: None)
     return read_rows(folder / "kept" / "rows.jsonl")
+
+
+def test_every_version_of_python_gives_the_code_the_same_hash() -> None:
+    source = 'class A:\n    """Gone."""\n    def f(self, *a): return [a]\n    async def g(self): pass'
+    assert hashlib.sha256(cells.without_docstrings(source).encode()).hexdigest()[:12] == "c59ea869cb9d"
 
 
 def test_a_row_names_its_cell_commit_code_machine_and_figures(

@@ -18,7 +18,7 @@ from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, TIMED, way_and_seed
 from evidence_claims import CLAIMS, MORE_PAIRS, Claim, Comparison, Figure, judged
 from evidence_page import fill_readme, page
 from evidence_plots import INKS, PLOTS, write_plots
-from evidence_tables import enough
+from evidence_tables import enough, of_encoders
 from false_pairs import PRECISIONS
 from results_page import latest
 from retrieval_cost import GALLERIES
@@ -137,7 +137,7 @@ def test_the_page_says_of_each_claim_what_came_of_it(monkeypatch: pytest.MonkeyP
         for way, each in values.items()
         for seed, value in enumerate(each, 1)
     }
-    text = page(rows, [*rows, "d-1"])
+    text = page(rows, [*rows, "d-1"], {})
     for name, said in (("Up", HELD), ("Down", NOT), ("Unclear", UNKNOWN), ("Later", MISSING)):
         assert f"[{name}](#{name.lower()}) | {name} is so. | **{said}** |" in text
         assert f"## {name}\n{name} is so.\n\nBoth.\n\n- The paper: 1 → 2.\n- Here: **{said}**." in text
@@ -203,7 +203,7 @@ def test_all_that_is_measured_beside_the_claims_has_a_table() -> None:
         "figures": {"false-pairs": found | {"share": 0.3, "itc/average_precision": 0.75}},
     }
     rows["full-2"]["figures"]["vqa-distilled"] = {"test/accuracy": 0.7}
-    text = page(rows, list(rows))
+    text = page(rows, list(rows), {})
     assert "| ALBEF | 52.0 | — | — | — | — | 70.0 | — | — |" in text
     assert "| CLIP | 25.0 | — | — | — | — | — | — | — |" in text
     assert "| UNITER |  |  |  |  |  |  |  |  |" in text
@@ -236,16 +236,32 @@ def test_from_how_many_pairs_on_contrast_alone_finds_as_much(by_way: dict[str, f
     assert (says in enough(found)) if says else not enough(found)
 
 
+def test_trainings_from_trained_encoders_are_shown_by_each_score() -> None:
+    of_itc = {"test/itc/r_mean": 0.5, "test/itc/foil_noun": 0.75, "train/seconds": 100.0}
+    of_itm = {"test/itm/r_mean": 0.25, "test/itm/foil_size": 1.0, "train/seconds": 140.0}
+    ways = {"full": of_itc | of_itm, "itc": of_itc, "itm-mlm": of_itm}
+    text = of_encoders({"steps": 1300, "batch_size": 64, "device": "GPU", "ways": ways})
+    assert "| all losses | ITC | 50.0 | 75.0 |  |  |" in text
+    assert "| all losses | ITM | 25.0 |  |  | 100.0 |" in text
+    assert "| ITC alone | ITC | 50.0 | 75.0 |  |  |" in text
+    assert text.count("| ITM |") == 2
+    told = text.replace("\n", " ")
+    assert "on one GPU, the three side by side: 1,300 steps of 64 pairs in 100 to 140 seconds" in told
+    assert "mean recall of 1.1" in told
+
+
 def test_page_and_readme_are_made_of_the_rows() -> None:
     rows = latest(read_rows(evidence.ROWS))
-    assert evidence.PAGE.read_text("utf-8") == page(rows, evidence.NAMES)
+    encoders = json.loads(evidence.ENCODERS.read_text("utf-8"))
+    assert evidence.PAGE.read_text("utf-8") == page(rows, evidence.NAMES, encoders)
+    assert encoders["code"] == rows["full-1"]["code"]
     readme = evidence.README.read_text("utf-8")
     assert fill_readme(readme, rows, evidence.NAMES) == readme
     assert set(rows) <= {*evidence.NAMES, TIMED}
 
 
 def test_a_page_of_nothing_says_so() -> None:
-    text = page({}, ["full-1"])
+    text = page({}, ["full-1"], {})
     assert "Not measured yet: 1 of 1 cells." in text
     assert "<picture>" not in text  # there is nothing to see
     assert text.count(f"**{MISSING}**") == 2 * len(CLAIMS)

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import site
 import subprocess
 import sys
 import time
@@ -86,6 +87,23 @@ def test_a_replay_copies_a_tensor_to_the_host_before_numpy_reads_it() -> None:
     ]
     assert calls
     assert not [found for found in calls if not found[1].endswith(".cpu()")]
+
+
+def test_loading_processes_find_the_checkout_where_albef_is_not_installed() -> None:
+    # Without `site` nothing is installed in editable mode. Python's fork server does not know this process's sys.path.
+    places = [site.getsitepackages()[0], *(str(ROOT / place) for place in ("scripts", "tests", "benchmarks"))]
+    program = (
+        "import gpu, multiprocessing\n"
+        "gpu.tell_children_of_the_checkout()\n"
+        "context = multiprocessing.get_context('forkserver')\n"
+        "context.set_forkserver_preload(['albef.data.loader'])\n"
+        'with context.Pool(1) as pool: print(pool.apply(eval, (\'"albef.data.loader" in __import__("sys").modules\',)))'
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_speed_counts_the_images_of_the_second_half(monkeypatch: pytest.MonkeyPatch) -> None:
