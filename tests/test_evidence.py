@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import cells
@@ -15,7 +16,7 @@ import paces
 import pytest
 from cells import read_rows
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, TIMED, way_and_seed
-from evidence_claims import CLAIMS, MORE_PAIRS, Claim, Comparison, Figure, judged
+from evidence_claims import CLAIMS, MORE_PAIRS, SYSTEMS, Claim, Comparison, Figure, figures, judged
 from evidence_page import fill_readme, page
 from evidence_plots import INKS, PLOTS, write_plots
 from evidence_tables import enough, of_encoders
@@ -258,6 +259,23 @@ def test_page_and_readme_are_made_of_the_rows() -> None:
     readme = evidence.README.read_text("utf-8")
     assert fill_readme(readme, rows, evidence.NAMES) == readme
     assert set(rows) <= {*evidence.NAMES, TIMED}
+
+
+def test_what_the_page_says_of_boxes_is_so() -> None:
+    rows = list(latest(read_rows(evidence.ROWS)).values())
+    counts = {
+        way: fmean(
+            figures(rows, Figure(way, "training", f"test/{SYSTEMS[system].score}/foil_count")).values()
+        )
+        for way, system in (("uniter-oracle", "uniter"), ("full", "albef"))
+    }
+    assert counts["uniter-oracle"] > counts["full"]
+    of_two = {
+        name: fmean(figures(rows, Figure(name, "nlvr", "test/accuracy")).values())
+        for name in ("uniter", "lxmert")
+    }
+    assert max(of_two.values()) < 0.55  # guessing: 0.5
+    assert "tells counts better than ALBEF" in CLAIMS[-1].differs
 
 
 def test_a_page_of_nothing_says_so() -> None:
