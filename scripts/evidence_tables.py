@@ -25,7 +25,7 @@ from evidence_plots import DRAWN, found_by, picture, timed
 from false_pairs import PRECISIONS, SUSPECTED_BY
 from mutual_information import SIZES
 from results_page import Row, percent, table
-from retrieval_cost import GALLERIES
+from retrieval_cost import GALLERIES, three_digits
 from verdicts import MISSING, Difference, difference, verdict
 
 COMPARED = """## How do the five systems compare?
@@ -192,7 +192,9 @@ def of_cost(rows: Sequence[Row]) -> str:
         for images in GALLERIES:
             passes, gflop, spent = (found[f"{images}/{unit}"] for unit in ("passes", "gflop", "seconds"))
             name, finds = SYSTEMS[system].name, percent(found_by(rows, system))
-            lines.append([name, f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}", finds])
+            lines.append(
+                [name, f"{images:,}", f"{passes:,.0f}", three_digits(gflop), three_digits(spent), finds]
+            )
     header = ["system", "images", "passes", "GFLOP", "seconds", "mean recall among 500"]
     plot = picture("cost", "Seconds of a query by the size of the gallery")
     return f"{COST}\n{table(header, lines)}\n{plot}" if lines else f"{COST}\n{MISSING.capitalize()}.\n"

@@ -128,6 +128,12 @@ def costs(name: str, parts: Parts, spent: Mapping[str, float], top_k: int) -> di
     return found
 
 
+def three_digits(value: float) -> str:
+    """A figure rounded to three digits, without an exponent."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
+
+
 def main() -> None:
     """Measures a model and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -153,7 +159,7 @@ def main() -> None:
     table = Table("images", "passes", "GFLOP", "seconds")
     for images in GALLERIES:
         passes, gflop, spent = (figures[f"{images}/{unit}"] for unit in ("passes", "gflop", "seconds"))
-        table.add_row(f"{images:,}", f"{passes:,.0f}", f"{gflop:,.3g}", f"{spent:,.3g}")
+        table.add_row(f"{images:,}", f"{passes:,.0f}", three_digits(gflop), three_digits(spent))
     Console().print(table)
 
 

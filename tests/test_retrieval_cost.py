@@ -8,7 +8,7 @@ import pytest
 import query_costs
 import retrieval_cost
 import torch
-from retrieval_cost import GALLERIES, in_turn, measured, operations
+from retrieval_cost import GALLERIES, in_turn, measured, operations, three_digits
 
 import toy
 from albef.config import UserError
@@ -94,3 +94,11 @@ def test_all_systems_are_timed_with_their_models_and_regions(
     assert found["cell"] == "costs-1"
     assert list(found["figures"]) == ["albef", "clip", "lxmert", "uniter", "oscar"]
     assert all(one["1000/passes"] == 3 and one["1000/seconds"] > 0 for one in found["figures"].values())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(34_812.4, "34,800"), (201.3, "201"), (99.96, "100"), (8.214, "8.21"), (0.010437, "0.0104")],
+)
+def test_figures_have_three_digits_and_no_exponent(value: float, shown: str) -> None:
+    assert three_digits(value) == shown
