@@ -170,7 +170,7 @@ def run_cells(
     """Runs each cell that has no row yet and adds its row; a cell that lacks what it needs is left out and named."""
     of = commit() if not quick else "quick"
     rows.parent.mkdir(parents=True, exist_ok=True)
-    done = {row["key"] for row in read_rows(rows)}
+    done = {row.get("key") for row in read_rows(rows)}  # a row that is no training has none
     ready = [cell for cell in cells if not missing(cell)]
     for cell in cells:
         if cell not in ready:

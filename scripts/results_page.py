@@ -97,7 +97,7 @@ def latest(rows: Iterable[Row]) -> dict[str, Row]:
     codes = {row["code"]: row["cell"] for row in newest.values()}
     if len(codes) > 1:
         names = ", ".join(f"{cell} ({code})" for code, cell in codes.items())
-        raise UserError(f"The rows are of different code: {names}. Run make results again.")
+        raise UserError(f"The rows are of different code: {names}. Run the same command again.")
     return newest
 
 

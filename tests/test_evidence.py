@@ -14,7 +14,7 @@ import evidence_cells
 import evidence_claims
 import paces
 import pytest
-from cells import read_rows
+from cells import read_rows, run_cells
 from evidence_cells import CELLS, OF_ONE_SEED, SEEDS, TIMED, way_and_seed
 from evidence_claims import CLAIMS, MORE_PAIRS, SYSTEMS, Claim, Comparison, Figure, figures, judged
 from evidence_page import fill_readme, page
@@ -259,6 +259,24 @@ def test_page_and_readme_are_made_of_the_rows() -> None:
     readme = evidence.README.read_text("utf-8")
     assert fill_readme(readme, rows, evidence.NAMES) == readme
     assert set(rows) <= {*evidence.NAMES, TIMED}
+
+
+def test_make_evidence_goes_on_beside_rows_that_are_no_trainings(tmp_path: Path) -> None:
+    rows, said = tmp_path / "rows.jsonl", list[str]()
+    rows.write_text(json.dumps({"cell": TIMED, "code": "a"}) + "\n")
+    run_cells([], rows, tmp_path, quick=True, say=said.append)
+    assert said == ["0 of 0 cells are done; 0 take about 0 minutes."]
+
+
+def test_queries_timed_with_other_code_than_the_trainings_do_not_count() -> None:
+    timed, old, new = (
+        {"cell": TIMED, "code": "a"},
+        {"cell": "full-1", "code": "a"},
+        {"cell": "full-1", "code": "b"},
+    )
+    assert evidence.of_one_code([old, timed]) == [old, timed]
+    assert evidence.of_one_code([old, timed, new]) == [old, new]
+    assert evidence.of_one_code([]) == []
 
 
 def test_what_the_page_says_of_boxes_is_so() -> None:

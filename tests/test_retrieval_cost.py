@@ -1,5 +1,7 @@
 """What a query costs: counted by hand, and with the passes that each kind of model needs."""
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import query_costs
 import retrieval_cost
 import torch
+from cells import read_rows
 from retrieval_cost import GALLERIES, in_turn, measured, operations, three_digits
 
 import toy
@@ -102,3 +105,19 @@ def test_all_systems_are_timed_with_their_models_and_regions(
 )
 def test_figures_have_three_digits_and_no_exponent(value: float, shown: str) -> None:
     assert three_digits(value) == shown
+
+
+def test_queries_that_this_code_has_timed_are_not_timed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    timed = {"cell": query_costs.TIMED, "code": query_costs.code_hash()}
+    monkeypatch.setattr(query_costs, "row", lambda *given: timed)
+    monkeypatch.setattr(sys, "argv", ["query_costs.py", f"--rows={rows}"])
+    for lines in (1, 1):
+        query_costs.main()
+        assert len(read_rows(rows)) == lines
+    assert "timed already" in capsys.readouterr().out
+    rows.write_text(json.dumps(timed | {"code": "old"}) + "\n")
+    query_costs.main()
+    assert len(read_rows(rows)) == 2
