@@ -1,6 +1,6 @@
 """From trained encoders, as the paper begins: all of ALBEF, its contrast alone, and its fusion alone (docs/evidence.md).
 
-    make weights; python scripts/encoders.py --steps 1300     on a GPU, 4 minutes
+    make weights; python scripts/encoders.py --steps 1300     on an H200, about 3 minutes
 
 The three trainings run side by side and see the same pairs. Their figures go into evidence/encoders.json.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from cells import ROOT, WITHOUT_REPORT, call, code_hash
 from evidence_cells import ABLATION
+from results_page import SCORES
 
 from albef.cli.versions import cpu
 from albef.config import UserError
@@ -33,7 +34,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "itc": ("--task.losses=[itc]",),
     "itm-mlm": ABLATION["itm-mlm"],
 }
-SCORES = "itc", "itm", "sum"
+GALLERY = 500  # images and as many captions, to find each other among
+FOILS = "noun", "count", "size"
 
 
 def settings(steps: int, batch_size: int, device: str) -> tuple[str, ...]:
@@ -49,7 +51,7 @@ def settings(steps: int, batch_size: int, device: str) -> tuple[str, ...]:
         "--train.processes=1",
         f"--data.workers={max(1, cores() // len(WAYS))}",
         "--evaluate.splits=[test]",
-        "--evaluate.count=500",
+        f"--evaluate.count={GALLERY}",
     )
 
 
@@ -71,7 +73,7 @@ def trained(runs: Path, given: Sequence[str]) -> dict[str, dict[str, float]]:
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Mean recall and foils by each score that the model has, and the time it took."""
-    names = "r_mean", "t2i_r1", *(f"foil_{kind}" for kind in ("noun", "count", "size"))
+    names = "r_mean", "t2i_r1", *(f"foil_{kind}" for kind in FOILS)
     wanted = [f"test/{score}/{name}" for score in SCORES for name in names]
     return {name: metrics[name] for name in (*wanted, "train/seconds") if name in metrics}
 

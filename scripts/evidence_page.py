@@ -81,7 +81,7 @@ The paper's figures are given beside ours. Those of its table 1 could not be loo
 
 ORIGIN = """## Where do the figures come from?
 - Command: `make evidence`. It goes on where it was stopped.
-- Commit: {commit}. One version of the code computed every row.
+- Commit: {commit}. One version of the code computed every row: {code}.
 - Machine: {machine}.
 - Everything together took {hours:.1f} hours of one core. Cells ran side by side, each on one core.
 - Rows: [evidence/rows.jsonl](../evidence/rows.jsonl), one for each pre-training and all that hangs on it.
@@ -126,6 +126,7 @@ def origin(rows: Rows) -> str:
     """What the figures were made with."""
     return ORIGIN.format(
         commit=", ".join(every(rows, "commit")),
+        code=", ".join(every(rows, "code")),
         machine=" and ".join(dict.fromkeys(machine(row) for row in rows.values())) or "none yet",
         hours=sum(row["seconds"] for row in rows.values()) / 3600,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from encoders import FOILS, GALLERY
 from evidence_cells import BATCH, CHOSEN, NOISE, RATES, STEPS
 from evidence_claims import (
     MORE_PAIRS,
@@ -24,7 +25,7 @@ from evidence_claims import (
 from evidence_plots import DRAWN, found_by, picture, timed
 from false_pairs import PRECISIONS, SUSPECTED_BY
 from mutual_information import SIZES
-from results_page import Row, percent, table
+from results_page import SCORES, Row, percent, table
 from retrieval_cost import GALLERIES, three_digits
 from verdicts import MISSING, Difference, difference, verdict
 
@@ -81,18 +82,17 @@ caption with every image, so ITC with ITM was measured with the fewest captions 
 """
 
 TRAINED_ALREADY = """## What if the encoders are trained already?
-The paper begins with a trained ViT and a trained BERT. `python scripts/encoders.py` does so too, with
-[a ViT-S and a MiniLM](initial-weights.md). It trains in three ways that see the same pairs. With all losses, ITC comes
-alone in the first half of the steps. There is one seed, so there is no verdict.
+The paper begins with a trained ViT and a trained BERT. Here a model does so too, with
+[a ViT-S and a MiniLM](initial-weights.md). It is trained in three ways that see the same pairs. With all losses, ITC
+comes alone in the first half of the steps. There is one seed, so there is no verdict.
 """
-OF_ENCODERS = """Measured on one {device}, the three side by side: {steps:,} steps of {batch_size} pairs in
+OF_ENCODERS = """Command: `make weights; python scripts/encoders.py {given}`. Measured on one {device},
+with the code {code}, the three side by side: {steps:,} steps of {batch_size} pairs in
 {shortest:.0f} to {longest:.0f} seconds. The trained weights were rounded to bf16. Guessing gives a mean recall of
 {chance:.1f}, and 50 for foils. On a CPU this would take hours: in a quarter of an hour,
 [matching learns nothing](results.md#what-do-pre-trained-encoders-give).
 """
 ENCODER_WAYS = {"full": "all losses", "itc": "ITC alone", "itm-mlm": "ITM and MLM, without ITC"}
-ENCODER_SCORES = {"itc": "ITC", "itm": "ITM", "sum": "ITC and ITM"}
-ENCODER_GALLERY = 500  # images and as many captions
 
 TRIED = """## Which learning rates were tried?
 As many for each system, with a seed and a gallery that no comparison uses. The table shows the mean recall. The rate in
@@ -105,12 +105,12 @@ fine-tuned with the rates of our recipes, which were made for ALBEF.
 
 def of_systems(rows: Sequence[Row]) -> str:
     """All systems side by side."""
-    kinds, tasks = ("noun", "count", "size"), ("vqa", "nlvr", "entailment")
+    tasks = "vqa", "nlvr", "entailment"
     lines = []
     for way, (system, with_what, suffix) in SIDE_BY_SIDE.items():
         name, _, score = SYSTEMS[system]
         wanted = [recall(system, way), recall(system, way, "retrieval" + suffix)]
-        wanted += [Figure(way, "training", f"test/{score}/foil_{kind}") for kind in kinds]
+        wanted += [Figure(way, "training", f"test/{score}/foil_{kind}") for kind in FOILS]
         wanted += [Figure(way, task + suffix, TASKS[task][1]) for task in tasks]
         found = [of_three(rows, one) for one in wanted]
         shows = any(found)
@@ -119,7 +119,7 @@ def of_systems(rows: Sequence[Row]) -> str:
         "system",
         "mean recall among 500",
         "fine-tuned, among 300",
-        *(f"foils of {kind}s" for kind in kinds),
+        *(f"foils of {kind}s" for kind in FOILS),
         "VQA",
         "NLVR2",
         "entailment",
@@ -224,27 +224,23 @@ def of_encoders(found: Mapping[str, Any]) -> str:
     lines = []
     for way, name in ENCODER_WAYS.items():
         of_way = found["ways"][way]
-        for score, ranked_by in ENCODER_SCORES.items():
-            wanted = ["r_mean", *(f"foil_{kind}" for kind in ("noun", "count", "size"))]
+        for score, ranked_by in SCORES.items():
+            wanted = ["r_mean", *(f"foil_{kind}" for kind in FOILS)]
             each = [of_way.get(f"test/{score}/{one}") for one in wanted]
             if each[0] is not None:
                 lines.append([name, ranked_by, *map(percent, each)])
-    header = [
-        "trained with",
-        "ranked by",
-        "mean recall among 500",
-        "foils of nouns",
-        "foils of counts",
-        "foils of sizes",
-    ]
+    names = [f"foils of {kind}s" for kind in FOILS]
+    header = ["trained with", "ranked by", f"mean recall among {GALLERY}", *names]
     seconds = [of_way["train/seconds"] for of_way in found["ways"].values()]
     text = OF_ENCODERS.format(
+        given=" ".join([f"--steps {found['steps']}", *found["settings"]]),
         device=found["device"],
+        code=found["code"],
         steps=found["steps"],
         batch_size=found["batch_size"],
         shortest=min(seconds),
         longest=max(seconds),
-        chance=100 * fmean(first / ENCODER_GALLERY for first in (1, 5, 10)),
+        chance=100 * fmean(first / GALLERY for first in (1, 5, 10)),
     )
     return f"{TRAINED_ALREADY}\n{table(header, lines)}\n{text}"
 

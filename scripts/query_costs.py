@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=64, help="images that are matched (default: 64)")
     parser.add_argument("--count", type=int, default=500, help="images of the gallery (default: 500)")
     given = parser.parse_args()
-    if {(one["cell"], one["code"]) for one in read_rows(given.rows)} >= {(TIMED, code_hash())}:
+    if any(one["cell"] == TIMED and one["code"] == code_hash() for one in read_rows(given.rows)):
         print(f"The queries are timed already: {given.rows}")
         return
     torch.set_num_threads(1)
